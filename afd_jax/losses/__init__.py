@@ -1,0 +1,47 @@
+"""Losses as pure functions on arrays: no Flax, no state, usable in any JAX code.
+
+All of them take predictions first and targets second, return one value per example in float32
+(float64 for float64 input) whatever the input's precision, and mask examples by `where=`. Average
+with `mean`. What is in `__all__` keeps its name and meaning between releases.
+
+>>> import jax, jax.numpy as jnp
+>>> from afd_jax import losses
+>>> logits, teacher, labels = jnp.zeros((4, 10)), jnp.ones((4, 10)), jnp.arange(4)
+>>> def loss(logits):
+...     hard = losses.cross_entropy(logits, labels)
+...     soft = losses.distillation_kl(logits, teacher, temperature=3.0)
+...     return losses.mean(hard + soft)
+>>> print(jax.grad(loss)(logits).shape)
+(4, 10)
+"""
+
+from afd_jax.losses.adversarial import (
+    bce_discriminator,
+    bce_generator,
+    hinge_discriminator,
+    hinge_generator,
+    least_squares_discriminator,
+    least_squares_generator,
+    wasserstein_discriminator,
+    wasserstein_generator,
+)
+from afd_jax.losses.alignment import cosine_distance, l1_alignment, l2_alignment
+from afd_jax.losses.classification import cross_entropy, distillation_kl
+from afd_jax.losses.reduce import mean
+
+__all__ = [
+    "bce_discriminator",
+    "bce_generator",
+    "cosine_distance",
+    "cross_entropy",
+    "distillation_kl",
+    "hinge_discriminator",
+    "hinge_generator",
+    "l1_alignment",
+    "l2_alignment",
+    "least_squares_discriminator",
+    "least_squares_generator",
+    "mean",
+    "wasserstein_discriminator",
+    "wasserstein_generator",
+]

@@ -1,0 +1,94 @@
+"""Distances between two networks' feature maps, as losses or as measurements."""
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax.losses import checks, reduce
+
+
+def _pair(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    stop_target_gradient: bool,
+    where: jax.typing.ArrayLike | None,
+) -> tuple[jax.Array, jax.Array]:
+    maps, target_maps = checks.as_floats(maps, target_maps)
+    checks.require_rank("maps", maps, 2)
+    checks.require_same_shape(maps=maps, target_maps=target_maps)
+    maps, target_maps = checks.keep(where, maps, target_maps)
+    return maps, jax.lax.stop_gradient(target_maps) if stop_target_gradient else target_maps
+
+
+def l1_alignment(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Mean absolute difference of two feature maps, $\frac1D \sum_i |a_i - b_i|$.
+
+    The direct alignment that AFD is compared with (Chung et al., ICML 2020). A mean over the D
+    elements of one example, not a sum; the gradient at equal elements is 0.
+
+    Args:
+      maps: [batch, ...], of the network that learns, usually [batch, height, width, channels].
+      target_maps: the same shape, of the network it learns from.
+      stop_target_gradient: treat the target as a constant. With False, gradients reach it.
+      where: [batch] bool; False gives the example loss 0 and gradient 0.
+
+    Returns:
+      [batch], at least 0, float32 (float64 for float64 input).
+
+    Raises:
+      ValueError: if shapes differ. TypeError: if an input is not floating point.
+
+    >>> import jax.numpy as jnp
+    >>> print(l1_alignment(jnp.ones((2, 3)), jnp.array([[1.0, 1.0, 1.0], [0.0, 1.0, 3.0]])))
+    [0. 1.]
+    """
+    maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
+    return reduce.per_example_mean(jnp.abs(maps - target_maps))
+
+
+def l2_alignment(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Mean squared difference of two feature maps, $\frac1D \sum_i (a_i - b_i)^2$.
+
+    No factor 1/2 and no square root. Arguments, return value and errors as in `l1_alignment`.
+
+    >>> import jax.numpy as jnp
+    >>> print(l2_alignment(jnp.zeros((1, 4)), jnp.array([[2.0, 0.0, 0.0, 2.0]])))
+    [2.]
+    """
+    maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
+    return reduce.per_example_mean(jnp.square(maps - target_maps))
+
+
+def cosine_distance(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""One minus the cosine of two flattened feature maps, $1 - \frac{a\cdot b}{|a||b|}$.
+
+    0 for parallel maps, 1 for orthogonal ones, 2 for opposite ones; a map of zeros counts as
+    orthogonal to everything. Arguments, return value and errors as in `l1_alignment`.
+
+    >>> import jax.numpy as jnp
+    >>> print(cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 5.0]])))
+    [1.]
+    """
+    maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
+    a, b = (m.reshape(m.shape[0], -1) for m in (maps, target_maps))
+    # The floor stands inside the square root, so the gradient stays finite at a map of zeros.
+    squares = jnp.sum(jnp.square(a), axis=1) * jnp.sum(jnp.square(b), axis=1)
+    cosine = jnp.sum(a * b, axis=1) / jnp.sqrt(jnp.maximum(squares, 1e-24))
+    return reduce.drop(where, 1 - cosine)

@@ -1,0 +1,102 @@
+"""Losses on class logits: cross-entropy and distillation."""
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax.losses import checks, reduce
+
+
+def cross_entropy(
+    logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    label_smoothing: float = 0.0,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Cross-entropy between class labels and softmax(logits).
+
+    $-\sum_c q_c \log p_c$ with $q = (1-\epsilon)\,\mathrm{onehot}(y) + \epsilon / C$.
+
+    Args:
+      logits: [batch, classes], unnormalised log-probabilities.
+      labels: [batch], integers in [0, classes). A label of `classes` or more gives NaN.
+      label_smoothing: epsilon in [0, 1), the probability spread evenly over all classes
+        (Szegedy et al., "Rethinking the Inception Architecture", 2016).
+      where: [batch] bool; False gives the example loss 0 and gradient 0.
+
+    Returns:
+      [batch], in nats, float32 (float64 for float64 logits).
+
+    Raises:
+      ValueError: if shapes do not fit or label_smoothing is outside [0, 1).
+      TypeError: if logits are not floating point or labels not integers.
+
+    >>> import jax.numpy as jnp
+    >>> print(cross_entropy(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([1, 0])).round(4))
+    [0.6931 0.1269]
+    """
+    (logits,) = checks.as_floats(logits)
+    labels = jnp.asarray(labels)
+    checks.require_rank("logits", logits, 2)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"labels need shape {logits.shape[:-1]}, got {labels.shape}")
+    if isinstance(label_smoothing, int | float) and not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
+    (logits,) = checks.keep(where, logits)
+    (labels,) = checks.keep(where, labels)
+    log_probs = jax.nn.log_softmax(logits)
+    hit = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    smooth = jnp.mean(log_probs, axis=-1)
+    return reduce.drop(where, -(1 - label_smoothing) * hit - label_smoothing * smooth)
+
+
+def distillation_kl(
+    logits: jax.typing.ArrayLike,
+    target_logits: jax.typing.ArrayLike,
+    *,
+    temperature: float | jax.Array = 1.0,
+    scale_by_t_squared: bool = True,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Distillation loss: divergence of the own softened distribution from the target's.
+
+    $T^2\,\mathrm{KL}(\mathrm{softmax}(z_t/T)\,\|\,\mathrm{softmax}(z/T))$
+    (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; the second term of the
+    logit loss of AFD, Chung et al., ICML 2020). T² keeps the gradient's size at any temperature.
+    The target enters as log-probabilities, so the loss and its gradients are finite where a target
+    probability underflows to 0.
+
+    Args:
+      logits: [batch, classes], of the network that learns.
+      target_logits: [batch, classes], of the network it learns from.
+      temperature: T > 0; larger is softer.
+      scale_by_t_squared: multiply by T². Deep mutual learning (T = 1) does not need it.
+      stop_target_gradient: treat the target as a constant. With False, gradients reach it.
+      where: [batch] bool; False gives the example loss 0 and gradient 0.
+
+    Returns:
+      [batch], in nats, at least 0 up to rounding, float32 (float64 for float64 input).
+
+    Raises:
+      ValueError: if shapes differ or temperature is not positive.
+      TypeError: if an input is not floating point.
+
+    >>> import jax.numpy as jnp
+    >>> z, target = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
+    >>> print(f"{distillation_kl(z, target, temperature=3.0)[0]:.4f}")
+    0.4954
+    """
+    logits, target_logits = checks.as_floats(logits, target_logits)
+    checks.require_rank("logits", logits, 2)
+    checks.require_same_shape(logits=logits, target_logits=target_logits)
+    checks.require_positive("temperature", temperature)
+    logits, target_logits = checks.keep(where, logits, target_logits)
+    if stop_target_gradient:
+        target_logits = jax.lax.stop_gradient(target_logits)
+    log_probs = jax.nn.log_softmax(logits / temperature)
+    target_log_probs = jax.nn.log_softmax(target_logits / temperature)
+    kl = jnp.sum(jnp.exp(target_log_probs) * (target_log_probs - log_probs), axis=-1)
+    return reduce.drop(where, kl * temperature**2 if scale_by_t_squared else kl)

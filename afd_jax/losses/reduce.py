@@ -1,0 +1,36 @@
+"""From elements to one value per example, and from examples to a mean."""
+
+import jax
+import jax.numpy as jnp
+
+
+def drop(where: jax.typing.ArrayLike | None, values: jax.Array) -> jax.Array:
+    """Sets the value of masked examples to zero."""
+    return values if where is None else jnp.where(jnp.asarray(where), values, 0)
+
+
+def per_example_mean(values: jax.Array) -> jax.Array:
+    """Averages over all axes but the first: [batch, ...] to [batch]."""
+    return jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+
+
+def mean(values: jax.Array, where: jax.typing.ArrayLike | None = None) -> jax.Array:
+    """Averages per-example losses over the examples that count.
+
+    Args:
+      values: [batch], as every loss of this package returns.
+      where: [batch] bool, True for the examples that count; all of them if None. An all-False
+        mask gives 0.
+
+    Returns:
+      A scalar.
+
+    >>> import jax.numpy as jnp
+    >>> print(mean(jnp.array([1.0, 3.0, 8.0]), where=jnp.array([True, True, False])))
+    2.0
+    """
+    if where is None:
+        return jnp.mean(values)
+    mask = jnp.asarray(where)
+    count = jnp.maximum(jnp.sum(mask.astype(values.dtype)), 1)
+    return jnp.sum(jnp.where(mask, values, 0)) / count
