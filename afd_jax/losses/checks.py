@@ -1,4 +1,4 @@
-"""Checks of the losses' inputs: they look at shapes and types, so they run before any compilation."""
+"""Checks of the losses' inputs, by shape and type alone, so before any compilation."""
 
 import numbers
 from typing import Any

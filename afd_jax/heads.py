@@ -1,0 +1,115 @@
+"""Small networks that belong to a method, not to a network: discriminators and transfer layers.
+
+The papers leave their exact form open. Every default here is assumed, and every choice is a field.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from afd_jax.errors import SettingError
+
+from afd_jax.networks.layers import batch_norm, conv
+
+
+class Discriminator(nn.Module):
+    """Tells whose feature map it sees: one score per image.
+
+    Blocks of convolution, BatchNorm and LeakyReLU, then one convolution that spans what is left of
+    the map (AFD, Chung et al., ICML 2020; kernel, stride, widths and slope are assumed).
+
+    Attributes:
+      widths: channels of the blocks, one block each.
+      kernel: of the blocks' convolutions.
+      stride: of the blocks' convolutions.
+      slope: of LeakyReLU.
+      sigmoid: end in a sigmoid, so that scores lie in [0, 1] as AFD's least squares need them.
+        Losses that take an unbounded score (BCE, hinge, Wasserstein) want False.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    widths: Sequence[int] = (64, 128)
+    kernel: int = 3
+    stride: int = 2
+    slope: float = 0.2
+    sigmoid: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to scores [batch]."""
+        norm = batch_norm(train, self.axis_name)
+        x = maps
+        for i, width in enumerate(self.widths):
+            x = conv(width, self.kernel, self.stride, name=f"conv{i + 1}")(x)
+            x = nn.leaky_relu(norm(name=f"norm{i + 1}")(x), self.slope)
+            if 0 in x.shape:
+                remedy = f"the kernel does not fit into maps of shape {maps.shape[1:]}"
+                raise SettingError("discriminator.kernel", self.kernel, remedy)
+        score = nn.Conv(1, x.shape[1:3], padding="VALID", name="score")(x)[:, 0, 0, 0]
+        return nn.sigmoid(score) if self.sigmoid else score
+
+
+class Transfer(nn.Module):
+    """Brings a feature map to a common shape, so that two architectures can be compared.
+
+    1x1 convolution, BatchNorm, ReLU (AFD's transfer layer changes the channels; this form is
+    assumed), after a bilinear, antialiased resize where height or width differ.
+
+    Attributes:
+      shape: (height, width, channels) to bring maps to.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    shape: tuple[int, int, int]
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to [batch, *shape]."""
+        height, width, channels = self.shape
+        if maps.shape[1:3] != (height, width):
+            resized = (maps.shape[0], height, width, maps.shape[-1])
+            maps = jax.image.resize(maps, resized, "linear", antialias=True)
+        x = conv(channels, 1, name="conv")(maps)
+        return nn.relu(batch_norm(train, self.axis_name)(name="norm")(x))
+
+
+def common_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """The least height, width and channels among map shapes (height, width, channels).
+
+    >>> common_shape([(8, 8, 64), (8, 8, 128), (4, 4, 256)])
+    (4, 4, 64)
+    """
+    height, width, channels = (min(sizes) for sizes in zip(*shapes, strict=True))
+    return height, width, channels
+
+
+class BoundHead:
+    """A head together with its variables, for the length of one trace: call it on an array.
+
+    It keeps the statistics that each call updates, so that the step can put them into the state;
+    nothing outside the trace sees that. Without variables, the first call initialises them and
+    statistics stay as they begin.
+
+    Attributes:
+      variables: {"params": ..., "batch_stats": ...}, or None before initialisation.
+    """
+
+    def __init__(self, module: nn.Module, variables: Any = None, *, rng: jax.Array | None = None):
+        self.module = module
+        self.variables = variables
+        self.rng = rng
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the head, in training mode unless it is being initialised."""
+        if self.variables is None:
+            self.variables = dict(self.module.init(self.rng, x, train=False))
+        if self.rng is not None:
+            return self.module.apply(self.variables, x, train=False)
+        statistics = [name for name in self.variables if name != "params"]
+        output, updated = self.module.apply(self.variables, x, train=True, mutable=statistics)
+        self.variables = {**self.variables, **updated}
+        return output

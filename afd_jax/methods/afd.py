@@ -1,0 +1,171 @@
+"""AFD: Feature-map-level Online Adversarial Knowledge Distillation.
+
+Chung, Park, Kim, Kwak; ICML 2020; arXiv 2002.01775. For network k with source j:
+
+  logit loss          CE(y, softmax(z_k)) + T² KL(softmax(z_j / T) || softmax(z_k / T))
+  generator loss      (1 - D_k(T_k(G_k(x))))²
+  discriminator loss  (1 - D_k(T_j(G_j(x))))² + D_k(T_k(G_k(x)))²
+
+G is everything before the classifier, T the transfer layer where the maps' shapes differ, D_k
+belongs to network k and takes its own map for fake and its source's for real. The logit loss steps
+the network's logit optimizer, the generator loss its feature optimizer.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from afd_jax import losses
+from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.heads import Discriminator, Transfer, common_shape
+from afd_jax.methods.base import Heads, Method, Terms
+from afd_jax.networks.outputs import Outputs
+
+
+class Objective(NamedTuple):
+    """A pair of adversarial losses; `sigmoid` if they take scores in [0, 1]."""
+
+    discriminator: Callable[[jax.Array, jax.Array], jax.Array]
+    generator: Callable[[jax.Array], jax.Array]
+    sigmoid: bool
+
+
+OBJECTIVES = {
+    "least_squares": Objective(
+        losses.least_squares_discriminator, losses.least_squares_generator, sigmoid=True
+    ),
+    "bce": Objective(losses.bce_discriminator, losses.bce_generator, sigmoid=False),
+    "hinge": Objective(losses.hinge_discriminator, losses.hinge_generator, sigmoid=False),
+    "wasserstein": Objective(
+        losses.wasserstein_discriminator, losses.wasserstein_generator, sigmoid=False
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AFD(Method):
+    """Logit distillation and adversarial feature-map distillation along the edges of a graph.
+
+    With several sources, a node's losses are averaged over them, and it has one discriminator for
+    each; the paper's cycle gives every node one.
+
+    Attributes:
+      temperature: T of the logit loss (3 is assumed).
+      distillation_weight: of the KL term; the paper adds plainly (1). 0 leaves it out.
+      adversarial_weight: of the generator loss; the paper adds plainly (1). 0 leaves out the
+        discriminators altogether.
+      objective: a name in `OBJECTIVES`; the paper's is "least_squares".
+      widths, kernel, stride, slope: of the discriminators (assumed; see `heads.Discriminator`).
+
+    Raises:
+      SettingError: if a number is out of range or the objective unknown.
+    """
+
+    temperature: float = 3.0
+    distillation_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    objective: str = "least_squares"
+    widths: Sequence[int] = (64, 128)
+    kernel: int = 3
+    stride: int = 2
+    slope: float = 0.2
+
+    def __post_init__(self) -> None:
+        require_number("method.temperature", self.temperature, above=0)
+        require_number("method.distillation_weight", self.distillation_weight, least=0)
+        require_number("method.adversarial_weight", self.adversarial_weight, least=0)
+        require_number("method.kernel", self.kernel, least=1, whole=True)
+        require_number("method.stride", self.stride, least=1, whole=True)
+        for width in self.widths:
+            require_number("method.widths", width, least=1, whole=True)
+        if self.objective not in OBJECTIVES:
+            raise SettingError(
+                "method.objective", self.objective, one_of(self.objective, OBJECTIVES)
+            )
+
+    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
+        """A transfer layer where the own map's shape is not the one common to all networks."""
+        members = self.graph.members()
+        if not self.adversarial_weight or k not in members:
+            return {}
+        common = common_shape([shapes[j].features.shape[1:] for j in members])
+        return {} if shapes[k].features.shape[1:] == common else {"transfer": Transfer(common)}
+
+    def discriminators(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
+        """One for each source, named "from_<source>"."""
+        if not self.adversarial_weight:
+            return {}
+        module = Discriminator(
+            widths=tuple(self.widths),
+            kernel=self.kernel,
+            stride=self.stride,
+            slope=self.slope,
+            sigmoid=OBJECTIVES[self.objective].sigmoid,
+        )
+        return {_name(j): module for j in self.graph.sources(k)}
+
+    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
+        """Cross-entropy, and the distance of the softened distributions from the sources'."""
+        own = outputs[k].logits
+        terms = {"cross_entropy": losses.cross_entropy(own, batch["label"])}
+        sources = self.graph.sources(k)
+        if sources and self.distillation_weight:
+            kl = [
+                losses.distillation_kl(own, outputs[j].logits, temperature=self.temperature)
+                for j in sources
+            ]
+            terms["distillation"] = self.distillation_weight * _average(kl)
+        return terms, {}
+
+    def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:
+        """The generator loss; as metrics, how far the own map is from its sources'."""
+        sources = self.graph.sources(k)
+        if not sources or not self.adversarial_weight:
+            return {}, {}
+        generator = OBJECTIVES[self.objective].generator
+        own = _map(outputs[k])
+        fooling = [generator(discriminators[_name(j)](own)) for j in sources]
+        distances = {
+            name: _average([distance(own, _map(outputs[j])) for j in sources])
+            for name, distance in (
+                ("map_l1", losses.l1_alignment),
+                ("map_l2", losses.l2_alignment),
+                ("map_cosine", losses.cosine_distance),
+            )
+        }
+        return {"generator": self.adversarial_weight * _average(fooling)}, distances
+
+    def discriminator_terms(
+        self, k: int, outputs: Sequence[Outputs], discriminators: Heads
+    ) -> Terms:
+        """The discriminator loss; as metrics, how often real and fake are told right."""
+        sources = self.graph.sources(k)
+        if not sources or not self.adversarial_weight:
+            return {}, {}
+        objective = OBJECTIVES[self.objective]
+        middle = 0.5 if objective.sigmoid else 0.0
+        telling, real_right, fake_right = [], [], []
+        for j in sources:
+            real = discriminators[_name(j)](_map(outputs[j]))
+            fake = discriminators[_name(j)](_map(outputs[k]))
+            telling.append(objective.discriminator(real, fake))
+            real_right.append((real > middle).astype(jnp.float32))
+            fake_right.append((fake < middle).astype(jnp.float32))
+        metrics = {"real_accuracy": _average(real_right), "fake_accuracy": _average(fake_right)}
+        return {"discriminator": _average(telling)}, metrics
+
+
+def _name(source: int) -> str:
+    return f"from_{source}"
+
+
+def _map(outputs: Outputs) -> jax.Array:
+    return outputs.projected.get("transfer", outputs.features)
+
+
+def _average(values: Sequence[jax.Array]) -> jax.Array:
+    return jnp.mean(jnp.stack(values), axis=0)

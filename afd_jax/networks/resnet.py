@@ -1,0 +1,79 @@
+"""CIFAR ResNets of depth 6n+2 (He et al., 2016), in the form the papers' own lab uses.
+
+Basic blocks at every depth; where a block changes the shape, its shortcut is a 1x1 convolution with
+BatchNorm; the last feature map is [8, 8, 64] for 32x32 images.
+"""
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+
+from afd_jax.errors import SettingError
+from afd_jax.networks.layers import Classifier, batch_norm, conv
+from afd_jax.networks.outputs import Outputs
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, [batch, h, w, c] to [batch, h/stride, w/stride, width].
+
+    Attributes:
+      width: output channels.
+      stride: of the first convolution and of the shortcut.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    width: int
+    stride: int = 1
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Applies the block; `train` selects the batch's own statistics."""
+        norm = batch_norm(train, self.axis_name)
+        y = conv(self.width, 3, self.stride, name="conv1")(x)
+        y = nn.relu(norm(name="norm1")(y))
+        y = norm(name="norm2")(conv(self.width, 3, name="conv2")(y))
+        if x.shape != y.shape:
+            x = conv(self.width, 1, self.stride, name="shortcut")(x)
+            x = norm(name="shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
+class CifarResNet(nn.Module):
+    """ResNet for small images.
+
+    Attributes:
+      classes: number of classes.
+      depth: 6n+2: 8, 14, 20, 32, 44, 56, 110, ...
+      widths: channels of the three stages.
+      stem: channels of the first convolution.
+      axis_name: device axis over which BatchNorm is synchronised; None on one device and under jit.
+    """
+
+    classes: int
+    depth: int = 32
+    widths: Sequence[int] = (16, 32, 64)
+    stem: int = 16
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Maps images [batch, height, width, channels] to logits and the last feature map.
+
+        Raises:
+          SettingError: for a depth that is not 6n+2, or images under 4x4 pixels.
+        """
+        if self.depth < 8 or (self.depth - 2) % 6:
+            raise SettingError("depth", self.depth, "a CIFAR ResNet has depth 6n+2: 8, 14, 20, 32")
+        if min(images.shape[1:3]) < 4:
+            remedy = f"resnet{self.depth} halves the image twice and needs at least 4x4 pixels"
+            raise SettingError("image size", images.shape[1:3], remedy)
+        norm = batch_norm(train, self.axis_name)
+        x = nn.relu(norm(name="stem_norm")(conv(self.stem, 3, name="stem")(images)))
+        for stage, width in enumerate(self.widths):
+            for block in range((self.depth - 2) // 6):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = BasicBlock(width, stride, self.axis_name, name=name)(x, train=train)
+        return Outputs(logits=Classifier(self.classes, name="classifier")(x), features=x)

@@ -1,0 +1,111 @@
+"""Optimizers and learning-rate schedules as the papers used them.
+
+`torch.optim` adds weight decay to the gradient, before momentum or moments; optax's `adamw`
+subtracts it afterwards. At AFD's weight decay of 1e-1 the two are far apart, so the place of the
+decay is an argument.
+"""
+
+from collections.abc import Sequence
+
+import optax
+
+from afd_jax.errors import SettingError, one_of, require_number
+
+DECAY_PLACES = ("gradient", "decoupled")
+
+
+def sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decay: str = "gradient",
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent, equal to `torch.optim.SGD` with dampening 0.
+
+    Args:
+      learning_rate: a number, or a function of the step.
+      momentum: factor of the running sum of gradients; 0 for none.
+      nesterov: look ahead by one step.
+      weight_decay: pulls every parameter towards 0, biases and BatchNorm's included.
+      decay: "gradient" adds it to the gradient; "decoupled" subtracts
+        learning_rate * weight_decay * parameter beside the step.
+    """
+    require_number("momentum", momentum, least=0)
+    core = optax.trace(momentum, nesterov) if momentum else optax.identity()
+    return _with_decay(core, learning_rate, weight_decay, decay)
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decay: str = "gradient",
+) -> optax.GradientTransformation:
+    """Adam, equal to `torch.optim.Adam`, or to `torch.optim.AdamW` with decay="decoupled".
+
+    Args:
+      learning_rate: a number, or a function of the step.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      weight_decay: pulls every parameter towards 0.
+      decay: "gradient" or "decoupled", as in `sgd`.
+    """
+    return _with_decay(optax.scale_by_adam(b1, b2, eps), learning_rate, weight_decay, decay)
+
+
+def _with_decay(
+    core: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: float,
+    decay: str,
+) -> optax.GradientTransformation:
+    require_number("weight_decay", weight_decay, least=0)
+    if not callable(learning_rate):
+        require_number("learning_rate", learning_rate, least=0)
+    if decay not in DECAY_PLACES:
+        raise SettingError("decay", decay, one_of(decay, DECAY_PLACES))
+    parts = [core]
+    if weight_decay:
+        parts.insert(0 if decay == "gradient" else 1, optax.add_decayed_weights(weight_decay))
+    return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam}
+
+
+def constant(learning_rate: float, total_steps: int) -> optax.Schedule:
+    """The same rate throughout."""
+    return optax.constant_schedule(learning_rate)
+
+
+def step_decay(
+    learning_rate: float, total_steps: int, *, at: Sequence[float], factor: float = 0.1
+) -> optax.Schedule:
+    """Multiplies the rate by `factor` at each of the given fractions of the run.
+
+    >>> schedule = step_decay(0.1, 300, at=(0.5, 0.75))
+    >>> [round(float(schedule(step)), 4) for step in (149, 150, 225)]
+    [0.1, 0.01, 0.001]
+    """
+    for fraction in at:
+        require_number("schedule.at", fraction, above=0, most=1)
+    boundaries = {round(fraction * total_steps): factor for fraction in at}
+    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+
+
+def cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.0) -> optax.Schedule:
+    """Half a cosine down to 0, after a linear rise over the fraction `warmup` of the run."""
+    require_number("schedule.warmup", warmup, least=0, most=0.99)
+    steps = round(warmup * total_steps)
+    if not steps:
+        return optax.cosine_decay_schedule(learning_rate, total_steps)
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps, total_steps)
+
+
+SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine}

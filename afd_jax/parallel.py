@@ -1,0 +1,128 @@
+"""Runs the same pure step under jit, pmap or shard_map, over one or many devices and hosts.
+
+All three split the batch over the devices and keep one replicated, unstacked state, so a state or a
+checkpoint moves freely between them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from afd_jax.cohort import Cohort
+from afd_jax.errors import SettingError, one_of
+
+AXIS = "data"
+MODES = ("jit", "pmap", "shard_map")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """How to run a step on the devices at hand.
+
+    Attributes:
+      mode: "jit" (the compiler splits the batch), "pmap" or "shard_map" (each device runs the step
+        on its part, and gradients and BatchNorm statistics are averaged by name).
+      devices: all devices of the run, over all hosts.
+
+    Raises:
+      SettingError: if the mode is unknown.
+    """
+
+    mode: str
+    devices: tuple[jax.Device, ...]
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise SettingError("parallel.mode", self.mode, one_of(self.mode, MODES))
+
+    @property
+    def axis_name(self) -> str | None:
+        """The device axis that a step must average over; None under jit, where arrays are whole."""
+        return None if self.mode == "jit" else AXIS
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices in a row."""
+        return jax.make_mesh((len(self.devices),), (AXIS,), (AxisType.Auto,), devices=self.devices)
+
+    def prepare(self, cohort: Cohort) -> Cohort:
+        """Gives BatchNorm the device axis, where the mode has one."""
+        return cohort.synchronised(self.axis_name) if self.axis_name else cohort
+
+    def check_batch_size(self, field: str, batch_size: int) -> None:
+        """Raises SettingError unless the batch can be split evenly over the devices."""
+        if batch_size % len(self.devices):
+            remedy = f"must be a multiple of the {len(self.devices)} devices"
+            raise SettingError(field, batch_size, remedy)
+
+    def put_state(self, state: Any) -> Any:
+        """Places a copy of the state on every device."""
+        return jax.device_put(state, NamedSharding(self.mesh, P()))
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> Any:
+        """Splits this host's part of a batch over its devices.
+
+        Args:
+          batch: arrays whose axis 0 is this host's share of the global batch.
+        """
+        if self.mode == "pmap":
+            local = sum(d.process_index == jax.process_index() for d in self.devices)
+            return {name: x.reshape(local, -1, *x.shape[1:]) for name, x in batch.items()}
+        sharding = NamedSharding(self.mesh, P(AXIS))
+        return {
+            name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()
+        }
+
+    def compile(self, step: Callable[..., Any], *, donate: bool) -> Any:
+        """Wraps a `step(state, batch, axis_name=...)` that returns replicated values.
+
+        Args:
+          step: pure; under pmap and shard_map it sees its device's part of the batch.
+          donate: let the step reuse the memory of the state it is given.
+
+        Returns:
+          A jitted function (state, batch), which can also be lowered and compiled ahead of time.
+        """
+        step = functools.partial(step, axis_name=self.axis_name)
+        donated = (0,) if donate else ()
+        if self.mode == "pmap":
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0),
+                out_axes=None,
+                donate_argnums=donated,
+                devices=self.devices,
+            )
+        whole, split = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(AXIS))
+        if self.mode == "shard_map":
+            # check_vma=False: the step averages its gradients itself, as under pmap.
+            step = jax.shard_map(
+                step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
+            )
+        return jax.jit(
+            step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=donated
+        )
+
+
+def make_parallel(mode: str, devices: int | None = None) -> Parallel:
+    """Chooses the devices.
+
+    Args:
+      mode: "jit", "pmap", "shard_map", or "auto": pmap on several devices, jit on one.
+      devices: use only the first so many; all if None.
+
+    Raises:
+      SettingError: if the mode is unknown or there are fewer devices.
+    """
+    present = tuple(jax.devices())
+    if devices is not None and not 1 <= devices <= len(present):
+        raise SettingError("parallel.devices", devices, f"must be 1 to {len(present)}, or None")
+    chosen = present[:devices]
+    return Parallel(("pmap" if len(chosen) > 1 else "jit") if mode == "auto" else mode, chosen)

@@ -1,0 +1,43 @@
+"""What changes during training, as pytrees of arrays and nothing else.
+
+Modules, optimizers and settings live in `afd_jax.cohort`; so a state can be jitted, sharded,
+donated, averaged and saved without looking inside.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class PeerState:
+    """One network with the discriminators it owns.
+
+    Attributes:
+      params: {"network": ..., "projections": {name: ...}}.
+      statistics: the same two keys: the other Flax collections (BatchNorm's running averages).
+      discriminators: {name: {"params": ..., "batch_stats": ...}}.
+      optimizers: {"logit" | "feature" | "discriminator": optimizer state}, those that the method
+        uses for this node.
+    """
+
+    params: Any
+    statistics: Any
+    discriminators: Any
+    optimizers: Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The whole run at one moment.
+
+    Attributes:
+      step: int32 scalar, updates done so far.
+      rng: key of the run; step n draws from `fold_in(rng, n)`, so resuming loses nothing random.
+      peers: one state per node of the graph.
+    """
+
+    step: jax.Array
+    rng: jax.Array
+    peers: tuple[PeerState, ...]

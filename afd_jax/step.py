@@ -1,0 +1,277 @@
+"""One update of all networks, and one evaluation: pure functions for every method.
+
+They hold no state and compile nothing; `afd_jax.parallel` wraps them in jit, pmap or shard_map.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from afd_jax import losses
+from afd_jax.cohort import Cohort, apply_peer, as_outputs
+from afd_jax.heads import BoundHead
+from afd_jax.methods.base import PerExample, Terms
+from afd_jax.networks.outputs import Outputs
+from afd_jax.state import PeerState, TrainState
+
+Batch = Mapping[str, jax.Array]
+"""{"image": [batch, h, w, c], "label": [batch], "index": [batch]}, "mask" [batch] in evaluation."""
+
+Metrics = dict[str, jax.Array]
+Pull = Callable[[Outputs], Any]
+
+
+def images_as_they_are(rng: jax.Array, batch: Batch) -> jax.Array:
+    """The default preprocessing: none."""
+    return batch["image"]
+
+
+def train_step(
+    cohort: Cohort,
+    state: TrainState,
+    batch: Batch,
+    *,
+    preprocess: Callable[[jax.Array, Batch], jax.Array] = images_as_they_are,
+    axis_name: str | None = None,
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+    """One mini-batch: a forward pass, then the logit, feature and discriminator updates.
+
+    All losses are taken at the same parameters, from one forward pass, and applied in that order
+    (as AFD is described; Chung et al., ICML 2020). With `cohort.method.second_forward` the networks
+    run again after the logit update, and the feature and discriminator losses use the new maps.
+
+    Args:
+      cohort: networks, method and optimizers; static.
+      state: of the run; safe to donate.
+      batch: images as `preprocess` takes them, integer labels, and each example's index in the
+        data set, which makes its augmentation independent of the device it falls on.
+      preprocess: (rng, batch) to float images: augmentation and normalisation.
+      axis_name: the device axis, inside pmap or shard_map; None elsewhere.
+
+    Returns:
+      The new state, and per node a dict of scalars: "loss/<term>" (batch means, weighted as they
+      are added up), "accuracy", "gradient_norm/<update>" (of the parameters' gradient),
+      "output_gradient_norm/<term>" (of one term's gradient at the network's outputs, which tells
+      terms of one update apart), and the method's own metrics.
+    """
+    rng = jax.random.fold_in(state.rng, state.step)
+    image_rng, network_rng = jax.random.split(rng)
+    if axis_name is not None:
+        network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))
+    images = preprocess(image_rng, batch)
+    reduce = _Reduce(axis_name)
+
+    peers, outputs, pulls = _forward(cohort, state.peers, images, network_rng)
+    metrics = [
+        {"accuracy": reduce.mean(_hits(o.logits, batch["label"]).astype(jnp.float32))}
+        for o in outputs
+    ]
+
+    def logit_terms(k: int, outputs: Sequence[Outputs], heads: Any) -> Terms:
+        return cohort.method.logit_terms(k, outputs, batch)
+
+    peers = _update_networks("logit", cohort, peers, outputs, pulls, logit_terms, reduce, metrics)
+    if cohort.method.second_forward:
+        peers, outputs, pulls = _forward(cohort, peers, images, network_rng)
+    feature_terms = cohort.method.feature_terms
+    peers = _update_networks(
+        "feature", cohort, peers, outputs, pulls, feature_terms, reduce, metrics
+    )
+    peers = _update_discriminators(cohort, peers, outputs, reduce, metrics)
+    new = TrainState(step=state.step + 1, rng=state.rng, peers=tuple(peers))
+    return new, tuple(metrics)
+
+
+def eval_step(
+    cohort: Cohort,
+    state: TrainState,
+    batch: Batch,
+    *,
+    preprocess: Callable[[jax.Array, Batch], jax.Array] = images_as_they_are,
+    axis_name: str | None = None,
+) -> Metrics:
+    """Sums over one batch with running statistics; add them up over the set, then divide.
+
+    Args:
+      cohort: networks and method; static.
+      state: of the run.
+      batch: as in `train_step`; "mask" [batch] is False for padding.
+      preprocess: normalisation; its key is a constant.
+      axis_name: the device axis, inside pmap or shard_map.
+
+    Returns:
+      "count" [], "correct" [nodes], "cross_entropy" [nodes] in nats, and "ensemble_correct" [] of
+      the averaged probabilities of `cohort.ensemble()`.
+    """
+    images = preprocess(jax.random.key(0), batch)
+    label, mask = batch["label"], batch["mask"]
+    logits = [
+        as_outputs(
+            peer.network.apply(
+                {"params": peer_state.params["network"], **peer_state.statistics["network"]},
+                images,
+                train=False,
+            )
+        ).logits
+        for peer, peer_state in zip(cohort.peers, state.peers, strict=True)
+    ]
+    probabilities = [jax.nn.softmax(logits[k].astype(jnp.float32)) for k in cohort.ensemble()]
+    sums = {
+        "count": jnp.sum(mask.astype(jnp.int32)),
+        "correct": jnp.stack([jnp.sum(_hits(z, label) & mask) for z in logits]),
+        "cross_entropy": jnp.stack(
+            [jnp.sum(losses.cross_entropy(z, label, where=mask)) for z in logits]
+        ),
+        "ensemble_correct": jnp.sum(_hits(sum(probabilities), label) & mask),
+    }
+    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+class _Reduce:
+    """Averages over the batch and, inside pmap or shard_map, over devices."""
+
+    def __init__(self, axis_name: str | None):
+        self.axis_name = axis_name
+
+    def over_devices(self, tree: Any) -> Any:
+        return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        return self.over_devices(losses.mean(values))
+
+    def norm_at_outputs(self, tree: Any) -> jax.Array:
+        """Norm of a gradient with one part per example, each device holding its own examples."""
+        square = self.over_devices(jnp.square(optax.global_norm(tree)))
+        size = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+        return jnp.sqrt(square / size)
+
+
+def _forward(
+    cohort: Cohort, peers: Sequence[PeerState], images: jax.Array, rng: jax.Array
+) -> tuple[list[PeerState], list[Outputs], list[Pull]]:
+    """Runs every network once, in training mode; `pull` takes a gradient back to the parameters."""
+    updated, outputs, pulls = [], [], []
+    for k, peer in enumerate(peers):
+        rngs = {"dropout": jax.random.fold_in(rng, k)}
+
+        def run(params: Any, k: int = k, peer: PeerState = peer, rngs: Any = rngs) -> Any:
+            return apply_peer(cohort, k, params, peer.statistics, images, rngs)
+
+        out, pull, statistics = jax.vjp(run, peer.params, has_aux=True)
+        updated.append(peer.replace(statistics=statistics))
+        outputs.append(out)
+        pulls.append(pull)
+    return updated, outputs, pulls
+
+
+def _update_networks(
+    update: str,
+    cohort: Cohort,
+    peers: Sequence[PeerState],
+    outputs: Sequence[Outputs],
+    pulls: Sequence[Pull],
+    terms_of: Callable[..., Terms],
+    reduce: _Reduce,
+    metrics: Sequence[Metrics],
+) -> list[PeerState]:
+    """Steps the networks by one kind of loss; each is differentiated by its own outputs only."""
+    updated = []
+    for k, peer in enumerate(peers):
+        optimizer = cohort.peers[k].optimizers.get(update)
+        if optimizer is None:
+            updated.append(peer)
+            continue
+
+        def means(own: Outputs, k: int = k) -> tuple[Metrics, PerExample]:
+            everyone = [own if j == k else other for j, other in enumerate(outputs)]
+            terms, logged = terms_of(k, everyone, _discriminators(cohort, peers, k))
+            return {name: losses.mean(values) for name, values in terms.items()}, logged
+
+        values, pull_term, logged = jax.vjp(means, outputs[k], has_aux=True)
+        total = jax.tree.map(jnp.zeros_like, outputs[k])
+        for name in values:
+            one_hot = {n: jnp.full_like(v, n == name) for n, v in values.items()}
+            (gradient,) = pull_term(one_hot)
+            metrics[k][f"output_gradient_norm/{name}"] = reduce.norm_at_outputs(gradient)
+            total = jax.tree.map(jnp.add, total, gradient)
+        (gradient,) = reduce.over_devices(pulls[k](total))
+        steps, opt = optimizer.update(gradient, peer.optimizers[update], peer.params)
+        updated.append(
+            peer.replace(
+                params=optax.apply_updates(peer.params, steps),
+                optimizers={**peer.optimizers, update: opt},
+            )
+        )
+        _log(metrics[k], update, values, logged, gradient, reduce)
+    return updated
+
+
+def _update_discriminators(
+    cohort: Cohort,
+    peers: Sequence[PeerState],
+    outputs: Sequence[Outputs],
+    reduce: _Reduce,
+    metrics: Sequence[Metrics],
+) -> list[PeerState]:
+    """Steps the discriminators; all maps are constants."""
+    updated = []
+    for k, peer in enumerate(peers):
+        optimizer = cohort.peers[k].optimizers.get("discriminator")
+        if optimizer is None:
+            updated.append(peer)
+            continue
+
+        def total(params: Any, k: int = k) -> tuple[jax.Array, Any]:
+            heads = _discriminators(cohort, peers, k, params)
+            terms, logged = cohort.method.discriminator_terms(k, outputs, heads)
+            values = {name: losses.mean(v) for name, v in terms.items()}
+            variables = {name: head.variables for name, head in heads.items()}
+            return sum(values.values(), jnp.zeros(())), (values, logged, variables)
+
+        params = {name: v["params"] for name, v in peer.discriminators.items()}
+        gradient, (values, logged, variables) = jax.grad(total, has_aux=True)(params)
+        gradient = reduce.over_devices(gradient)
+        steps, opt = optimizer.update(gradient, peer.optimizers["discriminator"], params)
+        params = optax.apply_updates(params, steps)
+        updated.append(
+            peer.replace(
+                discriminators={n: {**v, "params": params[n]} for n, v in variables.items()},
+                optimizers={**peer.optimizers, "discriminator": opt},
+            )
+        )
+        _log(metrics[k], "discriminator", values, logged, gradient, reduce)
+    return updated
+
+
+def _discriminators(
+    cohort: Cohort, peers: Sequence[PeerState], k: int, params: Any = None
+) -> dict[str, BoundHead]:
+    heads = {}
+    for name, module in cohort.peers[k].discriminators.items():
+        variables = peers[k].discriminators[name]
+        if params is not None:
+            variables = {**variables, "params": params[name]}
+        heads[name] = BoundHead(module, variables)
+    return heads
+
+
+def _log(
+    metrics: Metrics,
+    update: str,
+    values: Mapping[str, jax.Array],
+    logged: PerExample,
+    gradient: Any,
+    reduce: _Reduce,
+) -> None:
+    metrics[f"gradient_norm/{update}"] = optax.global_norm(gradient)
+    for name, value in values.items():
+        metrics[f"loss/{name}"] = reduce.over_devices(value)
+    for name, per_example in logged.items():
+        metrics[name] = reduce.mean(per_example)
+
+
+def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.argmax(logits, axis=-1) == labels
