@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort, Peer, apply_peer, as_outputs, dummy_batch, init_variables
+from afd_jax.cohort import Cohort, Peer, apply_peer, as_outputs, dummy_batch, state_shapes
 from afd_jax.errors import SettingError
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import Method
@@ -117,7 +117,7 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
     layer, weight decay included, for any network, without a naming convention.
     """
     images, batch = dummy_batch(cohort)
-    variables = jax.eval_shape(lambda: init_variables(cohort, jax.random.key(0)))
+    variables = state_shapes(cohort).peers
 
     def totals(all_params: list[Any]) -> list[dict[str, jax.Array]]:
         states = [v.replace(params=p) for v, p in zip(variables, all_params, strict=True)]
@@ -179,10 +179,7 @@ def _masked(
 
 
 def _total(terms: Mapping[str, jax.Array]) -> jax.Array:
-    total = jnp.zeros(())
-    for values in terms.values():
-        total = total + losses.mean(values)
-    return total
+    return jnp.asarray(sum(losses.mean(values) for values in terms.values()))
 
 
 def _zeros(shapes: Any) -> Any:

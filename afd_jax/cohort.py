@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,8 +73,7 @@ class Cohort:
         def clone(module: nn.Module) -> nn.Module:
             return module.clone(axis_name=axis_name) if hasattr(module, "axis_name") else module
 
-        variables = jax.eval_shape(lambda: init_variables(self, jax.random.key(0)))
-        for k, (peer, state) in enumerate(zip(self.peers, variables, strict=True)):
+        for k, (peer, state) in enumerate(zip(self.peers, state_shapes(self).peers, strict=True)):
             if jax.tree.leaves(state.statistics["network"]) and not hasattr(
                 peer.network, "axis_name"
             ):
@@ -102,18 +102,24 @@ def init_state(cohort: Cohort, rng: jax.Array) -> TrainState:
       rng: a key, `jax.random.key(seed)`.
     """
 
-    def init(rng: jax.Array) -> TrainState:
-        peers = []
-        for peer, state in zip(cohort.peers, init_variables(cohort, rng), strict=True):
-            trained = {"logit": state.params, "feature": state.params}
-            trained["discriminator"] = {n: v["params"] for n, v in state.discriminators.items()}
-            opt = {name: tx.init(trained[name]) for name, tx in peer.optimizers.items()}
-            peers.append(state.replace(optimizers=opt))
-        return TrainState(step=jnp.zeros((), jnp.int32), rng=rng, peers=tuple(peers))
-
     # Optimising this program takes the CPU compiler seconds and saves milliseconds.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(init, compiler_options=options)(rng)
+    return jax.jit(functools.partial(_init, cohort), compiler_options=options)(rng)
+
+
+def state_shapes(cohort: Cohort) -> TrainState:
+    """The state of a new run as shapes and types, without computing it."""
+    return jax.eval_shape(functools.partial(_init, cohort), jax.random.key(0))
+
+
+def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
+    peers = []
+    for peer, state in zip(cohort.peers, init_variables(cohort, rng), strict=True):
+        trained = {"logit": state.params, "feature": state.params}
+        trained["discriminator"] = {n: v["params"] for n, v in state.discriminators.items()}
+        opt = {name: tx.init(trained[name]) for name, tx in peer.optimizers.items()}
+        peers.append(state.replace(optimizers=opt))
+    return TrainState(step=jnp.zeros((), jnp.int32), rng=rng, peers=tuple(peers))
 
 
 def init_variables(cohort: Cohort, rng: jax.Array) -> list[PeerState]:
@@ -193,7 +199,10 @@ def apply_peer(
 def dummy_batch(cohort: Cohort) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Images of zeros and what comes with them: enough to trace the program."""
     index = jnp.arange(2, dtype=jnp.int32)
-    return jnp.zeros((2, *cohort.image_shape)), {"label": jnp.zeros_like(index), "index": index}
+    return jnp.zeros((2, *cohort.image_shape), jnp.float32), {
+        "label": jnp.zeros_like(index),
+        "index": index,
+    }
 
 
 def _unbound(modules: Mapping[str, nn.Module], rng: jax.Array) -> dict[str, BoundHead]:

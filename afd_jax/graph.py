@@ -91,15 +91,15 @@ class Graph:
         for edge in self.edges:
             pair = isinstance(edge, Sequence) and not isinstance(edge, str) and len(edge) == 2
             if not pair or not all(type(node) is int for node in edge):
-                raise SettingError("graph.edges", edge, "each edge must be (source, target)")
+                raise SettingError("graph", edge, "each edge must be (source, target)")
             for node in edge:
                 if node not in range(self.count):
                     remedy = f"node {node} does not exist; nodes are 0 to {self.count - 1}"
-                    raise SettingError("graph.edges", edge, remedy)
+                    raise SettingError("graph", edge, remedy)
             if edge[0] == edge[1]:
-                raise SettingError("graph.edges", edge, "a network cannot be its own source")
+                raise SettingError("graph", edge, "a network cannot be its own source")
             if tuple(edge) in seen:
-                raise SettingError("graph.edges", edge, "this edge stands twice; keep one")
+                raise SettingError("graph", edge, "this edge stands twice; keep one")
             seen.add(tuple(edge))
         object.__setattr__(self, "edges", tuple((source, target) for source, target in self.edges))
 

@@ -10,7 +10,6 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-
 from afd_jax.networks.layers import batch_norm, conv
 
 

@@ -144,7 +144,7 @@ class _Reduce:
 
     def norm_at_outputs(self, tree: Any) -> jax.Array:
         """Norm of a gradient with one part per example, each device holding its own examples."""
-        square = self.over_devices(jnp.square(optax.global_norm(tree)))
+        square = self.over_devices(jnp.square(optax.tree.norm(tree)))
         size = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
         return jnp.sqrt(square / size)
 
@@ -229,7 +229,7 @@ def _update_discriminators(
             terms, logged = cohort.method.discriminator_terms(k, outputs, heads)
             values = {name: losses.mean(v) for name, v in terms.items()}
             variables = {name: head.variables for name, head in heads.items()}
-            return sum(values.values(), jnp.zeros(())), (values, logged, variables)
+            return jnp.asarray(sum(values.values())), (values, logged, variables)
 
         params = {name: v["params"] for name, v in peer.discriminators.items()}
         gradient, (values, logged, variables) = jax.grad(total, has_aux=True)(params)
@@ -266,7 +266,7 @@ def _log(
     gradient: Any,
     reduce: _Reduce,
 ) -> None:
-    metrics[f"gradient_norm/{update}"] = optax.global_norm(gradient)
+    metrics[f"gradient_norm/{update}"] = optax.tree.norm(gradient)
     for name, value in values.items():
         metrics[f"loss/{name}"] = reduce.over_devices(value)
     for name, per_example in logged.items():

@@ -1,0 +1,95 @@
+"""The command line: `python -m afd_jax`, installed as `afd-train`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+_EPILOG = """\
+examples:
+  quick start, no download      %(prog)s --config=configs/digits_afd.py --workdir=runs/digits
+  a pair on CIFAR-100           %(prog)s --config=configs/cifar100_afd.py:resnet32,resnet32 \\
+                                  --workdir=runs/pair --config.data.data_dir=DIR
+  any setting                   ... --config.seed=1 --config.duration='30 epochs'
+
+The same command again continues an interrupted run.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: what follows the program's name; sys.argv if None.
+
+    Returns:
+      0 when done, 2 for a setting that cannot work, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(
+        prog="afd-train",
+        description="Train networks that teach each other (AFD and its relatives).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="config file")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of this run (or --dry-run)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print loss graph and costs; train nothing"
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes, started by SLURM, a TPU pod or by hand (JAX_* variables)",
+    )
+    known, overrides = parser.parse_known_args(arguments)
+    if not known.dry_run and not known.workdir:
+        parser.error("--workdir: name the folder of this run, or ask for --dry-run")
+
+    # Imports stand here so that --help answers at once.
+    from afd_jax.config import read_config
+    from afd_jax.errors import SettingError
+
+    try:
+        config = read_config(known.config, overrides)
+        _prepare_jax(known.distributed)
+        if known.dry_run:
+            from afd_jax.assemble import assemble
+            from afd_jax.cost import describe
+
+            print(describe(assemble(config)))
+            return 0
+        from afd_jax.trainer import Interrupted, train
+
+        try:
+            train(config, known.workdir)
+        except Interrupted as stop:
+            print(f"{stop}; the same command continues", file=sys.stderr)
+            return 130
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _prepare_jax(distributed: bool) -> None:
+    import jax
+
+    from afd_jax.cache import cache_dir
+
+    if distributed:
+        coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS")
+        if coordinator and "JAX_PROCESS_ID" in os.environ:
+            jax.distributed.initialize(
+                coordinator,
+                int(os.environ["JAX_NUM_PROCESSES"]),
+                int(os.environ["JAX_PROCESS_ID"]),
+            )
+        else:
+            jax.distributed.initialize()
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

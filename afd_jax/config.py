@@ -1,0 +1,216 @@
+"""The settings of a run: what there is to set, how it is read, how it is checked.
+
+A config file (see `configs/`) starts from `base_config()` and sets fields; the command line
+overrides single ones: `--config.seed=1`.
+"""
+
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from afd_jax.errors import SettingError, one_of, require_number
+
+UNITS = ("steps", "epochs", "examples")
+
+
+def base_config() -> ml_collections.ConfigDict:
+    """Every field that a config may set, with a neutral value."""
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            # Names of afd_jax.networks, or "package.module:Class". One node of the graph each.
+            "networks": ("resnet8", "resnet8"),
+            # "cyclic", "all_pairs", "star", "none", or edges ((source, target), ...).
+            "graph": "cyclic",
+            # Also train, on the same batches, a twin of every network that starts from the same
+            # parameters and learns from the labels alone.
+            "alone": False,
+            # "name", and the fields of that method's class.
+            "method": {"name": "afd"},
+            "optimizers": {
+                "logit": _optimizer("sgd", 0.1, momentum=0.9, nesterov=False),
+                "feature": _optimizer("adam", 1e-3),
+                "discriminator": _optimizer("adam", 1e-3),
+            },
+            "data": {
+                # "digits", "cifar10", "cifar100", "tfds:NAME", or "arrays".
+                "name": "digits",
+                # Folder of TFDS data sets (None: TFDS's own default), or .npz file for "arrays".
+                "data_dir": placeholder(str),
+                "download": False,
+                "heldout": 0.0,  # share of the training set kept for model selection
+                "limit": placeholder(int),  # use only so many examples, for quick checks
+                "mean": placeholder(tuple),  # per channel, of 1; None: from the training images
+                "std": placeholder(tuple),
+                "pad": 0,
+                "pad_mode": "reflect",  # or "zero"
+                "flip": False,
+            },
+            "batch_size": 128,  # over all devices
+            "eval_batch_size": 500,
+            # Durations: a number and one of steps, epochs, examples.
+            "duration": "10 epochs",
+            "log_every": "50 steps",
+            "eval_every": "1 epochs",
+            "checkpoint_every": "1 epochs",
+            # mode: "auto" (pmap on several devices, jit on one), "jit", "pmap", "shard_map".
+            "parallel": {"mode": "auto", "devices": placeholder(int)},
+        }
+    )
+
+
+def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any]:
+    """Settings of one optimizer; options are those of `afd_jax.optim`."""
+    return {
+        "name": name,
+        "learning_rate": learning_rate,
+        "weight_decay": 0.0,
+        "decay": "gradient",  # or "decoupled"
+        **options,
+        "schedule": {"name": "constant"},
+    }
+
+
+# The fields whose keys depend on a name inside them; those are checked where they are used.
+_OPEN = ("method", "optimizers.logit", "optimizers.feature", "optimizers.discriminator")
+
+
+def check_keys(config: ml_collections.ConfigDict) -> None:
+    """Raises SettingError for a field that `base_config` does not have, or that is missing."""
+
+    def check(given: Any, known: Any, path: str) -> None:
+        for key in given:
+            if key not in known:
+                field = f"config.{path}{key}"
+                raise SettingError(field, given[key], f"unknown field; {one_of(key, known)}")
+        for key, value in known.items():
+            if key not in given:
+                raise SettingError(f"config.{path}{key}", None, "missing; start from base_config()")
+            if isinstance(value, ml_collections.ConfigDict) and path + key not in _OPEN:
+                if not isinstance(given[key], ml_collections.ConfigDict):
+                    remedy = f"must hold the fields {', '.join(value)}"
+                    raise SettingError(f"config.{path}{key}", given[key], remedy)
+                check(given[key], value, f"{path}{key}.")
+
+    check(config, base_config(), "")
+
+
+def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> int:
+    """Converts a duration such as "300 epochs" to training steps, at least 1.
+
+    Args:
+      field: name of the setting, for errors.
+      duration: a number and one of steps, epochs, examples.
+      batch_size: examples per step.
+      examples: examples per epoch; an epoch drops what does not fill its last batch.
+
+    Raises:
+      SettingError: if it cannot be read or is not above zero.
+
+    >>> to_steps("duration", "2 epochs", batch_size=128, examples=50_000)
+    780
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+]+)\s*([a-z]+)\s*", str(duration))
+    unit = match.group(2) if match else ""
+    unit = unit if unit.endswith("s") else unit + "s"
+    if not match or unit not in UNITS:
+        remedy = f"must be a number and one of {', '.join(UNITS)}, such as '10 epochs'"
+        raise SettingError(field, duration, remedy)
+    try:
+        number = float(match.group(1))
+    except ValueError:
+        number = 0.0
+    require_number(field, number, above=0)
+    per_unit = {"steps": 1.0, "epochs": examples // batch_size, "examples": 1 / batch_size}[unit]
+    return max(1, round(number * per_unit))
+
+
+def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Shrinks any config to about a minute on two CPU cores: it shows that all parts work."""
+    config.data.limit = 512
+    config.batch_size = 32
+    config.eval_batch_size = 128
+    config.duration = "24 steps"
+    config.log_every = "8 steps"
+    config.eval_every = "12 steps"
+    config.checkpoint_every = "12 steps"
+    return config
+
+
+def parse_arguments(argument: str, default: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Reads what stands behind the colon in --config=FILE:ARGUMENT.
+
+    Args:
+      argument: network names separated by commas, and perhaps the word "smoke".
+      default: the networks if none are named.
+
+    Returns:
+      (networks, whether "smoke" was there).
+
+    >>> parse_arguments("resnet20,resnet32,smoke", default=())
+    (('resnet20', 'resnet32'), True)
+    """
+    words = [word.strip() for word in argument.split(",") if word.strip()]
+    networks = tuple(word for word in words if word != "smoke")
+    return networks or tuple(default), "smoke" in words
+
+
+def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """Loads a config file and applies overrides.
+
+    Args:
+      file: path of a Python file with `get_config`, and an argument for it behind a colon.
+      overrides: as on a command line, `--config.key=value`.
+
+    Raises:
+      SettingError: if the file is missing or broken, a key is unknown or a value of another type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path = file.split(":", 1)[0]
+    if not pathlib.Path(path).is_file():
+        raise SettingError("--config", path, "no such file; the configs of this project: configs/")
+
+    def parse(arguments: Sequence[str]) -> ml_collections.ConfigDict:
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=values)
+        argv, sys.argv = sys.argv, [sys.argv[0], f"--config={file}", *arguments]
+        try:  # ml_collections looks for overrides in sys.argv, whatever it is asked to parse.
+            values(sys.argv)
+            return values.config
+        finally:
+            sys.argv = argv
+
+    try:
+        config = parse([])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SettingError("--config", file, f"get_config failed: {reason}") from error
+    for override in overrides:
+        _check_override(config, override)
+    try:
+        return parse(overrides)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SettingError("command line", " ".join(overrides), reason) from error
+
+
+def _check_override(config: ml_collections.ConfigDict, override: str) -> None:
+    match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", override, re.DOTALL)
+    if not match:
+        remedy = "unknown argument; settings are written --config.key=value, see --help"
+        raise SettingError("command line", override, remedy)
+    *parents, last = match.group(1).split(".")
+    node: Any = config
+    for i, key in enumerate([*parents, last]):
+        known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+        if key not in known:
+            field = "config." + ".".join([*parents, last][: i + 1])
+            raise SettingError(field, match.group(2), f"unknown field; {one_of(key, known)}")
+        node = node[key]

@@ -1,0 +1,88 @@
+"""What a run will cost, without training: parameters, arithmetic and memory per network."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax.assemble import Run
+from afd_jax.cohort import Cohort, apply_peer, state_shapes
+
+_MIB = 2**20
+
+
+def describe(run: Run) -> str:
+    """The loss graph and a table of costs, for a terminal.
+
+    FLOPs are the compiler's own count, a multiply-add as two, for a forward pass on one image.
+    Memory per network: the state that stays (parameters, statistics, optimizer states, its
+    discriminators), and what one forward pass keeps for the backward pass at this batch size.
+    """
+    cohort, parallel = run.cohort, run.parallel
+    names = [peer.name for peer in cohort.peers]
+    state = state_shapes(cohort)
+    per_device = run.batch_size // len(parallel.devices)
+    lines = [
+        f"method {type(cohort.method).__name__}; source -> target:",
+        *("  " + line for line in cohort.method.graph.text(names).splitlines()),
+        "",
+        f"{'node':<22}{'parameters':>12}{'+ heads':>10}{'MFLOPs/image':>14}"
+        f"{'state MiB':>11}{'kept MiB':>10}",
+    ]
+    for k, peer in enumerate(state.peers):
+        network = _count(peer.params["network"])
+        heads = _count(peer.params["projections"]) + sum(
+            _count(v["params"]) for v in peer.discriminators.values()
+        )
+        flops = flops_per_image(cohort, k, peer) / 1e6
+        kept = activation_bytes(cohort, k, peer, per_device) / _MIB
+        lines.append(
+            f"{f'{k} {names[k]}':<22}{network:>12,}{heads:>10,}{flops:>14.1f}"
+            f"{_bytes(peer) / _MIB:>11.1f}{kept:>10.1f}"
+        )
+    lines += [
+        "",
+        f"data: {len(run.splits.train):,} train, {len(run.splits.heldout):,} held out, "
+        f"{len(run.splits.test):,} test; images {run.splits.image_shape}, "
+        f"{run.splits.classes} classes",
+        f"{run.total_steps:,} steps of {run.batch_size} images "
+        f"({run.total_steps / run.steps_per_epoch:.4g} epochs) on {len(parallel.devices)} x "
+        f"{parallel.devices[0].platform}, {parallel.mode}",
+    ]
+    return "\n".join(lines)
+
+
+def flops_per_image(cohort: Cohort, k: int, peer: Any) -> float:
+    """Floating-point operations of network k's forward pass on one image."""
+    image = jax.ShapeDtypeStruct((1, *cohort.image_shape), jnp.float32)
+    network = functools.partial(cohort.peers[k].network.apply, train=False)
+    variables = {"params": peer.params["network"], **peer.statistics["network"]}
+    analysis = jax.jit(network).lower(variables, image).cost_analysis()
+    return float((analysis or {}).get("flops", math.nan))
+
+
+def activation_bytes(cohort: Cohort, k: int, peer: Any, batch_size: int) -> int:
+    """Bytes that network k's forward pass keeps for the backward pass, before the compiler's work.
+
+    These are the residuals of `jax.vjp` without the parameters themselves; fusion may keep fewer.
+    """
+    images = jax.ShapeDtypeStruct((batch_size, *cohort.image_shape), jnp.float32)
+
+    def residuals(params: Any, statistics: Any, images: jax.Array) -> Any:
+        def run(params: Any) -> Any:
+            return apply_peer(cohort, k, params, statistics, images, {"dropout": jax.random.key(0)})
+
+        return jax.vjp(run, params, has_aux=True)[1]
+
+    pull = jax.eval_shape(residuals, peer.params, peer.statistics, images)
+    return max(0, _bytes(pull) - _bytes(peer.params))
+
+
+def _count(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,16 @@
+"""Data: sources, held-out splits, the order of batches, and augmentation on the device."""
+
+from afd_jax.data.batches import eval_batches, train_batches
+from afd_jax.data.examples import Examples, Splits, channel_statistics
+from afd_jax.data.recipe import Recipe
+from afd_jax.data.sources import load
+
+__all__ = [
+    "Examples",
+    "Recipe",
+    "Splits",
+    "channel_statistics",
+    "eval_batches",
+    "load",
+    "train_batches",
+]

@@ -1,0 +1,68 @@
+"""The order in which examples are seen: a function of seed and step, so there is none to save."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from afd_jax.data.examples import Examples
+
+NumpyBatch = dict[str, np.ndarray]
+
+
+def train_batches(
+    examples: Examples, batch_size: int, *, seed: int, start_step: int, end_step: int
+) -> Iterator[NumpyBatch]:
+    """Yields this host's part of each training batch.
+
+    Every epoch is a new permutation of all examples, drawn from (seed, epoch); what does not fill
+    the last batch of an epoch is left out of that epoch.
+
+    Args:
+      examples: the training set.
+      batch_size: over all hosts.
+      seed: of the run.
+      start_step: the first step to yield, counted from the beginning of the run.
+      end_step: the step to stop before.
+
+    Yields:
+      {"image", "label", "index"}, numpy.
+    """
+    per_epoch = len(examples) // batch_size
+    epoch, order = -1, np.empty(0, np.int64)
+    for step in range(start_step, end_step):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+        first = step % per_epoch * batch_size
+        rows = _own_part(order[first : first + batch_size])
+        yield {
+            "image": examples.images[rows],
+            "label": examples.labels[rows],
+            "index": rows.astype(np.int32),
+        }
+
+
+def eval_batches(examples: Examples, batch_size: int) -> Iterator[NumpyBatch]:
+    """Yields every example once; the last batch is padded, and "mask" is False for padding.
+
+    Args:
+      examples: to evaluate on.
+      batch_size: over all hosts.
+
+    Yields:
+      {"image", "label", "mask"}, numpy, this host's part.
+    """
+    for first in range(0, len(examples), batch_size):
+        rows = np.arange(first, first + batch_size)
+        rows, mask = np.minimum(rows, len(examples) - 1), rows < len(examples)
+        own = _own_part(rows)
+        yield {
+            "image": examples.images[own],
+            "label": examples.labels[own],
+            "mask": _own_part(mask),
+        }
+
+
+def _own_part(rows: np.ndarray) -> np.ndarray:
+    return np.split(rows, jax.process_count())[jax.process_index()]

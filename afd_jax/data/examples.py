@@ -1,0 +1,85 @@
+"""A labelled set of images in memory."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from afd_jax.errors import SettingError
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Images and labels.
+
+    Attributes:
+      images: [examples, height, width, channels] uint8.
+      labels: [examples] int32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray | slice) -> "Examples":
+        """The examples in the given rows."""
+        return Examples(self.images[rows], self.labels[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set as training sees it.
+
+    Attributes:
+      train: what is learned from.
+      heldout: taken from the training part for choosing epochs and settings; may be empty.
+      test: only ever reported.
+      classes: number of classes.
+    """
+
+    train: Examples
+    heldout: Examples
+    test: Examples
+    classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Splits off a fraction of the examples, the same share of each class.
+
+    Args:
+      examples: to split.
+      fraction: of the examples to hold out, in [0, 1).
+      seed: of the split; the same seed gives the same split in every run.
+
+    Returns:
+      (kept, held out).
+    """
+    if not fraction:
+        return examples, examples.take(slice(0, 0))
+    from sklearn.model_selection import train_test_split
+
+    try:
+        kept, held = train_test_split(
+            np.arange(len(examples)),
+            test_size=fraction,
+            random_state=seed,
+            stratify=examples.labels,
+        )
+    except ValueError as error:
+        remedy = f"cannot hold out that share of {len(examples)} examples: {error}"
+        raise SettingError("data.heldout", fraction, remedy) from error
+    return examples.take(np.sort(kept)), examples.take(np.sort(held))
+
+
+def channel_statistics(images: np.ndarray) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each channel, as fractions of 255."""
+    pixels = images.reshape(-1, images.shape[-1]).astype(np.float32) / 255
+    return pixels.mean(axis=0).tolist(), pixels.std(axis=0).tolist()

@@ -1,0 +1,89 @@
+"""Augmentation and normalisation, on the device, inside the training program."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax.errors import SettingError, one_of, require_number
+
+PAD_MODES = ("reflect", "zero")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Pad, crop back to size at random, flip, normalise.
+
+    Attributes:
+      mean: per channel, as fractions of 255.
+      std: per channel, likewise.
+      pad: pixels added on each side before the crop; 0 for no crop.
+      pad_mode: "reflect", or "zero" for black.
+      flip: mirror half of the images left to right.
+
+    Raises:
+      SettingError: for a deviation of 0, a negative pad or an unknown mode.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    pad: int = 0
+    pad_mode: str = "reflect"
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        require_number("data.pad", self.pad, least=0, whole=True)
+        for std in self.std:
+            require_number("data.std", std, above=0)
+        if self.pad_mode not in PAD_MODES:
+            raise SettingError("data.pad_mode", self.pad_mode, one_of(self.pad_mode, PAD_MODES))
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises SettingError unless the recipe fits images (height, width, channels)."""
+        for field, values in (("data.mean", self.mean), ("data.std", self.std)):
+            if len(values) != image_shape[-1]:
+                remedy = f"images have {image_shape[-1]} channels; give one value for each"
+                raise SettingError(field, values, remedy)
+        if self.pad_mode == "reflect" and self.pad >= min(image_shape[:2]):
+            remedy = (
+                f"reflecting images of {image_shape[:2]} allows at most {min(image_shape[:2]) - 1}"
+            )
+            raise SettingError("data.pad", self.pad, remedy)
+
+    def train(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """Augments and normalises a batch.
+
+        Each image draws from `fold_in(rng, its index)`, so its augmentation is the same on
+        whichever device it falls.
+
+        Args:
+          rng: key of this step.
+          batch: "image" [batch, h, w, c] uint8 and "index" [batch].
+
+        Returns:
+          [batch, h, w, c] float32.
+        """
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, batch["index"])
+        return self.normalise(jax.vmap(self._augment)(keys, batch["image"]))
+
+    def test(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """Normalises only; `rng` is not used."""
+        return self.normalise(batch["image"])
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """uint8 to float32 with the recipe's mean and deviation taken out, per channel."""
+        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
+        return (images.astype(jnp.float32) / 255 - mean) / std
+
+    def _augment(self, rng: jax.Array, image: jax.Array) -> jax.Array:
+        crop_rng, flip_rng = jax.random.split(rng)
+        if self.pad:
+            margins = ((self.pad, self.pad), (self.pad, self.pad), (0, 0))
+            mode = "reflect" if self.pad_mode == "reflect" else "constant"
+            corner = jax.random.randint(crop_rng, (2,), 0, 2 * self.pad + 1)
+            start = (corner[0], corner[1], jnp.zeros_like(corner[0]))
+            image = jax.lax.dynamic_slice(jnp.pad(image, margins, mode=mode), start, image.shape)
+        if self.flip:
+            image = jnp.where(jax.random.bernoulli(flip_rng), image[:, ::-1], image)
+        return image

@@ -1,0 +1,188 @@
+"""Where images come from: TFDS, arrays on disk, or the digits that scikit-learn ships."""
+
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from afd_jax.cache import cache_dir
+from afd_jax.data.examples import Examples, Splits, hold_out
+from afd_jax.errors import SettingError, one_of
+
+TFDS_NAMES = ("cifar10", "cifar100")
+NAMES = ("arrays", "digits", *TFDS_NAMES)
+
+_SPLIT_SEED = 0
+_DIGITS_TEST_SHARE = 0.2
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+    heldout: float = 0.0,
+    limit: int | None = None,
+) -> Splits:
+    """Loads a data set into memory.
+
+    Args:
+      name: "digits" (1,797 real 8x8 images, needs no download), "cifar10", "cifar100", any other
+        image classification set as "tfds:NAME", or "arrays".
+      data_dir: for TFDS the folder that holds its data sets (its own default if None); for
+        "arrays" a .npz file with images [n, h, w, c] uint8, labels [n], test_images, test_labels.
+      download: let TFDS fetch and prepare a data set that is not there.
+      heldout: share of the training part to hold out for model selection.
+      limit: use only so many training and test examples, for quick checks.
+
+    Raises:
+      SettingError: if the name is unknown or the data cannot be found or read.
+    """
+    if name == "digits":
+        train, test, classes = _digits()
+    elif name == "arrays":
+        train, test, classes = _arrays(data_dir)
+    elif name in TFDS_NAMES or str(name).startswith("tfds:"):
+        train, test, classes = _tfds(name.removeprefix("tfds:"), data_dir, download)
+    else:
+        raise SettingError("data.name", name, one_of(name, NAMES) + ", or 'tfds:NAME'")
+    kept, held = hold_out(train, heldout, _SPLIT_SEED)
+    return Splits(
+        kept.take(slice(limit)), held.take(slice(limit)), test.take(slice(limit)), classes
+    )
+
+
+def _digits() -> tuple[Examples, Examples, int]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    everything = Examples(images, bunch.target.astype(np.int32))
+    # The bundled set has no test part of its own; this split is fixed for all runs.
+    train, test = hold_out(everything, _DIGITS_TEST_SHARE, _SPLIT_SEED)
+    return train, test, 10
+
+
+def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
+    field = "data.data_dir"
+    keys = ("images", "labels", "test_images", "test_labels")
+    if path is None or not pathlib.Path(path).is_file():
+        remedy = f"no such file; give a .npz file with the arrays {', '.join(keys)}"
+        raise SettingError(field, path, remedy)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError) as error:
+        raise SettingError(field, path, f"not a readable .npz file ({error})") from error
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        remedy = f"lacks {', '.join(missing)}; it needs {', '.join(keys)}"
+        raise SettingError(field, path, remedy)
+    parts = []
+    for prefix in ("", "test_"):
+        images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
+        if images.dtype != np.uint8 or images.ndim != 4:
+            found = f"{images.dtype} {images.shape}"
+            raise SettingError(
+                field, path, f"{prefix}images must be uint8 [n, h, w, c], not {found}"
+            )
+        if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+            found = f"{labels.dtype} {labels.shape}"
+            remedy = f"{prefix}labels must be integers [{len(images)}], not {found}"
+            raise SettingError(field, path, remedy)
+        if not len(labels) or labels.min() < 0:
+            remedy = f"{prefix}labels must be 0 or more, and there must be some"
+            raise SettingError(field, path, remedy)
+        parts.append(Examples(images, labels.astype(np.int32)))
+    train, test = parts
+    if train.images.shape[1:] != test.images.shape[1:]:
+        found = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
+        raise SettingError(field, path, f"training and test images differ in shape: {found}")
+    return train, test, int(max(train.labels.max(), test.labels.max())) + 1
+
+
+def _tfds(name: str, data_dir: str | None, download: bool) -> tuple[Examples, Examples, int]:
+    """Reads a prepared TFDS data set without TensorFlow; decodes it once and keeps the arrays."""
+    if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
+        remedy = (
+            "no such folder; give the folder that holds TFDS data sets, or None for its default"
+        )
+        raise SettingError("data.data_dir", data_dir, remedy)
+    builder = _prepared_builder(name, data_dir, download)
+    classes = builder.info.features["label"].num_classes
+    train, test = (_decoded(builder, split, data_dir) for split in ("train", "test"))
+    return train, test, classes
+
+
+def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise SettingError("data.name", name, "TFDS has no data set of that name") from error
+    except Exception as error:
+        raise SettingError("data.data_dir", data_dir, _first_line(error)) from error
+    if not pathlib.Path(builder.data_path).is_dir():
+        if not download:
+            remedy = (
+                f"there is no {builder.data_path}; set data.data_dir to the folder that holds it, "
+                "or data.download=True to let TFDS fetch and prepare it"
+            )
+            raise SettingError("data.data_dir", data_dir, remedy)
+        try:
+            builder.download_and_prepare()
+        except (Exception, SystemExit) as error:
+            remedy = f"TFDS could not prepare {name} ({_first_line(error)}); prepare it elsewhere "
+            remedy += f"with `tfds build {name} --file_format=array_record` and copy the folder"
+            raise SettingError("data.download", download, remedy) from error
+    features, splits = builder.info.features or {}, builder.info.splits or {}
+    if "image" not in features or "label" not in features or not {"train", "test"} <= {*splits}:
+        remedy = "the data set needs the features image and label and the splits train and test"
+        raise SettingError("data.name", name, remedy)
+    return builder
+
+
+def _decoded(builder: Any, split: str, data_dir: str | None) -> Examples:
+    identity = (pathlib.Path(builder.data_path) / "dataset_info.json").read_bytes()
+    digest = hashlib.sha256(identity).hexdigest()[:12]
+    folder = cache_dir("data", f"{builder.info.name}-{builder.info.version}-{digest}", split)
+    if not folder.is_dir():
+        _decode(builder, split, folder, data_dir)
+    return Examples(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
+
+
+def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None) -> None:
+    from tqdm import tqdm
+
+    try:
+        source = builder.as_data_source(split=split)
+        rows = [
+            source[i]
+            for i in tqdm(range(len(source)), f"decoding {split} once", leave=False, disable=None)
+        ]
+        images = np.stack([row["image"] for row in rows])
+    except (NotImplementedError, ValueError, OSError) as error:
+        remedy = f"cannot read {builder.data_path} ({_first_line(error)}); it must be ArrayRecord "
+        remedy += "with images of one size"
+        raise SettingError("data.data_dir", data_dir, remedy) from error
+    labels = np.array([row["label"] for row in rows], np.int32)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that an interrupted run leaves no half of a cache.
+    aside = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))
+    np.save(aside / "images.npy", images)
+    np.save(aside / "labels.npy", labels)
+    try:
+        os.replace(aside, folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(aside)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

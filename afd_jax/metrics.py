@@ -1,0 +1,83 @@
+"""Measurements as JSON lines, and the sums behind an evaluation."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+Record = dict[str, Any]
+
+
+class MetricsLog:
+    """A file of JSON objects, one a line, each with "step" and "kind".
+
+    Only process 0 of a multi-host run writes.
+
+    Args:
+      path: of the file.
+      step: the step to continue from; lines after it, of a run that was cut off, are dropped.
+    """
+
+    def __init__(self, path: pathlib.Path, step: int):
+        self.records = [r for r in read_metrics(path) if r["step"] <= step]
+        self._path = path if jax.process_index() == 0 else None
+        if self._path:
+            # Written aside and renamed, so that being cut off here loses nothing.
+            aside = path.with_suffix(".tmp")
+            aside.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+            aside.replace(path)
+
+    def write(self, record: Record) -> None:
+        """Appends one record."""
+        self.records.append(record)
+        if self._path:
+            with self._path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(path: pathlib.Path) -> Iterator[Record]:
+    """Yields the records of a file; none if it is not there, not the torn last line of a crash."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def flatten(per_node: Sequence[Mapping[str, Any]]) -> Record:
+    """One flat dict out of one per node: {"0/accuracy": 0.5, ...}.
+
+    >>> flatten([{"accuracy": 0.5}, {"accuracy": 0.25}])
+    {'0/accuracy': 0.5, '1/accuracy': 0.25}
+    """
+    return {f"{k}/{name}": float(v) for k, node in enumerate(per_node) for name, v in node.items()}
+
+
+def mean_of(steps: Sequence[Sequence[Mapping[str, Any]]]) -> Record:
+    """Averages the metrics of several steps, fetched from the device together."""
+    fetched = [flatten(step) for step in jax.device_get(list(steps))]
+    return {name: float(np.mean([step[name] for step in fetched])) for name in fetched[0]}
+
+
+def evaluation(sums: Iterable[Mapping[str, Any]]) -> Record:
+    """Turns the sums of `step.eval_step` over all batches into means over all examples.
+
+    Returns:
+      "accuracy" and "cross_entropy" (lists, one per node, fractions and nats) and
+      "ensemble_accuracy".
+    """
+    total: dict[str, Any] = {}
+    for batch in jax.device_get(list(sums)):
+        for name, value in batch.items():
+            total[name] = total.get(name, 0) + np.asarray(value, np.float64)
+    count = total["count"]
+    return {
+        "accuracy": (total["correct"] / count).tolist(),
+        "cross_entropy": (total["cross_entropy"] / count).tolist(),
+        "ensemble_accuracy": float(total["ensemble_correct"] / count),
+    }

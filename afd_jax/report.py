@@ -1,0 +1,204 @@
+"""What a person sees of a run: progress, summary, table and curves."""
+
+import datetime
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import flax
+import jax
+import optax
+from tqdm import tqdm
+
+import afd_jax
+from afd_jax.assemble import Run
+from afd_jax.cohort import state_shapes
+from afd_jax.metrics import Record
+
+
+class Progress:
+    """A progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+      run: for names and length.
+      start: first step of this session.
+      shown: print at all.
+    """
+
+    def __init__(self, run: Run, start: int, shown: bool):
+        self._run = run
+        self._lines = shown and not sys.stderr.isatty()
+        self._shown = shown
+        self._begin, self._start = time.perf_counter(), start
+        self._bar = tqdm(
+            total=run.total_steps,
+            initial=start,
+            unit="step",
+            disable=not shown or self._lines,
+            dynamic_ncols=True,
+        )
+        self._say("compiling the training step ...")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def trained(self, record: Record) -> None:
+        """Shows a training record."""
+        members = range(self._run.members)
+        loss = "/".join(f"{_total_loss(record, k):.3f}" for k in members)
+        accuracy = "/".join(f"{100 * record[f'{k}/accuracy']:.1f}" for k in members)
+        speed = f"{record['images_per_second']:.0f} img/s"
+        self._bar.update(record["step"] - self._bar.n)
+        self._bar.set_postfix_str(f"loss {loss}, acc {accuracy} %, {speed}")
+        if self._lines:
+            done = record["step"] - self._start
+            left = (
+                (time.perf_counter() - self._begin)
+                / done
+                * (self._run.total_steps - record["step"])
+            )
+            print(
+                f"step {record['step']}/{self._run.total_steps}  loss {loss}  acc {accuracy} %  "
+                f"{speed}  ETA {datetime.timedelta(seconds=round(left))}",
+                flush=True,
+            )
+
+    def evaluated(self, record: Record) -> None:
+        """Shows an evaluation record."""
+        accuracy = [f"{100 * a:.2f}" for a in record["accuracy"]]
+        together, alone = accuracy[: self._run.members], accuracy[self._run.members :]
+        line = f"epoch {record['epoch']:.4g}  {record['kind']} accuracy {'/'.join(together)} %"
+        if alone:
+            line += f", alone {'/'.join(alone)} %"
+        self._say(f"{line}, ensemble {100 * record['ensemble_accuracy']:.2f} %")
+
+    def _say(self, line: str) -> None:
+        if self._shown:
+            tqdm.write(line)
+            sys.stdout.flush()
+
+
+def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> Record:
+    """The content of summary.json; accuracies are fractions, of the last epoch.
+
+    Args:
+      run: as assembled.
+      records: all of metrics.jsonl.
+      times: seconds spent compiling and training, over all sessions of the run.
+    """
+    test = [r for r in records if r["kind"] == "test"][-1]
+    heldout = [r for r in records if r["kind"] == "heldout"]
+    peers = state_shapes(run.cohort).peers
+
+    def network(k: int) -> Record:
+        best = max(heldout, key=lambda r: r["accuracy"][k], default=None)
+        return {
+            "name": run.cohort.peers[k].name,
+            "parameters": sum(x.size for x in jax.tree.leaves(peers[k].params["network"])),
+            "test_accuracy": test["accuracy"][k],
+            "heldout_accuracy": heldout[-1]["accuracy"][k] if heldout else None,
+            "best_heldout_epoch": best["epoch"] if best else None,
+        }
+
+    every = [network(k) for k in range(len(run.cohort.peers))]
+    seconds = times["train_seconds"]
+    return {
+        "networks": every[: run.members],
+        "alone": every[run.members :],
+        "ensemble_test_accuracy": test["ensemble_accuracy"],
+        "seed": run.seed,
+        "steps": run.total_steps,
+        "epochs": run.total_steps / run.steps_per_epoch,
+        "compile_seconds": times["compile_seconds"],
+        "train_seconds": seconds,
+        "images_per_second": run.total_steps * run.batch_size / seconds if seconds else None,
+        "jax_version": jax.__version__,
+        "versions": {
+            "afd_jax": afd_jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+        },
+        "commit": _commit(),
+        "device": _device(run),
+    }
+
+
+def table(summary: Record) -> str:
+    """The summary's accuracies, a line per network."""
+    alone = summary["alone"] or [None] * len(summary["networks"])
+    width = max(len(n["name"]) for n in summary["networks"]) + 2
+    head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>16}"
+    lines = [head + (f"{'the same alone':>17}" if summary["alone"] else "")]
+    for network, twin in zip(summary["networks"], alone, strict=True):
+        line = f"{network['name']:{width}}{network['parameters']:>12,}"
+        line += f"{100 * network['test_accuracy']:>14.2f} %"
+        lines.append(line + (f"{100 * twin['test_accuracy']:>15.2f} %" if twin else ""))
+    lines.append(f"{'ensemble':{width}}{'':12}{100 * summary['ensemble_test_accuracy']:>14.2f} %")
+    return "\n".join(lines)
+
+
+def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None:
+    """Draws test accuracy and the losses over the epochs into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    test = [r for r in records if r["kind"] == "test"]
+    train = [r for r in records if r["kind"] == "train"]
+    terms = sorted({k.split("/loss/")[1] for r in train for k in r if "/loss/" in k})
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    colors = [f"C{k % run.members}" for k in range(len(run.cohort.peers))]
+    epochs = [r["epoch"] for r in test]
+    for k, peer in enumerate(run.cohort.peers):
+        style = "-" if k < run.members else "--"
+        values = [100 * r["accuracy"][k] for r in test]
+        axes[0].plot(epochs, values, style, color=colors[k], label=peer.name, marker=".")
+    ensemble = [100 * r["ensemble_accuracy"] for r in test]
+    axes[0].plot(epochs, ensemble, ":", color="0.3", label="ensemble")
+    axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
+    axes[0].legend(fontsize="small")
+    styles = ["-", "--", "-.", ":"]
+    for k in range(run.members):
+        for i, term in enumerate(terms):
+            points = [(r["epoch"], r[f"{k}/loss/{term}"]) for r in train if f"{k}/loss/{term}" in r]
+            if points:
+                name = f"{run.cohort.peers[k].name}: {term.replace('_', ' ')}"
+                style = styles[i % len(styles)]
+                axes[1].plot(*zip(*points, strict=True), style, color=colors[k], label=name)
+    axes[1].set(xlabel="epoch", ylabel="training loss", yscale="log")
+    axes[1].legend(fontsize="x-small", ncols=2)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+def _total_loss(record: Record, k: int) -> float:
+    return sum(
+        v for name, v in record.items() if name.startswith(f"{k}/loss/") and "discr" not in name
+    )
+
+
+def _device(run: Run) -> str:
+    first = run.parallel.devices[0]
+    kind = f"{os.cpu_count()} cores" if first.platform == "cpu" else first.device_kind
+    return f"{len(run.parallel.devices)} x {first.platform} ({kind}), {run.parallel.mode}"
+
+
+def _commit() -> Any:
+    """The commit of the code that ran, if it runs from a git checkout."""
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,30 @@
+"""Strict JAX, eight fake devices, and a compilation cache that survives between runs."""
+
+import os
+import pathlib
+import tempfile
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "AFD_JAX_CACHE", str(pathlib.Path(tempfile.gettempdir()) / "afd_jax_test_cache")
+)
+
+import jax
+import pytest
+
+from afd_jax.cache import cache_dir
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def double():
+    """Float64 for the length of a test; Flax's BatchNorm promotes its float32 momentum there."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield

@@ -1,0 +1,86 @@
+"""AFD updates against PyTorch, in float64: all parameters, statistics and optimizer states.
+
+The numbers come from experiments/reference/afd_update.py.
+"""
+
+import functools
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afd_jax.cohort import init_state
+from afd_jax.step import train_step
+from tests import small
+
+FOLDER = pathlib.Path(__file__).parent / "reference"
+CASES = {
+    "pair": ([(3, 4, 5), (3, 4, 5)], {}),
+    "unequal": ([(3, 4, 7), (3, 5, 5)], {}),
+    "cycle": ([(3, 4, 5), (2, 3, 6), (4, 4, 5)], {}),
+    "second_forward": ([(3, 4, 5), (3, 4, 6)], {"second_forward": True}),
+}
+ROLES = {"trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}
+
+
+def reference_name(path) -> str | None:
+    """The name of a leaf of the state in the PyTorch script's files."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("peers/")
+    name = name.replace("projections/transfer", "transfer")
+    name = re.sub(r"discriminators/from_\d/(params|batch_stats)", r"\1/discriminator", name)
+    name = re.sub(r"statistics/(\w+)/batch_stats", r"batch_stats/\1", name)
+    if match := re.fullmatch(r"(\d)/(params|batch_stats)/(.*)", name):
+        kind = "params" if match[2] == "params" else "statistics"
+        return f"{kind}/{match[1]}/{match[3]}"
+    if match := re.fullmatch(r"(\d)/optimizers/(\w+)/.*?(trace|mu|nu)/(.*)", name):
+        rest = re.sub(r"^from_\d", "discriminator", match[4])
+        return f"{match[2]}/{ROLES[match[3]]}/{match[1]}/{rest}"
+    return None
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_updates_equal_pytorch(case, double):
+    widths, options = CASES[case]
+    second = case == "second_forward"
+    opt = small.optimizers(nesterov=second, decay="decoupled" if second else "gradient")
+    cohort = small.cohort(widths, opt=opt, **options)
+    with np.load(FOLDER / f"afd_update_{case}.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    used = set()
+
+    def load(path, leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        name = f"before/{reference_name(path)}"
+        if name not in arrays:  # optimizer states start at zero
+            assert "/exp_avg" in name or "/momentum_buffer" in name, name
+            return jnp.zeros(leaf.shape, jnp.float64)
+        assert arrays[name].shape == leaf.shape, name
+        used.add(name)
+        return jnp.asarray(arrays[name])
+
+    state = jax.tree_util.tree_map_with_path(load, init_state(cohort, jax.random.key(0)))
+    assert used == {name for name in arrays if name.startswith("before/")}
+
+    step = jax.jit(functools.partial(train_step, cohort))
+    for i in range(2):
+        batch = {
+            "image": jnp.asarray(arrays["images"][i]),
+            "label": jnp.asarray(arrays["labels"][i]),
+            "index": jnp.arange(6, dtype=jnp.int32),
+        }
+        state, metrics = step(state, batch)
+        for t, term in enumerate(("cross_entropy", "distillation", "generator", "discriminator")):
+            ours = [m[f"loss/{term}"] for m in metrics]
+            np.testing.assert_allclose(ours, arrays["losses"][i, t], rtol=1e-6)
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            name = f"after/{reference_name(path)}"
+            assert leaf.dtype == jnp.float64, name
+            used.add(name)
+            np.testing.assert_allclose(leaf, arrays[name], rtol=1e-6, atol=1e-12, err_msg=name)
+    assert {name for name in arrays if name.startswith("after/")} <= used
