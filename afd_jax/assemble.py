@@ -1,6 +1,8 @@
 """From settings to objects: data, networks, method, optimizers and devices of one run."""
 
+import ast
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +75,7 @@ def assemble(config: ml_collections.ConfigDict) -> Run:
         remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
         raise SettingError("config.networks", tuple(networks), remedy)
     members, twins = len(networks), len(networks) if config.alone else 0
-    graph = _named("config", lambda: make_graph(config.graph, members, members + twins))
+    graph = _named("config", lambda: make_graph(_edges(config.graph), members, members + twins))
     method_options = config.method.to_dict()
     method = _named(
         "config", lambda: make_method(method_options.pop("name", None), graph, method_options)
@@ -146,6 +148,14 @@ def _networks(names: Any) -> list[str]:
     return list(names)
 
 
+def _edges(graph: Any) -> Any:
+    """Edges may come from a command line, as text."""
+    try:
+        return ast.literal_eval(graph) if str(graph).startswith(("(", "[")) else graph
+    except (ValueError, SyntaxError) as error:
+        raise SettingError("graph", graph, "edges are written ((source, target), ...)") from error
+
+
 def _load(data: Mapping[str, Any]) -> Splits:
     if data["limit"] is not None:
         require_number("data.limit", data["limit"], least=1, whole=True)
@@ -197,8 +207,6 @@ def _optimizer(settings: Mapping[str, Any], total_steps: int) -> optax.GradientT
 
 def _call(field: str, choices: Mapping[str, Any], options: dict[str, Any], *args: Any) -> Any:
     """Calls the choice that `options["name"]` names with the other options."""
-    import inspect
-
     name = options.pop("name", None)
     if name not in choices:
         raise SettingError(field, name, one_of(name, choices))

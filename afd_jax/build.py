@@ -117,6 +117,7 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
     layer, weight decay included, for any network, without a naming convention.
     """
     images, batch = dummy_batch(cohort)
+    rngs = {"dropout": jax.random.key(0)}
     variables = state_shapes(cohort).peers
 
     def totals(all_params: list[Any]) -> list[dict[str, jax.Array]]:
@@ -127,7 +128,7 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
             for peer, v in zip(cohort.peers, variables, strict=True)
         ]
         outputs = [
-            apply_peer(cohort, k, states[k].params, zeros[k], images, {})[0]
+            apply_peer(cohort, k, states[k].params, zeros[k], images, rngs)[0]
             for k in range(len(states))
         ]
         results = []

@@ -198,7 +198,9 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         return parse(overrides)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1]
-        raise SettingError("command line", " ".join(overrides), reason) from error
+        named = re.match(r"flag --(config\.[\w.]+)=(.*?): (.*)", reason)
+        field, value, reason = named.groups() if named else ("config", " ".join(overrides), reason)
+        raise SettingError(field, value, reason) from error
 
 
 def _check_override(config: ml_collections.ConfigDict, override: str) -> None:

@@ -20,9 +20,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
     config.optimizers.logit.learning_rate = 0.05
     config.optimizers.logit.weight_decay = 5e-4
-    config.optimizers.logit.schedule = {"name": "cosine"}
     config.optimizers.feature.learning_rate = 1e-4
     config.optimizers.discriminator.learning_rate = 1e-4
+    for optimizer in config.optimizers.values():
+        optimizer.schedule = {"name": "cosine"}
 
     config.data.name = "digits"
     config.data.heldout = 0.1

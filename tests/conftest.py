@@ -1,4 +1,4 @@
-"""Strict JAX, eight fake devices, and a compilation cache that survives between runs."""
+"""Eight fake devices, no silent broadcasting, and a compilation cache that outlives a run."""
 
 import os
 import pathlib
@@ -17,7 +17,6 @@ import pytest
 
 from afd_jax.cache import cache_dir
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -25,6 +24,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 @pytest.fixture
 def double():
-    """Float64 for the length of a test; Flax's BatchNorm promotes its float32 momentum there."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    """Float64 for the length of a test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict():
+    """No mixing of types for the length of a test; Optax and Flax mix some, our losses must not."""
+    with jax.numpy_dtype_promotion("strict"):
         yield

@@ -73,7 +73,10 @@ class Recipe:
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """uint8 to float32 with the recipe's mean and deviation taken out, per channel."""
-        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
+        mean, std = (
+            jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
+            for values in (self.mean, self.std)
+        )
         return (images.astype(jnp.float32) / 255 - mean) / std
 
     def _augment(self, rng: jax.Array, image: jax.Array) -> jax.Array:

@@ -1,0 +1,95 @@
+"""Values and gradients of every loss in PyTorch, float64: numbers for a test.
+
+Imports nothing of this project; writes tests/reference/losses.json.
+
+  pip install torch==2.13.0
+  python experiments/reference/losses.py
+"""
+
+import json
+import pathlib
+
+import torch
+import torch.nn.functional as F
+
+FILE = pathlib.Path(__file__).parents[2] / "tests" / "reference" / "losses.json"
+BATCH, CLASSES = 4, 6
+
+
+def kl(temperature, squared):
+    def loss(z, target):
+        p, q = F.log_softmax(z / temperature, 1), F.softmax(target / temperature, 1)
+        return F.kl_div(p, q, reduction="none").sum(1) * (temperature**2 if squared else 1)
+
+    return loss
+
+
+def flat_mean(x):
+    return x.flatten(1).mean(1)
+
+
+def bce(score, real):
+    target = torch.full_like(score, float(real))
+    return F.binary_cross_entropy_with_logits(score, target, reduction="none")
+
+
+LOGITS, MAPS, SCORES = (BATCH, CLASSES), (BATCH, 3, 3, 2), (BATCH,)
+# name: (function, keyword arguments of ours, shape of the inputs, number of inputs)
+CASES = {
+    "distillation_kl": [
+        (kl(3.0, True), {"temperature": 3.0}, LOGITS, 2),
+        (kl(1.0, True), {}, LOGITS, 2),
+        (kl(2.0, False), {"temperature": 2.0, "scale_by_t_squared": False}, LOGITS, 2),
+    ],
+    "l1_alignment": [(lambda a, b: flat_mean((a - b).abs()), {}, MAPS, 2)],
+    "l2_alignment": [(lambda a, b: flat_mean((a - b) ** 2), {}, MAPS, 2)],
+    "cosine_distance": [
+        (lambda a, b: 1 - F.cosine_similarity(a.flatten(1), b.flatten(1)), {}, MAPS, 2)
+    ],
+    "least_squares_discriminator": [(lambda r, f: (1 - r) ** 2 + f**2, {}, SCORES, 2)],
+    "least_squares_generator": [(lambda f: (1 - f) ** 2, {}, SCORES, 1)],
+    "bce_discriminator": [(lambda r, f: bce(r, 1) + bce(f, 0), {}, SCORES, 2)],
+    "bce_generator": [(lambda f: bce(f, 1), {}, SCORES, 1)],
+    "hinge_discriminator": [(lambda r, f: F.relu(1 - r) + F.relu(1 + f), {}, SCORES, 2)],
+    "hinge_generator": [(lambda f: -f, {}, SCORES, 1)],
+    "wasserstein_discriminator": [(lambda r, f: f - r, {}, SCORES, 2)],
+    "wasserstein_generator": [(lambda f: -f, {}, SCORES, 1)],
+}
+
+
+def main():
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    records = []
+    for name, cases in CASES.items():
+        for function, options, shape, count in cases:
+            inputs = [2 * torch.randn(shape, requires_grad=True) for _ in range(count)]
+            records.append(record(name, options, inputs, function(*inputs)))
+    labels = torch.tensor([0, 5, 2, 2])
+    for smoothing in (0.0, 0.1):
+        z = 2 * torch.randn(LOGITS, requires_grad=True)
+        values = F.cross_entropy(z, labels, reduction="none", label_smoothing=smoothing)
+        options = {"label_smoothing": smoothing}
+        records.append(record("cross_entropy", options, [z], values) | {"labels": labels.tolist()})
+    maps = torch.randn(1, 2, 8, 6)
+    resized = F.interpolate(maps, (4, 3), mode="bilinear", antialias=True)
+    resize = {"maps": maps[0].tolist(), "resized": resized[0].tolist()}
+    FILE.write_text(json.dumps({"losses": records, "resize": resize}) + "\n")
+    print(f"{len(records)} cases in {FILE.name}")
+
+
+def record(name, options, inputs, values):
+    # Unequal weights, so that a gradient that lands on the wrong example shows.
+    weights = torch.arange(1.0, BATCH + 1)
+    gradients = torch.autograd.grad((values * weights).sum(), inputs)
+    return {
+        "name": name,
+        "options": options,
+        "inputs": [x.tolist() for x in inputs],
+        "values": values.tolist(),
+        "gradients": [g.tolist() for g in gradients],
+    }
+
+
+if __name__ == "__main__":
+    main()

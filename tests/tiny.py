@@ -1,0 +1,71 @@
+"""A network of one's own, by the contract in afd_jax.networks: quick to compile, for tests."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from afd_jax.networks import Outputs
+
+
+class Tiny(nn.Module):
+    """One convolution, BatchNorm, one linear layer."""
+
+    classes: int
+    channels: int = 4
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        x = nn.Conv(self.channels, (3, 3), strides=2)(images)
+        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x)
+        features = nn.relu(x)
+        return Outputs(nn.Dense(self.classes)(jnp.mean(features, axis=(1, 2))), features)
+
+
+class Wider(Tiny):
+    """The same with other channels, so that a pair needs a transfer layer."""
+
+    channels: int = 6
+
+
+class NoAxis(nn.Module):
+    """BatchNorm that cannot be synchronised."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        x = nn.BatchNorm(not train)(nn.Conv(4, (3, 3))(images))
+        return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2))), x
+
+
+class LogitsOnly(nn.Module):
+    """Forgets the feature map."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        return nn.Dense(self.classes)(jnp.mean(images, axis=(1, 2)))
+
+
+class FlatFeatures(nn.Module):
+    """Returns pooled features where a map is wanted."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        x = jnp.mean(images, axis=(1, 2))
+        return Outputs(nn.Dense(self.classes)(x), x)
+
+
+class Dropout(nn.Module):
+    """Draws random numbers in training."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        features = nn.Dropout(0.5, deterministic=not train)(nn.Conv(4, (3, 3))(images))
+        return Outputs(nn.Dense(self.classes)(jnp.mean(features, axis=(1, 2))), features)
