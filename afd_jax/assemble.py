@@ -29,6 +29,7 @@ class Run:
 
     Attributes:
       cohort: networks, method, optimizers.
+      device_cohort: the same with BatchNorm synchronised over the devices, for the step.
       splits: the data.
       recipe: augmentation and normalisation.
       parallel: devices, and how the step runs on them.
@@ -44,6 +45,7 @@ class Run:
     """
 
     cohort: Cohort
+    device_cohort: Cohort
     splits: Splits
     recipe: Recipe
     parallel: Parallel
@@ -113,7 +115,8 @@ def assemble(config: ml_collections.ConfigDict) -> Run:
     )
     devices = len(parallel.devices)
     return Run(
-        cohort=_named("config", lambda: parallel.prepare(cohort)),
+        cohort=cohort,
+        device_cohort=_named("config", lambda: parallel.prepare(cohort)),
         splits=splits,
         recipe=recipe,
         parallel=parallel,

@@ -101,7 +101,6 @@ def init_state(cohort: Cohort, rng: jax.Array) -> TrainState:
       cohort: as made by `make_cohort`.
       rng: a key, `jax.random.key(seed)`.
     """
-
     # Optimising this program takes the CPU compiler seconds and saves milliseconds.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(functools.partial(_init, cohort), compiler_options=options)(rng)
@@ -119,7 +118,8 @@ def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
         trained["discriminator"] = {n: v["params"] for n, v in state.discriminators.items()}
         opt = {name: tx.init(trained[name]) for name, tx in peer.optimizers.items()}
         peers.append(state.replace(optimizers=opt))
-    return TrainState(step=jnp.zeros((), jnp.int32), rng=rng, peers=tuple(peers))
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step=step, rng=jax.random.key_data(rng), peers=tuple(peers))
 
 
 def init_variables(cohort: Cohort, rng: jax.Array) -> list[PeerState]:

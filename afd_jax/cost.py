@@ -16,7 +16,8 @@ _MIB = 2**20
 def describe(run: Run) -> str:
     """The loss graph and a table of costs, for a terminal.
 
-    FLOPs are the compiler's own count, a multiply-add as two, for a forward pass on one image.
+    FLOPs are the compiler's own count for a forward pass on one image: a multiply-add is two, and
+    products with padding do not count.
     Memory per network: the state that stays (parameters, statistics, optimizer states, its
     discriminators), and what one forward pass keeps for the backward pass at this batch size.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -64,6 +65,12 @@ class Parallel:
     def put_state(self, state: Any) -> Any:
         """Places a copy of the state on every device."""
         return jax.device_put(state, NamedSharding(self.mesh, P()))
+
+    def shared_state(self, state: Any) -> Any:
+        """The state as arrays of all hosts, as saving needs it; pmap returns arrays of one host."""
+        if self.mode == "pmap" and jax.process_count() > 1:
+            return multihost_utils.host_local_array_to_global_array(state, self.mesh, P())
+        return state
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> Any:
         """Splits this host's part of a batch over its devices.

@@ -91,7 +91,8 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> R
     Args:
       run: as assembled.
       records: all of metrics.jsonl.
-      times: seconds spent compiling and training, over all sessions of the run.
+      times: "compile_seconds" (to the end of the first step), "train_seconds" and "timed_steps"
+        (all other steps), over all sessions of the run.
     """
     test = [r for r in records if r["kind"] == "test"][-1]
     heldout = [r for r in records if r["kind"] == "heldout"]
@@ -118,7 +119,7 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> R
         "epochs": run.total_steps / run.steps_per_epoch,
         "compile_seconds": times["compile_seconds"],
         "train_seconds": seconds,
-        "images_per_second": run.total_steps * run.batch_size / seconds if seconds else None,
+        "images_per_second": times["timed_steps"] * run.batch_size / seconds if seconds else None,
         "jax_version": jax.__version__,
         "versions": {
             "afd_jax": afd_jax.__version__,

@@ -34,7 +34,8 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, updates done so far.
-      rng: key of the run; step n draws from `fold_in(rng, n)`, so resuming loses nothing random.
+      rng: key of the run, as `jax.random.key_data`; step n draws from `fold_in(key, n)`, so
+        resuming loses nothing random.
       peers: one state per node of the graph.
     """
 

@@ -57,7 +57,7 @@ def train_step(
       "output_gradient_norm/<term>" (of one term's gradient at the network's outputs, which tells
       terms of one update apart), and the method's own metrics.
     """
-    rng = jax.random.fold_in(state.rng, state.step)
+    rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     image_rng, network_rng = jax.random.split(rng)
     if axis_name is not None:
         network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))

@@ -68,7 +68,7 @@ def train(
     # 2. State: new, or the newest checkpoint.
     state = run.parallel.put_state(init_state(run.cohort, seed_key(run.seed)))
     checkpoints = Checkpoints(folder / "checkpoints")
-    times = {"compile_seconds": 0.0, "train_seconds": 0.0}
+    times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     restored = checkpoints.restore(state)
     if restored:
         state, times = restored
@@ -93,7 +93,7 @@ def train(
         checkpoints.close()
     summary = report.summarise(run, log.records, times)
     if jax.process_index() == 0:
-        summary_file.write_text(json.dumps(summary, indent=2) + "\n")
+        _write_json(summary_file, summary)
         report.plot_curves(run, log.records, folder / "curves.png")
     say(report.table(summary))
     say(f"written: {folder}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")
@@ -117,47 +117,73 @@ def _loop(
         start_step=start,
         end_step=run.total_steps,
     )
+    step_fn = functools.partial(train_step, run.device_cohort, preprocess=run.recipe.train)
+    update = run.parallel.compile(step_fn, donate=True)
     evaluate = _Evaluator(run)
-    compiled, waiting = None, []
+    waiting: list[Any] = []
     with report.Progress(run, start, shown) as progress:
-        clock = time.perf_counter()
-        for step, numpy_batch in enumerate(batches, start + 1):
-            batch = run.parallel.put_batch(numpy_batch)
-            if compiled is None:
-                compiled = _compile(run, state, batch)
-                times["compile_seconds"] += time.perf_counter() - clock
-                clock = time.perf_counter()
-            state, metrics = compiled(state, batch)
+        clock = _Clock(times)
+        for step, batch in enumerate(batches, start + 1):
+            state, metrics = update(state, run.parallel.put_batch(batch))
             waiting.append(metrics)
+            if step == start + 1:
+                jax.block_until_ready(metrics)
+                clock.compiled()
 
             last = step == run.total_steps
             stopping = stop.wanted(step % run.log_every == 0)
             if step % run.log_every == 0 or step % run.eval_every == 0 or last or stopping:
-                # Fetching the metrics waits for the device, so this is where time is taken.
-                record = {"kind": "train", "step": step, **mean_of(waiting)}
-                seconds, clock = time.perf_counter() - clock, time.perf_counter()
-                times["train_seconds"] += seconds
-                record["images_per_second"] = len(waiting) * run.batch_size / seconds
-                record["epoch"] = step / run.steps_per_epoch
-                log.write(record)
-                progress.trained(record)
+                # Fetching the metrics waits for the device, so the clock is read after it.
+                means = mean_of(waiting)
+                rate = clock.trained(steps=len(waiting)) * run.batch_size
+                epoch = step / run.steps_per_epoch
+                record = {"kind": "train", "step": step, "epoch": epoch, **means}
+                log.write(record | {"images_per_second": rate})
+                progress.trained(log.records[-1])
                 waiting = []
             if step % run.eval_every == 0 or last:
                 for record in evaluate(state, step):
                     log.write(record)
                     progress.evaluated(record)
             if step % run.checkpoint_every == 0 or last or stopping:
-                checkpoints.save(state, times)
-            clock = time.perf_counter() if not waiting else clock
+                checkpoints.save(run.parallel.shared_state(state), times)
+            if not waiting:
+                clock.restart()
             if stopping and not last:
                 raise Interrupted(f"stopped at step {step} of {run.total_steps}, state saved")
     return state
 
 
-def _compile(run: Run, state: TrainState, batch: Any) -> Any:
-    """Compiles the training step ahead of time, so that its cost is known apart."""
-    step = functools.partial(train_step, run.cohort, preprocess=run.recipe.train)
-    return run.parallel.compile(step, donate=True).lower(state, batch).compile()
+class _Clock:
+    """Time spent compiling and training; what comes between counts for neither.
+
+    Args:
+      times: "compile_seconds" (to the end of the first step of each session), "train_seconds" and
+        "timed_steps" (all other steps), updated in place.
+    """
+
+    def __init__(self, times: dict[str, float]):
+        self._times = times
+        self._uncounted = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts to count from here."""
+        self._start = time.perf_counter()
+
+    def compiled(self) -> None:
+        """The first step is done, compilation included."""
+        self._times["compile_seconds"] += time.perf_counter() - self._start
+        self._uncounted = 1
+        self.restart()
+
+    def trained(self, steps: int) -> float:
+        """Counts steps that are done; returns steps per second, 0 if none were timed."""
+        seconds, timed = time.perf_counter() - self._start, steps - self._uncounted
+        self._uncounted = 0
+        self._times["train_seconds"] += seconds if timed else 0.0
+        self._times["timed_steps"] += timed
+        return timed / seconds if timed else 0.0
 
 
 class _Evaluator:
@@ -165,7 +191,7 @@ class _Evaluator:
 
     def __init__(self, run: Run):
         self._run = run
-        step = functools.partial(eval_step, run.cohort, preprocess=run.recipe.test)
+        step = functools.partial(eval_step, run.device_cohort, preprocess=run.recipe.test)
         self._step = run.parallel.compile(step, donate=False)
 
     def __call__(self, state: TrainState, step: int) -> Iterator[Record]:
@@ -221,7 +247,7 @@ def _claim_workdir(folder: pathlib.Path, config: ml_collections.ConfigDict) -> N
         if file.is_file():
             _compare(settings, json.loads(file.read_text()), folder, "config")
         elif jax.process_index() == 0:
-            file.write_text(json.dumps(settings, indent=2) + "\n")
+            _write_json(file, settings)
     except OSError as error:
         raise SettingError("--workdir", str(folder), f"cannot be written ({error})") from error
 
@@ -234,6 +260,13 @@ def _compare(new: Any, old: Any, folder: pathlib.Path, field: str) -> None:
     elif new != old:
         remedy = f"the run in {folder} has {old!r}; use that value, or another --workdir"
         raise SettingError(field, new, remedy)
+
+
+def _write_json(file: pathlib.Path, content: Any) -> None:
+    """Writes aside and renames, so that nobody reads half a file."""
+    aside = file.with_suffix(".tmp")
+    aside.write_text(json.dumps(content, indent=2) + "\n")
+    aside.replace(file)
 
 
 def _silent(*_: Any) -> None:

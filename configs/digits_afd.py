@@ -16,7 +16,18 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config = base_config()
     config.networks, small = parse_arguments(argument, ("resnet8", "resnet14"))
     config.alone = True
-    config.method = {"name": "afd", "temperature": 3.0}
+    config.method = {
+        "name": "afd",
+        "temperature": 3.0,
+        "distillation_weight": 1.0,
+        "adversarial_weight": 1.0,
+        "objective": "least_squares",
+        "widths": (64, 128),
+        "kernel": 3,
+        "stride": 2,
+        "slope": 0.2,
+        "second_forward": False,
+    }
 
     config.optimizers.logit.learning_rate = 0.05
     config.optimizers.logit.weight_decay = 5e-4
@@ -26,7 +37,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         optimizer.schedule = {"name": "cosine"}
 
     config.data.name = "digits"
-    config.data.heldout = 0.1
+    config.data.heldout = 0.2
     config.data.pad = 1
     config.data.pad_mode = "zero"
     config.batch_size = 64

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from afd_jax import losses
+from afd_jax.build import make_cohort
 from afd_jax.cohort import apply_peer, init_state
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
 from afd_jax.heads import BoundHead
 from afd_jax.methods import AFD, Independent
 from afd_jax.optim import sgd
 from afd_jax.step import eval_step, train_step
-from tests import small
+from tests import small, tiny
 
 UNEQUAL = ((3, 4, 5), (3, 4, 7))
 
@@ -263,8 +264,6 @@ def test_ensemble_leaves_out_nodes_that_learn_alone():
 
 
 def test_network_with_dropout_draws_anew_each_step():
-    from tests import tiny
-    from afd_jax.build import make_cohort
 
     cohort = make_cohort(
         [tiny.Dropout(5)] * 2,

@@ -81,5 +81,12 @@ def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, 
 
 def channel_statistics(images: np.ndarray) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of each channel, as fractions of 255."""
-    pixels = images.reshape(-1, images.shape[-1]).astype(np.float32) / 255
-    return pixels.mean(axis=0).tolist(), pixels.std(axis=0).tolist()
+    # From counts of the 256 values: exact, where a float32 sum over 50 million pixels is not.
+    values = np.arange(256) / 255
+    statistics = []
+    for channel in range(images.shape[-1]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size
+        mean = float(share @ values)
+        statistics.append((mean, float(np.sqrt(share @ (values - mean) ** 2))))
+    means, deviations = zip(*statistics, strict=True)
+    return means, deviations

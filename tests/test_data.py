@@ -1,0 +1,198 @@
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afd_jax.data import Examples, Recipe, channel_statistics, eval_batches, load, train_batches
+from afd_jax.data.examples import hold_out
+from afd_jax.errors import SettingError
+
+# Where a copy of CIFAR-100 prepared by TFDS may be; tests of real data skip without it.
+TFDS_DIR = pathlib.Path(
+    os.environ.get("TFDS_DATA_DIR")
+    or pathlib.Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
+)
+
+
+def examples(count=10):
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    return Examples(images, np.arange(count, dtype=np.int32) % 2)
+
+
+def test_digits_are_all_there_and_split_by_class():
+    splits = load("digits", heldout=0.1)
+    sizes = [len(part) for part in (splits.train, splits.heldout, splits.test)]
+    assert sum(sizes) == 1797 and splits.classes == 10 and splits.image_shape == (8, 8, 1)
+    for part in (splits.train, splits.heldout, splits.test):
+        shares = np.bincount(part.labels, minlength=10) / len(part)
+        assert np.all(np.abs(shares - 0.1) < 0.03)
+    pixels = {part.images.tobytes() for part in (splits.train, splits.heldout, splits.test)}
+    assert len(pixels) == 3 and splits.train.images.max() == 255
+    again = load("digits", heldout=0.1)
+    np.testing.assert_array_equal(splits.heldout.images, again.heldout.images)
+
+
+@pytest.mark.skipif(not (TFDS_DIR / "cifar100").is_dir(), reason="no prepared CIFAR-100 here")
+def test_cifar100_without_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFD_JAX_CACHE", str(tmp_path))
+    splits = load("cifar100", data_dir=str(TFDS_DIR), heldout=0.1)
+    assert [len(p) for p in (splits.train, splits.heldout, splits.test)] == [45000, 5000, 10000]
+    assert splits.image_shape == (32, 32, 3) and splits.classes == 100
+    mean, std = channel_statistics(splits.train.images)
+    np.testing.assert_allclose(mean, (0.5071, 0.4865, 0.4409), atol=2e-3)
+    np.testing.assert_allclose(std, (0.2673, 0.2564, 0.2762), atol=2e-3)
+    assert np.all(np.bincount(splits.heldout.labels) == 50)
+    cached = sorted(path.name for path in tmp_path.rglob("*.npy"))
+    assert cached == ["images.npy", "images.npy", "labels.npy", "labels.npy"]
+
+
+def test_every_epoch_is_a_new_permutation_and_any_step_can_be_the_first():
+    data = examples()
+    batches = list(train_batches(data, 5, seed=3, start_step=0, end_step=6))
+    epochs = [np.concatenate([b["index"] for b in batches[i : i + 2]]) for i in (0, 2, 4)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    later = list(train_batches(data, 5, seed=3, start_step=3, end_step=6))
+    for a, b in zip(batches[3:], later, strict=True):
+        np.testing.assert_array_equal(a["index"], b["index"])
+    other = next(train_batches(data, 5, seed=4, start_step=0, end_step=1))
+    assert not np.array_equal(other["index"], batches[0]["index"])
+    np.testing.assert_array_equal(batches[0]["image"][:, 0, 0, 0], batches[0]["index"])
+
+
+def test_incomplete_batch_is_left_out():
+    batches = list(train_batches(examples(10), 4, seed=0, start_step=0, end_step=4))
+    assert all(len(b["label"]) == 4 for b in batches)
+    assert len(set(np.concatenate([b["index"] for b in batches[:2]]))) == 8
+
+
+def test_evaluation_pads_and_masks_the_last_batch():
+    batches = list(eval_batches(examples(10), 4))
+    assert [b["mask"].sum() for b in batches] == [4, 4, 2]
+    assert all(b["image"].shape == (4, 2, 2, 1) for b in batches)
+    seen = np.concatenate([b["image"][b["mask"], 0, 0, 0] for b in batches])
+    assert seen.tolist() == list(range(10))
+
+
+def test_hold_out_takes_the_same_share_of_every_class():
+    kept, held = hold_out(examples(100), 0.2, seed=0)
+    assert np.bincount(held.labels).tolist() == [10, 10] and len(kept) == 80
+    both = np.concatenate([kept.images, held.images])[:, 0, 0, 0]
+    assert sorted(both) == list(range(100))
+    with pytest.raises(SettingError, match=r"data\.heldout = 0\.1"):
+        hold_out(examples(4), 0.1, seed=0)
+
+
+RECIPE = Recipe(mean=(0.5,), std=(0.25,), pad=2, pad_mode="reflect", flip=True)
+
+
+def uint8_batch(count=64, size=6):
+    rng = np.random.default_rng(0)
+    image = rng.integers(256, size=(count, size, size, 1), dtype=np.uint8)
+    return {"image": jnp.asarray(image), "index": jnp.arange(count, dtype=jnp.int32)}
+
+
+@pytest.mark.parametrize("mode", ["reflect", "zero"])
+def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped(mode):
+    recipe = Recipe(mean=(0.5,), std=(0.25,), pad=2, pad_mode=mode, flip=True)
+    batch = uint8_batch()
+    ours = np.asarray(recipe.train(jax.random.key(0), batch))
+    numpy_mode = {"reflect": "reflect", "zero": "constant"}[mode]
+    corners, flips = set(), []
+    for image, result in zip(np.asarray(batch["image"])[..., 0], ours[..., 0], strict=True):
+        padded = (np.pad(image, 2, mode=numpy_mode) / 255 - 0.5) / 0.25
+        found = [
+            (i, j, flip)
+            for i in range(5)
+            for j in range(5)
+            for flip in (False, True)
+            if np.allclose(padded[i : i + 6, j : j + 6][:, :: -1 if flip else 1], result, atol=1e-5)
+        ]
+        assert len(found) == 1
+        corners.add(found[0][:2])
+        flips.append(found[0][2])
+    assert len(corners) > 15 and {i for i, _ in corners} == set(range(5))
+    assert 0.3 < np.mean(flips) < 0.7
+
+
+def test_augmentation_depends_on_step_and_index_not_on_place():
+    batch = uint8_batch()
+    whole = RECIPE.train(jax.random.key(0), batch)
+    part = RECIPE.train(jax.random.key(0), {name: x[48:] for name, x in batch.items()})
+    np.testing.assert_array_equal(whole[48:], part)
+    assert not np.array_equal(whole, RECIPE.train(jax.random.key(1), batch))
+
+
+def test_evaluation_only_normalises():
+    batch = uint8_batch()
+    expected = (np.asarray(batch["image"], np.float64) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(RECIPE.test(jax.random.key(0), batch), expected, atol=1e-5)
+
+
+@pytest.fixture
+def npz(tmp_path):
+    def write(**changes):
+        images = np.random.default_rng(0).integers(256, size=(12, 8, 8, 1), dtype=np.uint8)
+        arrays = {
+            "images": images,
+            "labels": np.arange(12) % 3,
+            "test_images": images[:6],
+            "test_labels": np.arange(6) % 3,
+        } | changes
+        path = tmp_path / "data.npz"
+        np.savez(path, **{name: a for name, a in arrays.items() if a is not None})
+        return str(path)
+
+    return write
+
+
+def test_arrays_of_ones_own(npz):
+    splits = load("arrays", data_dir=npz())
+    assert (len(splits.train), len(splits.heldout), len(splits.test)) == (12, 0, 6)
+    assert splits.classes == 3 and splits.image_shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": None}, "lacks labels"),
+        ({"images": np.zeros((12, 8, 8, 1))}, r"uint8 \[n, h, w, c\], not float64"),
+        ({"images": np.zeros((12, 8, 8), np.uint8)}, r"not uint8 \(12, 8, 8\)"),
+        ({"labels": np.arange(11)}, r"labels must be integers \[12\]"),
+        ({"labels": np.full(12, -1)}, "labels must be 0 or more"),
+        ({"test_images": np.zeros((6, 4, 8, 1), np.uint8)}, "differ in shape"),
+    ],
+)
+def test_bad_arrays_are_named(npz, changes, words):
+    with pytest.raises(SettingError, match=words):
+        load("arrays", data_dir=npz(**changes))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: load("cifar10O"), "data.name = 'cifar10O': did you mean 'cifar10"),
+        (lambda: load("tfds:no_such_set"), "TFDS has no data set"),
+        (
+            lambda: load("cifar100", data_dir="/nowhere"),
+            "data.data_dir = '/nowhere': no such folder",
+        ),
+        (lambda: load("arrays", data_dir="/nowhere.npz"), "no such file; give a .npz"),
+        (lambda: Recipe((0.5,), (0.0,)), "data.std = 0.0"),
+        (lambda: Recipe((0.5,), (1.0,), pad=-1), "data.pad = -1"),
+        (lambda: Recipe((0.5,), (1.0,), pad_mode="mirror"), "data.pad_mode = 'mirror'"),
+        (lambda: Recipe((0.5,), (1.0,)).check((8, 8, 3)), "data.mean.*3 channels"),
+        (lambda: Recipe((0.5,), (1.0,), pad=8).check((8, 8, 1)), "data.pad = 8.*at most 7"),
+    ],
+)
+def test_bad_settings_are_named(make, words):
+    with pytest.raises(SettingError, match=words):
+        make()
+
+
+def test_data_not_there_is_not_fetched_unasked(tmp_path):
+    with pytest.raises(SettingError, match=r"data\.download=True"):
+        load("cifar100", data_dir=str(tmp_path))
