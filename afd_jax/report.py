@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +32,6 @@ class Progress:
         self._run = run
         self._lines = shown and not sys.stderr.isatty()
         self._shown = shown
-        self._begin, self._start = time.perf_counter(), start
         self._bar = tqdm(
             total=run.total_steps,
             initial=start,
@@ -58,17 +56,16 @@ class Progress:
         self._bar.update(record["step"] - self._bar.n)
         self._bar.set_postfix_str(f"loss {loss}, acc {accuracy} %, {speed}")
         if self._lines:
-            done = record["step"] - self._start
-            left = (
-                (time.perf_counter() - self._begin)
-                / done
-                * (self._run.total_steps - record["step"])
-            )
             print(
                 f"step {record['step']}/{self._run.total_steps}  loss {loss}  acc {accuracy} %  "
-                f"{speed}  ETA {datetime.timedelta(seconds=round(left))}",
+                f"{speed}, ETA {self._left(record)}",
                 flush=True,
             )
+
+    def _left(self, record: Record) -> str:
+        images = (self._run.total_steps - record["step"]) * self._run.batch_size
+        rate = record["images_per_second"]
+        return str(datetime.timedelta(seconds=round(images / rate))) if rate else "unknown"
 
     def evaluated(self, record: Record) -> None:
         """Shows an evaluation record."""

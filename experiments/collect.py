@@ -1,0 +1,91 @@
+"""Gathers finished runs of one experiment into a JSON file and a figure: mean and deviation.
+
+  python experiments/collect.py experiments/results/NAME RUN_DIR [RUN_DIR ...]
+
+writes NAME.json and NAME.png. Accuracies are those of the last epoch, as fractions.
+"""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from afd_jax.metrics import read_metrics
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean and sample deviation (none for a single run)."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": deviation, "values": values}
+
+
+def collect(folders: list[pathlib.Path]) -> dict[str, Any]:
+    """Checks that the runs differ in their seed alone, and averages over them."""
+    configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
+    for folder, config in zip(folders, configs):
+        config.pop("seed")
+        config["data"].pop("data_dir")
+        if config != configs[0]:
+            raise SystemExit(f"error: {folder} has other settings than {folders[0]}")
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    nodes = [[*s["networks"], *s["alone"]] for s in summaries]
+    return {
+        "config": configs[0],
+        "test_accuracy": {
+            f"{k} {node['name']}": spread([run[k]["test_accuracy"] for run in nodes])
+            for k, node in enumerate(nodes[0])
+        },
+        "ensemble_test_accuracy": spread([s["ensemble_test_accuracy"] for s in summaries]),
+        "runs": summaries,
+        "curves": [
+            [
+                {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}
+                for r in read_metrics(folder / "metrics.jsonl")
+                if r["kind"] == "test"
+            ]
+            for folder in folders
+        ],
+    }
+
+
+def plot(result: dict[str, Any], file: pathlib.Path) -> None:
+    """Test accuracy over epochs: mean over seeds, and the range between them."""
+    figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    epochs = [point["epoch"] for point in result["curves"][0]]
+    members = len(result["runs"][0]["networks"])
+    for k, name in enumerate(result["test_accuracy"]):
+        curves = 100 * np.array([[p["accuracy"][k] for p in run] for run in result["curves"]])
+        style = "-" if k < members else "--"
+        axis.plot(epochs, curves.mean(0), style, color=f"C{k % members}", label=name, marker=".")
+        axis.fill_between(epochs, curves.min(0), curves.max(0), color=f"C{k % members}", alpha=0.15)
+    ensemble = 100 * np.array([[p["ensemble_accuracy"] for p in run] for run in result["curves"]])
+    axis.plot(epochs, ensemble.mean(0), ":", color="0.3", label="ensemble")
+    axis.set(xlabel="epoch", ylabel="test accuracy, %")
+    axis.set_title(f"mean and range of {len(result['runs'])} seeds", fontsize="medium")
+    axis.legend(fontsize="small")
+    axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Reads the command line."""
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
+    result = collect([pathlib.Path(folder) for folder in sys.argv[2:]])
+    target = pathlib.Path(sys.argv[1])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, target.with_suffix(".png"))
+    for name, value in result["test_accuracy"].items():
+        deviation = "" if value["std"] is None else f" +- {100 * value['std']:.2f}"
+        print(f"{name:20} {100 * value['mean']:.2f}{deviation} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# One machine, all its GPUs, one process: pmap over the devices is the default.
+#   experiments/launch/multi_gpu.sh CONFIG WORKDIR [--config.key=value ...]
+# With PROCESSES=n it starts one process for each of n GPUs instead, over jax.distributed.
+set -euo pipefail
+config=${1:?CONFIG, such as configs/cifar100_afd.py:resnet32,resnet32}
+workdir=${2:?WORKDIR}
+shift 2
+
+if [ "${PROCESSES:-1}" -eq 1 ]; then
+  exec python -m afd_jax --config="$config" --workdir="$workdir" "$@"
+fi
+
+export JAX_COORDINATOR_ADDRESS="127.0.0.1:${PORT:-12421}" JAX_NUM_PROCESSES="$PROCESSES"
+pids=()
+trap 'kill -TERM "${pids[@]}" 2>/dev/null' INT TERM # all save the state and stop together
+for ((i = 0; i < PROCESSES; i++)); do
+  JAX_PROCESS_ID=$i CUDA_VISIBLE_DEVICES=$i \
+    python -m afd_jax --config="$config" --workdir="$workdir" --distributed "$@" &
+  pids+=($!)
+done
+status=0
+for pid in "${pids[@]}"; do
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid" && break || status=$?; done
+done
+exit "$status"
