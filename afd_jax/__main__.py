@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not known.dry_run and not known.workdir:
         parser.error("--workdir: name the folder of this run, or ask for --dry-run")
 
+    # A network of one's own may lie in the current folder, also for the installed command.
+    sys.path.insert(0, os.getcwd())
     # Imports stand here so that --help answers at once.
     from afd_jax.config import read_config
     from afd_jax.errors import SettingError
@@ -87,7 +89,7 @@ def _prepare_jax(distributed: bool) -> None:
             )
         else:
             jax.distributed.initialize()
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.read("jax_compilation_cache_dir"):
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
 
 

@@ -121,8 +121,10 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
     variables = state_shapes(cohort).peers
 
     def totals(all_params: list[Any]) -> list[dict[str, jax.Array]]:
-        states = [v.replace(params=p) for v, p in zip(variables, all_params, strict=True)]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), [s.statistics for s in states])
+        states = [
+            dataclasses.replace(v, params=p) for v, p in zip(variables, all_params, strict=True)
+        ]
+        zeros = [_zeros(s.statistics) for s in states]
         heads = [
             {n: BoundHead(m, _zeros(v.discriminators[n])) for n, m in peer.discriminators.items()}
             for peer, v in zip(cohort.peers, variables, strict=True)

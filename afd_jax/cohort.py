@@ -117,7 +117,7 @@ def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
         trained = {"logit": state.params, "feature": state.params}
         trained["discriminator"] = {n: v["params"] for n, v in state.discriminators.items()}
         opt = {name: tx.init(trained[name]) for name, tx in peer.optimizers.items()}
-        peers.append(state.replace(optimizers=opt))
+        peers.append(dataclasses.replace(state, optimizers=opt))
     step = jnp.zeros((), jnp.int32)
     return TrainState(step=step, rng=jax.random.key_data(rng), peers=tuple(peers))
 
@@ -136,7 +136,9 @@ def init_variables(cohort: Cohort, rng: jax.Array) -> list[PeerState]:
     for k, peer in enumerate(cohort.peers):
         key = jax.random.fold_in(jax.random.fold_in(rng, 1), k)
         heads = _unbound(peer.projections, jax.random.fold_in(key, 0))
-        outputs[k] = outputs[k].replace(projected=cohort.method.project(k, outputs[k], heads))
+        outputs[k] = dataclasses.replace(
+            outputs[k], projected=cohort.method.project(k, outputs[k], heads)
+        )
         variables = {name: _split(_initialised(name, head)) for name, head in heads.items()}
         states[k].params["projections"] = {name: params for name, (_, params) in variables.items()}
         states[k].statistics["projections"] = {name: rest for name, (rest, _) in variables.items()}
@@ -144,8 +146,9 @@ def init_variables(cohort: Cohort, rng: jax.Array) -> list[PeerState]:
         key = jax.random.fold_in(jax.random.fold_in(rng, 2), k)
         heads = _unbound(peer.discriminators, key)
         cohort.method.discriminator_terms(k, outputs, heads)
-        states[k] = states[k].replace(
-            discriminators={name: _initialised(name, head) for name, head in heads.items()}
+        states[k] = dataclasses.replace(
+            states[k],
+            discriminators={name: _initialised(name, head) for name, head in heads.items()},
         )
     return states
 
@@ -191,7 +194,7 @@ def apply_peer(
         for name, module in peer.projections.items()
     }
     outputs = as_outputs(result)
-    outputs = outputs.replace(projected=cohort.method.project(k, outputs, heads))
+    outputs = dataclasses.replace(outputs, projected=cohort.method.project(k, outputs, heads))
     projected = {name: _split(head.variables)[0] for name, head in heads.items()}
     return outputs, {"network": dict(updated), "projections": projected}
 

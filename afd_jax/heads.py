@@ -3,7 +3,7 @@
 The papers leave their exact form open. Every default here is assumed, and every choice is a field.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -104,11 +104,12 @@ class BoundHead:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the head, in training mode unless it is being initialised."""
-        if self.variables is None:
-            self.variables = dict(self.module.init(self.rng, x, train=False))
+        apply: Callable[..., Any] = self.module.apply
         if self.rng is not None:
-            return self.module.apply(self.variables, x, train=False)
+            if self.variables is None:
+                self.variables = dict(self.module.init(self.rng, x, train=False))
+            return apply(self.variables, x, train=False)
         statistics = [name for name in self.variables if name != "params"]
-        output, updated = self.module.apply(self.variables, x, train=True, mutable=statistics)
+        output, updated = apply(self.variables, x, train=True, mutable=statistics)
         self.variables = {**self.variables, **updated}
         return output

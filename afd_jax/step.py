@@ -3,6 +3,7 @@
 They hold no state and compile nothing; `afd_jax.parallel` wraps them in jit, pmap or shard_map.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -125,7 +126,7 @@ def eval_step(
         "cross_entropy": jnp.stack(
             [jnp.sum(losses.cross_entropy(z, label, where=mask)) for z in logits]
         ),
-        "ensemble_correct": jnp.sum(_hits(sum(probabilities), label) & mask),
+        "ensemble_correct": jnp.sum(_hits(jnp.asarray(sum(probabilities)), label) & mask),
     }
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
@@ -161,7 +162,7 @@ def _forward(
             return apply_peer(cohort, k, params, peer.statistics, images, rngs)
 
         out, pull, statistics = jax.vjp(run, peer.params, has_aux=True)
-        updated.append(peer.replace(statistics=statistics))
+        updated.append(dataclasses.replace(peer, statistics=statistics))
         outputs.append(out)
         pulls.append(pull)
     return updated, outputs, pulls
@@ -200,7 +201,8 @@ def _update_networks(
         (gradient,) = reduce.over_devices(pulls[k](total))
         steps, opt = optimizer.update(gradient, peer.optimizers[update], peer.params)
         updated.append(
-            peer.replace(
+            dataclasses.replace(
+                peer,
                 params=optax.apply_updates(peer.params, steps),
                 optimizers={**peer.optimizers, update: opt},
             )
@@ -237,7 +239,8 @@ def _update_discriminators(
         steps, opt = optimizer.update(gradient, peer.optimizers["discriminator"], params)
         params = optax.apply_updates(params, steps)
         updated.append(
-            peer.replace(
+            dataclasses.replace(
+                peer,
                 discriminators={n: {**v, "params": params[n]} for n, v in variables.items()},
                 optimizers={**peer.optimizers, "discriminator": opt},
             )

@@ -223,7 +223,7 @@ def _stop_signals() -> Iterator[_Stop]:
 
     def handle(number: int, frame: Any) -> None:
         stop.asked = True
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     try:

@@ -16,7 +16,7 @@ import numpy as np
 from afd_jax.metrics import read_metrics
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 
 def spread(values: list[float]) -> dict[str, Any]:

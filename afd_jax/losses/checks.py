@@ -1,6 +1,5 @@
 """Checks of the losses' inputs, by shape and type alone, so before any compilation."""
 
-import numbers
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ def require_rank(name: str, array: jax.Array, at_least: int) -> None:
 
 def require_positive(name: str, value: Any) -> None:
     """Raises ValueError if a plain number is not above zero; traced values pass."""
-    if isinstance(value, numbers.Real) and not value > 0:
+    if isinstance(value, int | float) and not value > 0:
         raise ValueError(f"{name}={value!r} must be greater than 0")
 
 
