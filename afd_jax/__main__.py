@@ -89,7 +89,7 @@ def _prepare_jax(distributed: bool) -> None:
             )
         else:
             jax.distributed.initialize()
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afd_jax.cache import cache_dir
 from afd_jax.data import Examples, Recipe, channel_statistics, eval_batches, load, train_batches
 from afd_jax.data.examples import hold_out
 from afd_jax.errors import SettingError
@@ -36,8 +37,7 @@ def test_digits_are_all_there_and_split_by_class():
 
 
 @pytest.mark.skipif(not (TFDS_DIR / "cifar100").is_dir(), reason="no prepared CIFAR-100 here")
-def test_cifar100_without_tensorflow(tmp_path, monkeypatch):
-    monkeypatch.setenv("AFD_JAX_CACHE", str(tmp_path))
+def test_cifar100_without_tensorflow():
     splits = load("cifar100", data_dir=str(TFDS_DIR), heldout=0.1)
     assert [len(p) for p in (splits.train, splits.heldout, splits.test)] == [45000, 5000, 10000]
     assert splits.image_shape == (32, 32, 3) and splits.classes == 100
@@ -45,7 +45,7 @@ def test_cifar100_without_tensorflow(tmp_path, monkeypatch):
     np.testing.assert_allclose(mean, (0.5071, 0.4865, 0.4409), atol=2e-3)
     np.testing.assert_allclose(std, (0.2673, 0.2564, 0.2762), atol=2e-3)
     assert np.all(np.bincount(splits.heldout.labels) == 50)
-    cached = sorted(path.name for path in tmp_path.rglob("*.npy"))
+    cached = sorted(path.name for path in cache_dir("data").glob("cifar100-*/*/*.npy"))
     assert cached == ["images.npy", "images.npy", "labels.npy", "labels.npy"]
 
 

@@ -15,6 +15,7 @@ NOTEBOOKS = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks"
 @pytest.mark.parametrize("name", sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
 def test_notebook_runs(name, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache_dir("xla")))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}
