@@ -158,7 +158,7 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     for k, peer in enumerate(run.cohort.peers):
         style = "-" if k < run.members else "--"
         values = [100 * r["accuracy"][k] for r in test]
-        axes[0].plot(epochs, values, style, color=colors[k], label=peer.name, marker=".")
+        axes[0].plot(epochs, values, style, color=colors[k], label=f"{k} {peer.name}", marker=".")
     ensemble = [100 * r["ensemble_accuracy"] for r in test]
     axes[0].plot(epochs, ensemble, ":", color="0.3", label="ensemble")
     axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
@@ -168,7 +168,7 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
         for i, term in enumerate(terms):
             points = [(r["epoch"], r[f"{k}/loss/{term}"]) for r in train if f"{k}/loss/{term}" in r]
             if points:
-                name = f"{run.cohort.peers[k].name}: {term.replace('_', ' ')}"
+                name = f"{k} {run.cohort.peers[k].name}: {term.replace('_', ' ')}"
                 style = styles[i % len(styles)]
                 axes[1].plot(*zip(*points, strict=True), style, color=colors[k], label=name)
     axes[1].set(xlabel="epoch", ylabel="training loss", yscale="log")
