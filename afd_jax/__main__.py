@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: what follows the program's name; sys.argv if None.
 
     Returns:
-      0 when done, 2 for a setting that cannot work, 130 after Ctrl-C.
+      0 when done, 1 if a loss is not finite, 2 for a setting that cannot work, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(
         prog="afd-train",
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(describe(assemble(config)))
             return 0
+        from afd_jax.metrics import Diverged
         from afd_jax.trainer import Interrupted, train
 
         try:
@@ -68,9 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Interrupted as stop:
             print(f"{stop}; the same command continues", file=sys.stderr)
             return 130
+        except Diverged as error:
+            print(f"error: training diverged at {error}", file=sys.stderr)
+            return 1
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped before or after training; nothing is lost", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -80,17 +87,32 @@ def _prepare_jax(distributed: bool) -> None:
     from afd_jax.cache import cache_dir
 
     if distributed:
-        coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS")
-        if coordinator and "JAX_PROCESS_ID" in os.environ:
-            jax.distributed.initialize(
-                coordinator,
-                int(os.environ["JAX_NUM_PROCESSES"]),
-                int(os.environ["JAX_PROCESS_ID"]),
-            )
-        else:
-            jax.distributed.initialize()
+        _join()
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+
+
+def _join() -> None:
+    """Meets the other processes, by the JAX_* variables or by what JAX knows about the cluster."""
+    import jax
+
+    from afd_jax.errors import SettingError, first_line
+
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, count, index = (os.environ.get(name) for name in names)
+    if address and (count or index):
+        for name, value in zip(names[1:], (count, index), strict=True):
+            if value is None or not value.isdecimal():
+                raise SettingError(name, value, f"must be a whole number, as {names[0]} is set")
+    try:
+        if address and count and index:
+            jax.distributed.initialize(address, int(count), int(index))
+        else:
+            jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        remedy = f"cannot join the other processes ({first_line(error)}); run under SLURM or on a "
+        remedy += f"TPU pod, or set {', '.join(names)}"
+        raise SettingError("--distributed", address, remedy) from error
 
 
 if __name__ == "__main__":

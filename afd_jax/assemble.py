@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 import optax
 
 from afd_jax.build import make_cohort
+from afd_jax.choices import call
 from afd_jax.cohort import Cohort
 from afd_jax.config import check_keys, to_steps
 from afd_jax.data import Recipe, Splits, channel_statistics, load
-from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.errors import SettingError, require_flag, require_number, within
 from afd_jax.graph import make_graph
 from afd_jax.methods import make_method
 from afd_jax.networks import create
@@ -35,13 +35,12 @@ class Run:
       parallel: devices, and how the step runs on them.
       seed: of parameters, augmentation and the order of examples.
       batch_size: over all devices.
-      eval_batch_size: likewise, a multiple of the number of devices.
+      eval_batch_size: likewise, a multiple of the number of devices, no more than the set needs.
       steps_per_epoch: full batches in one pass over the training set.
       total_steps: of the run.
       log_every: steps between two log lines.
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
-      members: how many nodes the config names; twins that learn alone come after them.
     """
 
     cohort: Cohort
@@ -57,7 +56,6 @@ class Run:
     log_every: int
     eval_every: int
     checkpoint_every: int
-    members: int
 
 
 def assemble(config: ml_collections.ConfigDict) -> Run:
@@ -67,87 +65,71 @@ def assemble(config: ml_collections.ConfigDict) -> Run:
       SettingError: for anything in the settings that cannot work.
     """
     check_keys(config)
-    require_number("config.seed", config.seed, least=0, whole=True)
+    with within("config"):
+        return _assemble(config)
+
+
+def _assemble(config: ml_collections.ConfigDict) -> Run:
+    require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
+    require_flag("alone", config.alone)
     for field in ("batch_size", "eval_batch_size"):
-        require_number(f"config.{field}", config[field], least=1, whole=True)
+        require_number(field, config[field], least=1, whole=True)
     # Cheap checks come first, so that a mistake costs no loading of data.
-    networks = _networks(config.networks)
-    if len(networks) < (1 if config.graph == "none" else 2):
+    names = _networks(config.networks)
+    if len(names) < (1 if config.graph == "none" else 2):
         remedy = "networks that teach each other are at least 2; name them behind a colon, "
         remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
-        raise SettingError("config.networks", tuple(networks), remedy)
-    members, twins = len(networks), len(networks) if config.alone else 0
-    graph = _named("config", lambda: make_graph(_edges(config.graph), members, members + twins))
+        raise SettingError("networks", tuple(names), remedy)
+    graph = make_graph(_edges(config.graph), len(names))
     method_options = config.method.to_dict()
-    method = _named(
-        "config", lambda: make_method(method_options.pop("name", None), graph, method_options)
-    )
-    parallel = _named(
-        "config", lambda: make_parallel(config.parallel.mode, config.parallel.devices)
-    )
-    _named("config", lambda: parallel.check_batch_size("batch_size", config.batch_size))
+    method = make_method(method_options.pop("name", None), graph, method_options)
+    parallel = make_parallel(config.parallel.mode, config.parallel.devices)
+    parallel.check_batch_size("batch_size", config.batch_size)
 
-    splits = _named("config", lambda: _load(config.data))
-    recipe = _named("config", lambda: _recipe(config.data, splits))
+    splits = _load(config.data)
+    recipe = _recipe(config.data, splits)
     steps_per_epoch = len(splits.train) // config.batch_size
     if not steps_per_epoch:
         remedy = f"must be at most the {len(splits.train)} training examples"
-        raise SettingError("config.batch_size", config.batch_size, remedy)
+        raise SettingError("batch_size", config.batch_size, remedy)
 
     def steps(field: str) -> int:
         size, examples = config.batch_size, len(splits.train)
-        return to_steps(f"config.{field}", config[field], batch_size=size, examples=examples)
+        return to_steps(field, config[field], batch_size=size, examples=examples)
 
     total_steps = steps("duration")
-    classes = splits.classes
-    modules = [create_named(name, classes) for name in networks]
-    cohort = _named(
-        "config",
-        lambda: make_cohort(
-            modules * (2 if twins else 1),
-            method,
-            _optimizers(config.optimizers, total_steps),
-            image_shape=splits.image_shape,
-            classes=classes,
-            names=[*networks, *(f"{name} alone" for name in networks[:twins])],
-            starts=[*range(members), *range(twins)],
-        ),
+    modules = {name: create(name, splits.classes) for name in names}
+    cohort = make_cohort(
+        [modules[name] for name in names],
+        method,
+        _optimizers(config.optimizers, total_steps),
+        image_shape=splits.image_shape,
+        classes=splits.classes,
+        names=names,
+        alone=config.alone,
     )
     devices = len(parallel.devices)
+    largest = max(len(splits.heldout), len(splits.test))
     return Run(
         cohort=cohort,
-        device_cohort=_named("config", lambda: parallel.prepare(cohort)),
+        device_cohort=parallel.prepare(cohort),
         splits=splits,
         recipe=recipe,
         parallel=parallel,
         seed=config.seed,
         batch_size=config.batch_size,
-        eval_batch_size=-(-config.eval_batch_size // devices) * devices,
+        eval_batch_size=-(-min(config.eval_batch_size, largest) // devices) * devices,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         log_every=steps("log_every"),
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
-        members=members,
     )
 
 
-def create_named(name: str, classes: int) -> Any:
-    """`networks.create`, with the config's name in its errors."""
-    return _named("config", lambda: create(name, classes))
-
-
-def _named(prefix: str, make: Any) -> Any:
-    """Runs `make`; a SettingError from inside gets the prefix that a command line needs."""
-    try:
-        return make()
-    except SettingError as error:
-        raise SettingError(f"{prefix}.{error.field}", error.value, error.remedy) from error
-
-
 def _networks(names: Any) -> list[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise SettingError("config.networks", names, "must be a list of names")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise SettingError("networks", names, "must be a list of names")
     return list(names)
 
 
@@ -176,10 +158,13 @@ def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
     mean, std = data["mean"], data["std"]
     if mean is None or std is None:
         own_mean, own_std = channel_statistics(splits.train.images)
+        if std is None and not all(own_std):
+            remedy = f"channel {own_std.index(0)} is the same in all training images; give values"
+            raise SettingError("data.std", std, remedy)
         mean, std = own_mean if mean is None else mean, own_std if std is None else std
     recipe = Recipe(
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         pad=data["pad"],
         pad_mode=data["pad_mode"],
         flip=data["flip"],
@@ -191,34 +176,21 @@ def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
 def _optimizers(
     settings: Mapping[str, Mapping[str, Any]], total_steps: int
 ) -> dict[str, optax.GradientTransformation]:
-    return {
-        update: _named(
-            f"optimizers.{update}", lambda u=update: _optimizer(settings[u], total_steps)
-        )
-        for update in settings
-    }
+    optimizers = {}
+    for update in settings:
+        with within(f"optimizers.{update}"):
+            optimizers[update] = _optimizer(settings[update], total_steps)
+    return optimizers
 
 
 def _optimizer(settings: Mapping[str, Any], total_steps: int) -> optax.GradientTransformation:
-    options = {key: value for key, value in settings.items() if key != "schedule"}
-    shape = dict(settings.get("schedule") or {"name": "constant"})
+    options = dict(settings)
     rate = options.pop("learning_rate", None)
     require_number("learning_rate", rate, least=0)
-    schedule = _call("schedule.name", SCHEDULES, shape, rate, total_steps)
-    return _call("name", OPTIMIZERS, options, schedule)
-
-
-def _call(field: str, choices: Mapping[str, Any], options: dict[str, Any], *args: Any) -> Any:
-    """Calls the choice that `options["name"]` names with the other options."""
-    name = options.pop("name", None)
-    if name not in choices:
-        raise SettingError(field, name, one_of(name, choices))
-    known = inspect.signature(choices[name]).parameters
-    keywords = [key for key, p in known.items() if p.kind is p.KEYWORD_ONLY]
-    for key, value in options.items():
-        if key not in keywords:
-            raise SettingError(key, value, f"unknown to {name}; {one_of(key, keywords)}")
-    return choices[name](*args, **options)
+    with within("schedule"):
+        shape = options.pop("schedule", None) or {"name": "constant"}
+        schedule = call("name", SCHEDULES, shape, rate, total_steps)
+    return call("name", OPTIMIZERS, options, schedule)
 
 
 def seed_key(seed: int) -> jax.Array:

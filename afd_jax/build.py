@@ -1,18 +1,19 @@
 """Puts networks, method and optimizers together, and checks that they fit before compiling."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.cohort import Cohort, Peer, apply_peer, as_outputs, dummy_batch, state_shapes
-from afd_jax.errors import SettingError
+from afd_jax.dependence import used_inputs
+from afd_jax.errors import SettingError, first_line
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import Method
 from afd_jax.networks.outputs import Outputs
@@ -26,43 +27,49 @@ def make_cohort(
     image_shape: tuple[int, int, int],
     classes: int,
     names: Sequence[str] | None = None,
-    starts: Sequence[int] | None = None,
+    alone: bool = False,
 ) -> Cohort:
     """Checks that networks, method and data fit together, and says who trains what.
 
     Args:
-      networks: one Flax module per node, all different objects or the same one repeated.
+      networks: one Flax module per node; the same object may stand for several.
       method: graph and losses.
       optimizers: {"logit": ..., "feature": ..., "discriminator": ...}; those that the method does
         not use may be missing.
       image_shape: (height, width, channels).
       classes: number of classes.
-      names: for logs and errors; the modules' class names if None.
-      starts: nodes with an equal number get equal initial parameters; all differ if None.
+      names: for logs and errors, one per network; the modules' class names if None.
+      alone: add a twin of every network, after them all, that starts from the same parameters and
+        has no edges.
 
     Raises:
       SettingError: if the number of networks is not the graph's, a network cannot take the images
         or returns no proper logits and feature map, or an optimizer is missing.
     """
-    names = list(names or (type(network).__name__ for network in networks))
-    count = method.graph.count
-    if len(networks) != count:
-        raise SettingError("networks", names, f"the graph has {count} nodes; give one network each")
-    shapes = [
-        _check_network(k, names[k], network, image_shape, classes)
-        for k, network in enumerate(networks)
-    ]
+    members = len(networks)
+    names = [type(network).__name__ for network in networks] if names is None else list(names)
+    if len(names) != members:
+        raise SettingError("names", names, f"give one for each of the {members} networks")
+    if members != method.graph.count:
+        remedy = f"the graph has {method.graph.count} nodes; give one network for each"
+        raise SettingError("networks", names, remedy)
+    shapes = _check_networks(names, networks, image_shape, classes)
+    if alone:
+        names += [f"{name} alone" for name in names]
+        networks, shapes = [*networks, *networks], shapes * 2
+        graph = dataclasses.replace(method.graph, count=2 * members)
+        method = dataclasses.replace(method, graph=graph)
     peers = tuple(
         Peer(
-            names[k],
+            name,
             network,
             method.projections(k, shapes),
             method.discriminators(k, shapes),
-            start=starts[k] if starts else k,
+            start=k % members,
         )
-        for k, network in enumerate(networks)
+        for k, (name, network) in enumerate(zip(names, networks, strict=True))
     )
-    cohort = Cohort(peers, method, image_shape, classes)
+    cohort = Cohort(peers, members, method, image_shape, classes)
     masks = _who_trains_what(cohort)
     peers = tuple(
         dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[k]))
@@ -71,39 +78,74 @@ def make_cohort(
     return dataclasses.replace(cohort, peers=peers)
 
 
+def _check_networks(
+    names: Sequence[str],
+    networks: Sequence[nn.Module],
+    image_shape: tuple[int, int, int],
+    classes: int,
+) -> list[Outputs]:
+    """The outputs' shapes; a network that stands for several nodes is traced once."""
+    checked: dict[int, Outputs] = {}
+    for k, (name, network) in enumerate(zip(names, networks, strict=True)):
+        if id(network) not in checked:
+            checked[id(network)] = _check_network(k, name, network, image_shape, classes)
+    return [checked[id(network)] for network in networks]
+
+
 def _check_network(
     k: int, name: str, network: nn.Module, image_shape: tuple[int, int, int], classes: int
 ) -> Outputs:
     field = f"networks[{k}]"
+    if not isinstance(network, nn.Module):
+        raise SettingError(field, name, "must be a Flax Linen module")
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    key = jax.random.key(0)
 
     def run(images: jax.Array) -> Any:
-        return network.init_with_output(jax.random.key(0), images, train=False)[0]
+        evaluated, variables = network.init_with_output(key, images, train=False)
+        statistics = [name for name in variables if name != "params"]
+        trained, _ = network.apply(
+            variables, images, train=True, mutable=statistics, rngs={"dropout": key}
+        )
+        return evaluated, trained
 
     try:
-        result = jax.eval_shape(run, images)
+        results = jax.eval_shape(run, images)
     except SettingError as error:
         raise SettingError(f"{field} ({name}): {error.field}", error.value, error.remedy) from error
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        remedy = f"cannot take images of shape {image_shape}: {reason}"
+        remedy = f"cannot take images of shape {image_shape}: {first_line(error)}"
         raise SettingError(field, name, remedy) from error
-    pair = isinstance(result, Outputs) or (isinstance(result, tuple) and len(result) == 2)
-    if not pair:
-        remedy = f"must return Outputs(logits, features), returns {type(result).__name__}"
+    for result, mode in zip(results, ("train=False", "train=True"), strict=True):
+        problem = _problem(result, classes)
+        if problem:
+            raise SettingError(field, name, f"{problem} with {mode}")
+    evaluated, trained = (as_outputs(result) for result in results)
+    if evaluated.features.shape != trained.features.shape:
+        remedy = "must return feature maps of one shape with train=True and train=False"
         raise SettingError(field, name, remedy)
+    return trained
+
+
+def _problem(result: Any, classes: int) -> str | None:
+    """What is wrong with a network's answer to two images, if anything is."""
+    if not isinstance(result, Outputs) and not (isinstance(result, tuple) and len(result) == 2):
+        return f"must return Outputs(logits, features), returns {type(result).__name__}"
     outputs = as_outputs(result)
-    logits, features = (getattr(x, "shape", None) for x in (outputs.logits, outputs.features))
-    if logits != (2, classes):
-        remedy = f"must return logits of shape [batch, {classes}], returns {_batched(logits)}"
-        raise SettingError(field, name, remedy)
-    if features is None or len(features) != 4 or features[0] != 2 or 0 in features:
-        remedy = (
+    logits, features = outputs.logits, outputs.features
+    shape = getattr(logits, "shape", None)
+    if shape != (2, classes):
+        return f"must return logits of shape [batch, {classes}], returns {_batched(shape)}"
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != 4 or shape[0] != 2 or 0 in shape:
+        return (
             "must return a feature map [batch, height, width, channels] beside the logits, "
-            f"returns {_batched(features)}"
+            f"returns {_batched(shape)}"
         )
-        raise SettingError(field, name, remedy)
-    return outputs
+    for what, array in (("logits", logits), ("feature map", features)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            return f"must return a floating-point {what}, returns {array.dtype}"
+    return None
 
 
 def _batched(shape: tuple[int, ...] | None) -> str:
@@ -142,30 +184,16 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
 
     params = [v.params for v in variables]
     closed, result = jax.make_jaxpr(totals, return_shape=True)(params)
-    used = iter(_used_inputs(closed.jaxpr))
-    treedef = jax.tree.structure(params)
+    treedef, outputs = jax.tree.structure(params), itertools.count()
     masks: list[dict[str, Any]] = []
     for k, updates in enumerate(result):
         masks.append({})
-        for update in sorted(updates):
-            mask = jax.tree.unflatten(treedef, next(used))
-            masks[k][update] = mask[k]
+        for update in sorted(updates):  # the order in which a program returns a dict
+            used = used_inputs(closed.jaxpr, next(outputs))
+            masks[k][update] = jax.tree.unflatten(treedef, used)[k]
         if cohort.peers[k].discriminators:
             masks[k]["discriminator"] = True
     return masks
-
-
-def _used_inputs(jaxpr: jax.extend.core.Jaxpr) -> list[list[bool]]:
-    """For each output, which inputs it depends on; each equation depends on all of its inputs."""
-    results = []
-    for out in jaxpr.outvars:
-        needed = {out} if not isinstance(out, jax.extend.core.Literal) else set()
-        for equation in reversed(jaxpr.eqns):
-            if any(var in needed for var in equation.outvars):
-                invars = equation.invars
-                needed |= {v for v in invars if not isinstance(v, jax.extend.core.Literal)}
-        results.append([var in needed for var in jaxpr.invars])
-    return results
 
 
 def _masked(

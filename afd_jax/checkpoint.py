@@ -1,19 +1,18 @@
-"""Saving and restoring a run with Orbax, and loading one trained network for use elsewhere."""
+"""Saving and restoring a run with Orbax."""
 
-import json
 import logging
 import pathlib
 from typing import Any
 
 import jax
-import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
-from flax import linen as nn
+from jax.experimental import multihost_utils
 
-from afd_jax.assemble import assemble
-from afd_jax.cohort import init_state
-from afd_jax.errors import SettingError
+from afd_jax.errors import SettingError, first_line
 from afd_jax.state import TrainState
+
+_logger = logging.getLogger("afd_jax")
 
 
 class Checkpoints:
@@ -26,8 +25,9 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int = 2):
         logging.getLogger("absl").setLevel(logging.ERROR)
+        self._folder = folder.resolve()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, notes: dict[str, Any]) -> None:
         """Starts saving; training may go on meanwhile.
@@ -44,20 +44,48 @@ class Checkpoints:
             self._manager.save(step, args=items, force=True)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Returns the newest state and its notes, or None if there is none.
+        """Returns the newest state that can be read, and its notes, or None if there is none.
+
+        A checkpoint that cannot be read, newer than one that can, is moved out of the way.
 
         Args:
           like: a state of the same shape, whose placement on devices is taken over.
+
+        Raises:
+          SettingError: if there are checkpoints and none can be read.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(wanted), notes=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["notes"]
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._manager.restore(step, args=items)
+            except Exception as error:  # Orbax, TensorStore and JSON each have their own
+                damaged[step] = first_line(error)
+                continue
+            self._set_aside(damaged)
+            return restored["state"], restored["notes"]
+        if damaged:
+            step, reason = max(damaged.items())
+            remedy = (
+                f"no checkpoint can be read (step {step}: {reason[:200]}); put a copy back, or "
+            )
+            remedy += "name another --workdir"
+            raise SettingError("--workdir", str(self._folder), remedy)
+        return None
+
+    def _set_aside(self, damaged: dict[int, str]) -> None:
+        for step, reason in damaged.items():
+            aside = self._folder.parent / f"damaged_checkpoint_{step}"
+            if jax.process_index() == 0:
+                _logger.warning("checkpoint %d is damaged, moved to %s (%s)", step, aside, reason)
+                (self._folder / str(step)).rename(aside)
+        if damaged:
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("damaged checkpoints")
+            self._manager.reload()
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -65,32 +93,39 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_network(workdir: str | pathlib.Path, node: int) -> tuple[nn.Module, dict[str, Any]]:
-    """Loads one trained network from the newest checkpoint of a run, ready to apply.
+def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
+    """Reads one network's variables from the newest checkpoint, and nothing else; writes nothing.
 
     Args:
-      workdir: folder of the run.
-      node: number of the network, in the order of the config.
+      folder: of the checkpoints.
+      node: number of the network.
 
     Returns:
-      (module, variables): `module.apply(variables, images, train=False)` gives `Outputs`; images
-      are float, normalised with the "mean" and "std" of the run.
-
-    Raises:
-      SettingError: if there is no run, no checkpoint, or no such node.
+      {"params": ..., "batch_stats": ...} as NumPy arrays, or None if there is no checkpoint.
     """
-    folder = pathlib.Path(workdir)
-    file = folder / "config.json"
-    if not file.is_file():
-        raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
-    run = assemble(ml_collections.ConfigDict(json.loads(file.read_text())))
-    if node not in range(len(run.cohort.peers)):
-        raise SettingError("node", node, f"the run has the nodes 0 to {len(run.cohort.peers) - 1}")
-    checkpoints = Checkpoints(folder / "checkpoints")
-    restored = checkpoints.restore(init_state(run.cohort, jax.random.key(0)))
-    checkpoints.close()
-    if restored is None:
-        raise SettingError("workdir", str(workdir), "no checkpoint in this folder")
-    peer = restored[0].peers[node]
-    variables = {"params": peer.params["network"], **peer.statistics["network"]}
-    return run.cohort.peers[node].network, variables
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    manager = ocp.CheckpointManager(
+        folder.resolve(),
+        options=ocp.CheckpointManagerOptions(read_only=True),
+        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
+    )
+    with manager:
+        step = manager.latest_step()
+        if step is None:
+            return None
+        stored = manager.item_metadata(step)["state"].tree
+        paths, treedef = jax.tree.flatten_with_path(stored)
+        is_ours = [_is_of_network(path, node) for path, _ in paths]
+        wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
+        types = [np.ndarray if own else None for own in is_ours]
+        how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=how)
+        peer = manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]["peers"][
+            node
+        ]
+    return {"params": peer["params"]["network"], **peer["statistics"]["network"]}
+
+
+def _is_of_network(path: Any, node: int) -> bool:
+    names = [str(getattr(key, "key", getattr(key, "idx", None))) for key in path[:4]]
+    return names in [["peers", str(node), part, "network"] for part in ("params", "statistics")]

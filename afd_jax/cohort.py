@@ -32,7 +32,8 @@ class Peer:
       projections: the method's layers on top of the network, by name.
       discriminators: the discriminators this node owns, by name.
       optimizers: those of `UPDATES` that the method uses for this node.
-      start: nodes with an equal number start from equal network parameters.
+      start: number that the network's first parameters are drawn from; equal for a node and its
+        twin, so that they start from the same ones.
     """
 
     name: str
@@ -49,19 +50,18 @@ class Cohort:
 
     Attributes:
       peers: the nodes, in the graph's order.
+      members: how many of them, counted from the first, are the networks asked for; the others are
+        their twins, which learn alone.
       method: graph and losses.
       image_shape: (height, width, channels).
       classes: number of classes.
     """
 
     peers: tuple[Peer, ...]
+    members: int
     method: Method
     image_shape: tuple[int, int, int]
     classes: int
-
-    def ensemble(self) -> tuple[int, ...]:
-        """The nodes whose averaged prediction is reported: those in the graph, or else all."""
-        return self.method.graph.members() or tuple(range(len(self.peers)))
 
     def synchronised(self, axis_name: str) -> "Cohort":
         """A copy whose BatchNorm layers average their statistics over a device axis.
@@ -74,9 +74,8 @@ class Cohort:
             return module.clone(axis_name=axis_name) if hasattr(module, "axis_name") else module
 
         for k, (peer, state) in enumerate(zip(self.peers, state_shapes(self).peers, strict=True)):
-            if jax.tree.leaves(state.statistics["network"]) and not hasattr(
-                peer.network, "axis_name"
-            ):
+            has_statistics = jax.tree.leaves(state.statistics["network"])
+            if has_statistics and not hasattr(peer.network, "axis_name"):
                 remedy = (
                     "has BatchNorm statistics but no field 'axis_name' to synchronise them over "
                     "devices; add `axis_name: str | None = None` and pass it to nn.BatchNorm"

@@ -4,18 +4,21 @@ A config file (see `configs/`) starts from `base_config()` and sets fields; the 
 overrides single ones: `--config.seed=1`.
 """
 
+import copy
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from afd_jax.choices import keyword_options
 from afd_jax.errors import SettingError, one_of, require_number
 
 UNITS = ("steps", "epochs", "examples")
+_MOST_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -76,8 +79,17 @@ def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any
     }
 
 
-# The fields whose keys depend on a name inside them; those are checked where they are used.
-_OPEN = ("method", "optimizers.logit", "optimizers.feature", "optimizers.discriminator")
+# The blocks whose keys depend on a name inside them; those are checked where they are used.
+_OPEN = (
+    "method",
+    *(
+        f"optimizers.{update}{part}"
+        for part in ("", ".schedule")
+        for update in ("logit", "feature", "discriminator")
+    ),
+)
+# What an optimizer's block keeps when it gets another name.
+_SHARED = ("learning_rate", "weight_decay", "decay", "schedule")
 
 
 def check_keys(config: ml_collections.ConfigDict) -> None:
@@ -110,7 +122,7 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
       examples: examples per epoch; an epoch drops what does not fill its last batch.
 
     Raises:
-      SettingError: if it cannot be read or is not above zero.
+      SettingError: if it cannot be read, is not above zero, or too long to count.
 
     >>> to_steps("duration", "2 epochs", batch_size=128, examples=50_000)
     780
@@ -127,7 +139,12 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
         number = 0.0
     require_number(field, number, above=0)
     per_unit = {"steps": 1.0, "epochs": examples // batch_size, "examples": 1 / batch_size}[unit]
-    return max(1, round(number * per_unit))
+    steps = max(1, round(number * per_unit))
+    if steps > _MOST_STEPS:
+        raise SettingError(
+            field, duration, f"are {steps} steps, at most {_MOST_STEPS} can be counted"
+        )
+    return steps
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -177,30 +194,96 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     if not pathlib.Path(path).is_file():
         raise SettingError("--config", path, "no such file; the configs of this project: configs/")
 
-    def parse(arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    def parse(define: Any, source: Any, arguments: Sequence[str]) -> ml_collections.ConfigDict:
         values = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", flag_values=values)
-        argv, sys.argv = sys.argv, [sys.argv[0], f"--config={file}", *arguments]
+        argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
         try:  # ml_collections looks for overrides in sys.argv, whatever it is asked to parse.
+            define("config", source, flag_values=values)
             values(sys.argv)
             return values.config
         finally:
             sys.argv = argv
 
     try:
-        config = parse([])
+        config = parse(config_flags.DEFINE_config_file, None, [f"--config={file}"])
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise SettingError("--config", file, f"get_config failed: {reason}") from error
+        remedy = f"get_config failed: {_last_line(error)}"
+        raise SettingError("--config", file, remedy) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise SettingError("--config", file, "get_config must return a ConfigDict")
+    config = fill_options(config, _chosen(overrides))
     for override in overrides:
         _check_override(config, override)
     try:
-        return parse(overrides)
+        return parse(config_flags.DEFINE_config_dict, config, overrides)
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = _last_line(error)
         named = re.match(r"flag --(config\.[\w.]+)=(.*?): (.*)", reason)
         field, value, reason = named.groups() if named else ("config", " ".join(overrides), reason)
         raise SettingError(field, value, reason) from error
+
+
+def fill_options(
+    config: ml_collections.ConfigDict, chosen: Mapping[str, str] | None = None
+) -> ml_collections.ConfigDict:
+    """Gives every block that names a choice all options of that choice, so that all can be set.
+
+    Args:
+      config: is not changed.
+      chosen: new names by path, {"optimizers.feature": "sgd"}. A block that gets another name keeps
+        what all choices have (learning rate, weight decay) and starts from the defaults else.
+
+    Returns:
+      A copy.
+    """
+    config = copy.deepcopy(config)
+    for path in _OPEN:
+        # A schedule may be missing from its optimizer's block; other mistakes are found later.
+        parent, _, last = path.rpartition(".")
+        try:
+            block = _at(config, path)
+        except (KeyError, AttributeError, TypeError):
+            if last != "schedule" or not isinstance(_at(config, parent), ml_collections.ConfigDict):
+                continue
+            block = ml_collections.ConfigDict({"name": "constant"})
+        if not isinstance(block, ml_collections.ConfigDict):
+            continue
+        name = (chosen or {}).get(path, block.get("name"))
+        defaults = _defaults(path, name)
+        if defaults is None:
+            continue
+        own = block.to_dict()
+        if name != block.get("name"):
+            own = {key: own[key] for key in _SHARED if key in own and "optimizers" in path}
+        with config.unlocked():
+            setattr(_at(config, parent), last, {**defaults, **own, "name": name})
+    return config
+
+
+def _at(config: Any, path: str) -> Any:
+    for key in filter(None, path.split(".")):
+        config = config[key]
+    return config
+
+
+def _defaults(path: str, name: Any) -> dict[str, Any] | None:
+    from afd_jax.methods import METHODS, method_options
+    from afd_jax.optim import OPTIMIZERS, SCHEDULES
+
+    if path == "method":
+        return method_options(name) if name in METHODS else None
+    choices: Mapping[str, Any] = SCHEDULES if path.endswith(".schedule") else OPTIMIZERS
+    return keyword_options(choices[name]) if name in choices else None
+
+
+def _chosen(overrides: Sequence[str]) -> dict[str, str]:
+    """The names that overrides choose, by the path of their block."""
+    found = (re.fullmatch(r"--?config\.([\w.]+)\.name=(.*)", text) for text in overrides)
+    return {match.group(1): match.group(2) for match in found if match}
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _check_override(config: ml_collections.ConfigDict, override: str) -> None:

@@ -1,7 +1,9 @@
 """One kind of error for every setting a person can get wrong."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -15,6 +17,21 @@ class SettingError(ValueError):
         self.remedy = remedy
 
 
+@contextlib.contextmanager
+def within(prefix: str) -> Iterator[None]:
+    """Puts `prefix` and a dot before the field of a SettingError raised inside.
+
+    >>> with within("method"):
+    ...     raise SettingError("temperature", 0, "must be above 0")
+    Traceback (most recent call last):
+    afd_jax.errors.SettingError: method.temperature = 0: must be above 0
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise SettingError(f"{prefix}.{error.field}", error.value, error.remedy) from error
+
+
 def one_of(value: Any, choices: Iterable[str]) -> str:
     """Words a remedy: the nearest choice if one is near, and all of them."""
     names = sorted(choices)
@@ -23,26 +40,60 @@ def one_of(value: Any, choices: Iterable[str]) -> str:
     return f"{hint}Choose one of: {', '.join(names)}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its type if it says nothing.
+
+    >>> first_line(KeyError())
+    'KeyError'
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def require_number(
     field: str,
     value: Any,
     *,
     above: float | None = None,
     least: float | None = None,
+    below: float | None = None,
     most: float | None = None,
     whole: bool = False,
 ) -> None:
-    """Raises SettingError unless `value` is a number within the bounds (`above` is exclusive)."""
-    bounds = [f"greater than {above}"] if above is not None else []
-    bounds += [f"at least {least}"] if least is not None else []
-    bounds += [f"at most {most}"] if most is not None else []
+    """Raises SettingError unless `value` is a finite number within the bounds.
+
+    `above` and `below` are exclusive, `least` and `most` inclusive.
+    """
+    bounds = [
+        f"{words} {bound}"
+        for words, bound in (
+            ("greater than", above),
+            ("at least", least),
+            ("less than", below),
+            ("at most", most),
+        )
+        if bound is not None
+    ]
     kind = "a whole number" if whole else "a number"
     fits = (
         isinstance(value, int if whole else int | float)
         and not isinstance(value, bool)
+        and (isinstance(value, int) or math.isfinite(value))
         and (above is None or value > above)
         and (least is None or value >= least)
+        and (below is None or value < below)
         and (most is None or value <= most)
     )
     if not fits:
         raise SettingError(field, value, " and ".join([f"must be {kind}", *bounds]))
+
+
+def require_flag(field: str, value: Any) -> None:
+    """Raises SettingError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(field, value, "must be True or False")
+
+
+def require_list(field: str, value: Any) -> None:
+    """Raises SettingError unless `value` is a list or tuple with something in it."""
+    if not isinstance(value, list | tuple) or not value:
+        raise SettingError(field, value, "must be a list of values")

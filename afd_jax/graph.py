@@ -6,7 +6,7 @@ alone. Each method of this package is a graph plus the losses its edges carry.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from afd_jax.errors import SettingError, one_of
 
@@ -107,14 +107,26 @@ class Graph:
         """The nodes that `target` learns from, in the order of the edges."""
         return tuple(source for source, k in self.edges if k == target)
 
-    def members(self) -> tuple[int, ...]:
+    def joined(self) -> tuple[int, ...]:
         """The nodes that stand at either end of an edge, in order."""
         return tuple(sorted({node for edge in self.edges for node in edge}))
+
+    def connected(self, node: int) -> tuple[int, ...]:
+        """The nodes that edges join to `node`, in either direction and over any distance.
+
+        >>> Graph(5, ((0, 1), (2, 1), (3, 4))).connected(0)
+        (0, 1, 2)
+        """
+        found, new = {node}, {node}
+        while new:
+            new = {n for edge in self.edges if found & {*edge} for n in edge} - found
+            found |= new
+        return tuple(sorted(found))
 
     def text(self, names: Sequence[str]) -> str:
         """One line per edge, then the nodes that learn alone: for logs."""
         lines = [f"{j} {names[j]} -> {k} {names[k]}" for j, k in self.edges]
-        alone = [k for k in range(self.count) if k not in self.members()]
+        alone = [k for k in range(self.count) if k not in self.joined()]
         return "\n".join(lines + [f"{k} {names[k]} (alone)" for k in alone])
 
     def mermaid(self, names: Sequence[str]) -> str:
@@ -123,29 +135,27 @@ class Graph:
         return "\n".join(["graph LR", *nodes, *(f"  n{j} --> n{k}" for j, k in self.edges)])
 
 
-def make_graph(shape: str | Iterable[Sequence[int]], members: int, count: int = 0) -> Graph:
+def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
     """Builds a graph from a setting.
 
     Args:
       shape: "cyclic", "all_pairs", "star", "none", or the edges themselves.
-      members: number of networks K that the named shapes connect, the first K nodes.
-      count: number of nodes if there are more than `members`; the others learn alone.
+      count: number of networks K.
 
     Raises:
       SettingError: if the shape is unknown, an edge is wrong, or K < 2 where edges are asked for.
 
-    >>> make_graph("cyclic", members=2, count=4)
-    Graph(count=4, edges=((0, 1), (1, 0)))
+    >>> make_graph("cyclic", 2)
+    Graph(count=2, edges=((0, 1), (1, 0)))
     """
-    count = max(count, members)
-    if not isinstance(shape, str):
+    if isinstance(shape, list | tuple):
         return Graph(count, tuple(_as_edge(edge) for edge in shape))
     if shape == "none":
         return Graph(count, ())
     if shape not in SHAPES:
         remedy = one_of(shape, [*SHAPES, "none"]) + ", or give edges ((source, target), ...)"
         raise SettingError("graph", shape, remedy)
-    return Graph(count, SHAPES[shape](members))
+    return Graph(count, SHAPES[shape](count))
 
 
 def _as_edge(edge: Sequence[int]) -> Edge:

@@ -1,6 +1,7 @@
 """Measurements as JSON lines, and the sums behind an evaluation."""
 
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,10 @@ import jax
 import numpy as np
 
 Record = dict[str, Any]
+
+
+class Diverged(Exception):
+    """A measurement is not finite any more: going on would only cost time."""
 
 
 class MetricsLog:
@@ -31,22 +36,34 @@ class MetricsLog:
             aside.replace(path)
 
     def write(self, record: Record) -> None:
-        """Appends one record."""
+        """Appends one record.
+
+        Raises:
+          Diverged: if a value is infinite or not a number.
+        """
+        for name, value in record.items():
+            values = value if isinstance(value, list) else [value]
+            if not all(math.isfinite(v) for v in values if isinstance(v, float)):
+                raise Diverged(
+                    f"step {record['step']}: {name} = {value}; a smaller learning rate may help"
+                )
         self.records.append(record)
         if self._path:
             with self._path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def read_metrics(path: pathlib.Path) -> Iterator[Record]:
-    """Yields the records of a file; none if it is not there, not the torn last line of a crash."""
+    """Yields the records of a file; none if it is not there, and not what a crash has torn."""
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError:
-            return
+            continue
+        if isinstance(record, dict) and {"step", "kind", "epoch"} <= {*record}:
+            yield record
 
 
 def flatten(per_node: Sequence[Mapping[str, Any]]) -> Record:

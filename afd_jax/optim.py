@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import optax
 
-from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.errors import SettingError, one_of, require_flag, require_list, require_number
 
 DECAY_PLACES = ("gradient", "decoupled")
 
@@ -33,6 +33,9 @@ def sgd(
         learning_rate * weight_decay * parameter beside the step.
     """
     require_number("momentum", momentum, least=0)
+    require_flag("nesterov", nesterov)
+    if nesterov and not momentum:
+        raise SettingError("nesterov", nesterov, "needs a momentum above 0")
     core = optax.trace(momentum, nesterov) if momentum else optax.identity()
     return _with_decay(core, learning_rate, weight_decay, decay)
 
@@ -56,6 +59,9 @@ def adam(
       weight_decay: pulls every parameter towards 0.
       decay: "gradient" or "decoupled", as in `sgd`.
     """
+    require_number("b1", b1, least=0, below=1)
+    require_number("b2", b2, least=0, below=1)
+    require_number("eps", eps, least=0)
     return _with_decay(optax.scale_by_adam(b1, b2, eps), learning_rate, weight_decay, decay)
 
 
@@ -85,7 +91,11 @@ def constant(learning_rate: float, total_steps: int) -> optax.Schedule:
 
 
 def step_decay(
-    learning_rate: float, total_steps: int, *, at: Sequence[float], factor: float = 0.1
+    learning_rate: float,
+    total_steps: int,
+    *,
+    at: Sequence[float] = (0.5, 0.75),
+    factor: float = 0.1,
 ) -> optax.Schedule:
     """Multiplies the rate by `factor` at each of the given fractions of the run.
 
@@ -93,15 +103,22 @@ def step_decay(
     >>> [round(float(schedule(step)), 4) for step in (149, 150, 225)]
     [0.1, 0.01, 0.001]
     """
+    require_list("at", at)
     for fraction in at:
-        require_number("schedule.at", fraction, above=0, most=1)
-    boundaries = {round(fraction * total_steps): factor for fraction in at}
+        require_number("at", fraction, above=0, most=1)
+    require_number("factor", factor, least=0)
+    if len(set(at)) < len(at):
+        raise SettingError("at", at, "must be different fractions of the run")
+    boundaries: dict[int, float] = {}
+    for fraction in at:  # in a run of few steps, two may fall on one
+        step = round(fraction * total_steps)
+        boundaries[step] = factor * boundaries.get(step, 1.0)
     return optax.piecewise_constant_schedule(learning_rate, boundaries)
 
 
 def cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.0) -> optax.Schedule:
     """Half a cosine down to 0, after a linear rise over the fraction `warmup` of the run."""
-    require_number("schedule.warmup", warmup, least=0, most=0.99)
+    require_number("warmup", warmup, least=0, most=0.99)
     steps = round(warmup * total_steps)
     if not steps:
         return optax.cosine_decay_schedule(learning_rate, total_steps)

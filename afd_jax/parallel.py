@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from afd_jax.cohort import Cohort
-from afd_jax.errors import SettingError, one_of
+from afd_jax.errors import SettingError, one_of, require_number
 
 AXIS = "data"
 MODES = ("jit", "pmap", "shard_map")
@@ -123,13 +123,20 @@ def make_parallel(mode: str, devices: int | None = None) -> Parallel:
 
     Args:
       mode: "jit", "pmap", "shard_map", or "auto": pmap on several devices, jit on one.
-      devices: use only the first so many; all if None.
+      devices: use only so many, as many on each host; all if None.
 
     Raises:
-      SettingError: if the mode is unknown or there are fewer devices.
+      SettingError: if the mode is unknown, there are fewer devices, or the hosts cannot share them.
     """
-    present = tuple(jax.devices())
-    if devices is not None and not 1 <= devices <= len(present):
-        raise SettingError("parallel.devices", devices, f"must be 1 to {len(present)}, or None")
-    chosen = present[:devices]
-    return Parallel(("pmap" if len(chosen) > 1 else "jit") if mode == "auto" else mode, chosen)
+    chosen = tuple(jax.devices())
+    if devices is not None:
+        hosts = jax.process_count()
+        require_number("parallel.devices", devices, least=1, most=len(chosen), whole=True)
+        if devices % hosts:
+            raise SettingError("parallel.devices", devices, f"must be a multiple of {hosts} hosts")
+        # Every host takes part with as many of its own.
+        by_host = ([d for d in chosen if d.process_index == host] for host in range(hosts))
+        chosen = tuple(d for own in by_host for d in own[: devices // hosts])
+    if mode == "auto":
+        mode = "pmap" if len(chosen) > 1 else "jit"
+    return Parallel(mode, chosen)

@@ -49,7 +49,7 @@ class Progress:
 
     def trained(self, record: Record) -> None:
         """Shows a training record."""
-        members = range(self._run.members)
+        members = range(self._run.cohort.members)
         loss = "/".join(f"{_total_loss(record, k):.3f}" for k in members)
         accuracy = "/".join(f"{100 * record[f'{k}/accuracy']:.1f}" for k in members)
         speed = f"{record['images_per_second']:.0f} img/s"
@@ -70,7 +70,7 @@ class Progress:
     def evaluated(self, record: Record) -> None:
         """Shows an evaluation record."""
         accuracy = [f"{100 * a:.2f}" for a in record["accuracy"]]
-        together, alone = accuracy[: self._run.members], accuracy[self._run.members :]
+        together, alone = accuracy[: self._run.cohort.members], accuracy[self._run.cohort.members :]
         line = f"epoch {record['epoch']:.4g}  {record['kind']} accuracy {'/'.join(together)} %"
         if alone:
             line += f", alone {'/'.join(alone)} %"
@@ -82,7 +82,7 @@ class Progress:
             sys.stdout.flush()
 
 
-def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> Record:
+def summarise(run: Run, records: Sequence[Record], times: dict[str, float], commit: Any) -> Record:
     """The content of summary.json; accuracies are fractions, of the last epoch.
 
     Args:
@@ -90,6 +90,7 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> R
       records: all of metrics.jsonl.
       times: "compile_seconds" (to the end of the first step), "train_seconds" and "timed_steps"
         (all other steps), over all sessions of the run.
+      commit: of the code, as `commit()` gave it when training began.
     """
     test = [r for r in records if r["kind"] == "test"][-1]
     heldout = [r for r in records if r["kind"] == "heldout"]
@@ -108,8 +109,8 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> R
     every = [network(k) for k in range(len(run.cohort.peers))]
     seconds = times["train_seconds"]
     return {
-        "networks": every[: run.members],
-        "alone": every[run.members :],
+        "networks": every[: run.cohort.members],
+        "alone": every[run.cohort.members :],
         "ensemble_test_accuracy": test["ensemble_accuracy"],
         "seed": run.seed,
         "steps": run.total_steps,
@@ -123,7 +124,7 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float]) -> R
             "flax": flax.__version__,
             "optax": optax.__version__,
         },
-        "commit": _commit(),
+        "commit": commit,
         "device": _device(run),
     }
 
@@ -153,10 +154,10 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     train = [r for r in records if r["kind"] == "train"]
     terms = sorted({k.split("/loss/")[1] for r in train for k in r if "/loss/" in k})
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    colors = [f"C{k % run.members}" for k in range(len(run.cohort.peers))]
+    colors = [f"C{k % run.cohort.members}" for k in range(len(run.cohort.peers))]
     epochs = [r["epoch"] for r in test]
     for k, peer in enumerate(run.cohort.peers):
-        style = "-" if k < run.members else "--"
+        style = "-" if k < run.cohort.members else "--"
         values = [100 * r["accuracy"][k] for r in test]
         axes[0].plot(epochs, values, style, color=colors[k], label=f"{k} {peer.name}", marker=".")
     ensemble = [100 * r["ensemble_accuracy"] for r in test]
@@ -164,7 +165,7 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
     axes[0].legend(fontsize="small")
     styles = ["-", "--", "-.", ":"]
-    for k in range(run.members):
+    for k in range(run.cohort.members):
         for i, term in enumerate(terms):
             points = [(r["epoch"], r[f"{k}/loss/{term}"]) for r in train if f"{k}/loss/{term}" in r]
             if points:
@@ -191,7 +192,7 @@ def _device(run: Run) -> str:
     return f"{len(run.parallel.devices)} x {first.platform} ({kind}), {run.parallel.mode}"
 
 
-def _commit() -> Any:
+def commit() -> Any:
     """The commit of the code that ran, if it runs from a git checkout."""
     here = pathlib.Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]

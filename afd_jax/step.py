@@ -65,7 +65,8 @@ def train_step(
     images = preprocess(image_rng, batch)
     reduce = _Reduce(axis_name)
 
-    peers, outputs, pulls = _forward(cohort, state.peers, images, network_rng)
+    forward = [_forward(cohort, k, p, images, network_rng) for k, p in enumerate(state.peers)]
+    peers, outputs, pulls = (list(part) for part in zip(*forward, strict=True))
     metrics = [
         {"accuracy": reduce.mean(_hits(o.logits, batch["label"]).astype(jnp.float32))}
         for o in outputs
@@ -76,7 +77,11 @@ def train_step(
 
     peers = _update_networks("logit", cohort, peers, outputs, pulls, logit_terms, reduce, metrics)
     if cohort.method.second_forward:
-        peers, outputs, pulls = _forward(cohort, peers, images, network_rng)
+        # Only what the feature losses see: the others' statistics have had this batch already.
+        trains_features = any("feature" in peer.optimizers for peer in cohort.peers)
+        again = cohort.method.graph.joined() if trains_features else ()
+        for k in again:
+            peers[k], outputs[k], pulls[k] = _forward(cohort, k, peers[k], images, network_rng)
     feature_terms = cohort.method.feature_terms
     peers = _update_networks(
         "feature", cohort, peers, outputs, pulls, feature_terms, reduce, metrics
@@ -105,7 +110,7 @@ def eval_step(
 
     Returns:
       "count" [], "correct" [nodes], "cross_entropy" [nodes] in nats, and "ensemble_correct" [] of
-      the averaged probabilities of `cohort.ensemble()`.
+      the averaged probabilities of the `cohort.members`.
     """
     images = preprocess(jax.random.key(0), batch)
     label, mask = batch["label"], batch["mask"]
@@ -119,7 +124,7 @@ def eval_step(
         ).logits
         for peer, peer_state in zip(cohort.peers, state.peers, strict=True)
     ]
-    probabilities = [jax.nn.softmax(logits[k].astype(jnp.float32)) for k in cohort.ensemble()]
+    probabilities = [jax.nn.softmax(z.astype(jnp.float32)) for z in logits[: cohort.members]]
     sums = {
         "count": jnp.sum(mask.astype(jnp.int32)),
         "correct": jnp.stack([jnp.sum(_hits(z, label) & mask) for z in logits]),
@@ -151,21 +156,16 @@ class _Reduce:
 
 
 def _forward(
-    cohort: Cohort, peers: Sequence[PeerState], images: jax.Array, rng: jax.Array
-) -> tuple[list[PeerState], list[Outputs], list[Pull]]:
-    """Runs every network once, in training mode; `pull` takes a gradient back to the parameters."""
-    updated, outputs, pulls = [], [], []
-    for k, peer in enumerate(peers):
-        rngs = {"dropout": jax.random.fold_in(rng, k)}
+    cohort: Cohort, k: int, peer: PeerState, images: jax.Array, rng: jax.Array
+) -> tuple[PeerState, Outputs, Pull]:
+    """Runs network k in training mode; `Pull` takes a gradient back to its parameters."""
+    rngs = {"dropout": jax.random.fold_in(rng, k)}
 
-        def run(params: Any, k: int = k, peer: PeerState = peer, rngs: Any = rngs) -> Any:
-            return apply_peer(cohort, k, params, peer.statistics, images, rngs)
+    def run(params: Any) -> tuple[Outputs, Any]:
+        return apply_peer(cohort, k, params, peer.statistics, images, rngs)
 
-        out, pull, statistics = jax.vjp(run, peer.params, has_aux=True)
-        updated.append(dataclasses.replace(peer, statistics=statistics))
-        outputs.append(out)
-        pulls.append(pull)
-    return updated, outputs, pulls
+    outputs, pull, statistics = jax.vjp(run, peer.params, has_aux=True)
+    return dataclasses.replace(peer, statistics=statistics), outputs, pull
 
 
 def _update_networks(

@@ -1,17 +1,13 @@
 """One training run from settings to summary; reads from top to bottom."""
 
-import contextlib
 import functools
-import json
 import pathlib
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import ml_collections
-from jax.experimental import multihost_utils
 
 from afd_jax import report
 from afd_jax.assemble import Run, assemble, seed_key
@@ -20,18 +16,10 @@ from afd_jax.cohort import init_state
 from afd_jax.data import Examples, eval_batches, train_batches
 from afd_jax.errors import SettingError
 from afd_jax.metrics import MetricsLog, Record, evaluation, mean_of
+from afd_jax.signals import Stop, stop_signals
 from afd_jax.state import TrainState
 from afd_jax.step import eval_step, train_step
-
-# What may differ between two commands that continue one run: nothing that changes its numbers.
-_MAY_CHANGE = (
-    "parallel",
-    "log_every",
-    "checkpoint_every",
-    "eval_batch_size",
-    "data_dir",
-    "download",
-)
+from afd_jax.workdir import Workdir, read_json, write_json
 
 
 class Interrupted(Exception):
@@ -43,8 +31,8 @@ def train(
 ) -> Record:
     """Trains what the settings say, or continues it, and leaves everything in `workdir`.
 
-    Writes config.json, metrics.jsonl, checkpoints/, summary.json and curves.png. The same call
-    again continues after an interruption, and returns the summary of a finished run.
+    Writes config.json, data.json, metrics.jsonl, checkpoints/, summary.json and curves.png. The
+    same call again continues after an interruption, and returns the summary of a finished run.
 
     Args:
       config: settings, from a config file.
@@ -55,48 +43,56 @@ def train(
       The summary, as in summary.json.
 
     Raises:
-      SettingError: if a setting cannot work, before anything is compiled or written.
+      SettingError: if a setting cannot work, before anything is compiled.
+      Diverged: if a loss is not finite; the last checkpoint stays.
       Interrupted: after Ctrl-C or SIGTERM, when the state is on disk.
     """
-    # 1. Settings: everything that can be wrong is found here.
+    # Settings: everything that can be wrong is found here.
     run = assemble(config)
-    folder = pathlib.Path(workdir)
-    _claim_workdir(folder, config)
-    shown = show_progress and jax.process_index() == 0
+    folder = Workdir(pathlib.Path(workdir))
+    with folder.claimed(config, run):
+        return _train(run, folder, show_progress and jax.process_index() == 0)
+
+
+def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     say = print if shown else _silent
+    commit = report.commit()  # of the code that runs, before anybody changes it
+
+    # 1. Finished already?
+    if folder.summary.is_file():
+        summary = read_json(folder.summary)
+        say(f"{folder.path} is finished; remove it or name another --workdir to train again")
+        say(report.table(summary))
+        return summary
 
     # 2. State: new, or the newest checkpoint.
     state = run.parallel.put_state(init_state(run.cohort, seed_key(run.seed)))
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder.checkpoints)
     times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     restored = checkpoints.restore(state)
     if restored:
         state, times = restored
         state = run.parallel.put_state(state)
-        say(f"continuing {folder} at step {int(state.step)} of {run.total_steps}")
-    log = MetricsLog(folder / "metrics.jsonl", int(state.step))
+        say(f"continuing {folder.path} at step {int(state.step)} of {run.total_steps}")
+    log = MetricsLog(folder.metrics, int(state.step))
 
-    # 3. Finished already?
-    summary_file = folder / "summary.json"
-    if int(state.step) >= run.total_steps and summary_file.is_file():
-        checkpoints.close()
-        summary = json.loads(summary_file.read_text())
-        say(f"{folder} is finished; remove it or name another --workdir to train again")
-        say(report.table(summary))
-        return summary
-
-    # 4. Train; then the summary, from the last epoch.
+    # 3. Train.
     try:
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             state = _loop(run, state, log, checkpoints, times, stop, shown)
     finally:
         checkpoints.close()
-    summary = report.summarise(run, log.records, times)
+
+    # 4. Summary, from the last epoch.
+    if not any(r["kind"] == "test" and r["step"] == run.total_steps for r in log.records):
+        remedy = f"lacks the evaluation of the last step, {run.total_steps}; put a copy back"
+        raise SettingError("--workdir", str(folder.metrics), remedy)
+    summary = report.summarise(run, log.records, times, commit)
     if jax.process_index() == 0:
-        _write_json(summary_file, summary)
-        report.plot_curves(run, log.records, folder / "curves.png")
+        report.plot_curves(run, log.records, folder.curves)
+        write_json(folder.summary, summary)  # the last file: it says that the run is finished
     say(report.table(summary))
-    say(f"written: {folder}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")
+    say(f"written: {folder.path}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")
     return summary
 
 
@@ -106,7 +102,7 @@ def _loop(
     log: MetricsLog,
     checkpoints: Checkpoints,
     times: dict[str, float],
-    stop: "_Stop",
+    stop: Stop,
     shown: bool,
 ) -> TrainState:
     start = int(state.step)
@@ -131,8 +127,11 @@ def _loop(
                 clock.compiled()
 
             last = step == run.total_steps
-            stopping = stop.wanted(step % run.log_every == 0)
-            if step % run.log_every == 0 or step % run.eval_every == 0 or last or stopping:
+            stopping = stop.wanted(step)
+            evaluating = step % run.eval_every == 0 or last
+            saving = step % run.checkpoint_every == 0 or last or stopping
+            if step % run.log_every == 0 or evaluating or saving:
+                # A log line ends wherever a run can continue, so that its means are the same then.
                 # Fetching the metrics waits for the device, so the clock is read after it.
                 means = mean_of(waiting)
                 rate = clock.trained(steps=len(waiting)) * run.batch_size
@@ -141,11 +140,11 @@ def _loop(
                 log.write(record | {"images_per_second": rate})
                 progress.trained(log.records[-1])
                 waiting = []
-            if step % run.eval_every == 0 or last:
+            if evaluating:
                 for record in evaluate(state, step):
                     log.write(record)
                     progress.evaluated(record)
-            if step % run.checkpoint_every == 0 or last or stopping:
+            if saving:
                 checkpoints.save(run.parallel.shared_state(state), times)
             if not waiting:
                 clock.restart()
@@ -202,71 +201,6 @@ class _Evaluator:
                 sums = [self._step(state, self._run.parallel.put_batch(b)) for b in batches]
                 epoch = step / self._run.steps_per_epoch
                 yield {"kind": split, "step": step, "epoch": epoch, **evaluation(sums)}
-
-
-class _Stop:
-    """Whether the run has been asked to stop."""
-
-    asked = False
-
-    def wanted(self, may_wait: bool) -> bool:
-        """Asks; with several hosts all must agree, which takes a message, so only now and then."""
-        if jax.process_count() == 1:
-            return self.asked
-        return may_wait and bool(multihost_utils.process_allgather(self.asked).any())
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop; a second one acts at once."""
-    stop = _Stop()
-
-    def handle(number: int, frame: Any) -> None:
-        stop.asked = True
-        signal.signal(number, before[signal.Signals(number)])
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = {number: signal.signal(number, handle) for number in numbers}
-    except ValueError:  # not in the main thread: then signals are somebody else's
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _claim_workdir(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the folder and writes config.json, or checks that the one there says the same."""
-    settings = json.loads(config.to_json_best_effort())
-    file = folder / "config.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if file.is_file():
-            _compare(settings, json.loads(file.read_text()), folder, "config")
-        elif jax.process_index() == 0:
-            _write_json(file, settings)
-    except OSError as error:
-        raise SettingError("--workdir", str(folder), f"cannot be written ({error})") from error
-
-
-def _compare(new: Any, old: Any, folder: pathlib.Path, field: str) -> None:
-    if isinstance(new, dict) and isinstance(old, dict):
-        for key in {**old, **new}:
-            if key not in _MAY_CHANGE:
-                _compare(new.get(key), old.get(key), folder, f"{field}.{key}")
-    elif new != old:
-        remedy = f"the run in {folder} has {old!r}; use that value, or another --workdir"
-        raise SettingError(field, new, remedy)
-
-
-def _write_json(file: pathlib.Path, content: Any) -> None:
-    """Writes aside and renames, so that nobody reads half a file."""
-    aside = file.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n")
-    aside.replace(file)
 
 
 def _silent(*_: Any) -> None:

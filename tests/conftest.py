@@ -34,3 +34,13 @@ def strict():
     """No mixing of types for the length of a test; Optax and Flax mix some, our losses must not."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a finished run; tests that write into it take a copy."""
+    from tests.running import command
+
+    workdir = tmp_path_factory.mktemp("finished")
+    assert command(workdir) == 0
+    return workdir

@@ -22,7 +22,7 @@ def optimizers(nesterov: bool = False, decay: str = "gradient"):
 
 
 def cohort(
-    widths=((3, 4, 5), (3, 4, 5)), *, method=None, count=None, opt=None, starts=None, **options
+    widths=((3, 4, 5), (3, 4, 5)), *, method=None, count=None, opt=None, alone=False, **options
 ) -> Cohort:
     networks = [CifarResNet(CLASSES, depth=8, widths=w, stem=3) for w in widths]
     graph = Graph(count or len(widths), cyclic_pairs(len(widths) if count is None else count))
@@ -32,7 +32,7 @@ def cohort(
         opt or optimizers(),
         image_shape=IMAGE_SHAPE,
         classes=CLASSES,
-        starts=starts,
+        alone=alone,
     )
 
 

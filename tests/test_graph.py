@@ -23,7 +23,7 @@ def test_papers_three_networks():
 def test_other_shapes():
     assert len(all_pairs(4)) == 12 and Graph(4, all_pairs(4)).sources(2) == (0, 1, 3)
     assert star(4, center=1) == ((0, 1), (2, 1), (3, 1))
-    assert make_graph("cyclic", 2, 4) == Graph(4, ((0, 1), (1, 0)))
+    assert make_graph("cyclic", 2) == Graph(2, ((0, 1), (1, 0)))
     assert make_graph([[0, 1]], 3) == Graph(3, ((0, 1),))
     assert make_graph("none", 1) == Graph(1, ())
 

@@ -1,6 +1,5 @@
 """The arrows of the gradients, the reductions, and the options of one update."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 from afd_jax import losses
 from afd_jax.build import make_cohort
 from afd_jax.cohort import apply_peer, init_state
+from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
 from afd_jax.heads import BoundHead
 from afd_jax.methods import AFD, Independent
@@ -152,17 +152,63 @@ def test_weights_zero_are_independent_training():
     assert not changed(a, b)
 
 
-def test_a_node_without_edges_trains_as_if_it_were_alone():
-    """A twin starts from the same parameters and ends where independent training ends."""
-    graph = Graph(3, ((0, 1), (1, 0)))
-    widths = ((3, 4, 5), (3, 4, 5), (3, 4, 5))
-    trio = small.cohort(widths, method=AFD(graph, widths=(4, 6)), starts=[0, 1, 0])
-    state = init_state(trio, jax.random.key(0))
-    assert not changed(state.peers[0].params, state.peers[2].params)
-    after, _ = update(trio, steps=2)
-    plain, _ = update(small.cohort(method=Independent(Graph(2, ()))), steps=2)
-    assert small.largest_difference(after.peers[2].params, plain.peers[0].params) < 1e-5
-    assert changed(after.peers[0].params, after.peers[2].params)
+@pytest.mark.parametrize("second_forward", [False, True])
+def test_a_twin_trains_as_if_it_were_alone(second_forward):
+    """It starts from the same parameters and ends where independent training ends."""
+    options = {"widths": (4, 6), "second_forward": second_forward}
+    method = AFD(Graph(2, cyclic_pairs(2)), **options)
+    cohort = small.cohort(UNEQUAL, method=method, alone=True)
+    assert (len(cohort.peers), cohort.members) == (4, 2)
+    state = init_state(cohort, jax.random.key(0))
+    assert not changed(state.peers[0].params["network"], state.peers[2].params["network"])
+    after, _ = update(cohort, steps=2)
+    plain, _ = update(small.cohort(UNEQUAL, method=Independent(Graph(2, ()))), steps=2)
+    for k in (0, 1):
+        twin, alone = after.peers[2 + k], plain.peers[k]
+        assert small.largest_difference(twin.params, alone.params) < 1e-5
+        assert small.largest_difference(twin.statistics, alone.statistics) < 1e-5
+        assert changed(after.peers[k].params["network"], twin.params["network"])
+
+
+def test_second_forward_without_feature_losses_changes_nothing():
+    graph = Graph(2, cyclic_pairs(2))
+    once, twice = (
+        update(small.cohort(method=AFD(graph, adversarial_weight=0.0, second_forward=again)))[0]
+        for again in (False, True)
+    )
+    assert not changed(once, twice)
+
+
+def test_a_network_that_only_teaches_gets_no_transfer_layer():
+    """Nothing would train it; the others come to its shape."""
+    widths = ((3, 4, 5), (3, 4, 7), (3, 4, 6))
+    chain = small.cohort(widths, method=AFD(Graph(3, ((1, 0), (0, 2))), widths=(4,)))
+    assert [bool(peer.projections) for peer in chain.peers] == [True, False, True]
+    assert chain.peers[2].projections["transfer"].shape == (2, 2, 7)
+    with pytest.raises(SettingError, match=r"networks \[1, 2\] only teach.*need one shape"):
+        small.cohort(widths, method=AFD(Graph(3, ((1, 0), (2, 0))), widths=(4,)))
+
+
+def test_unconnected_pairs_have_shapes_of_their_own():
+    widths = ((3, 4, 5), (3, 4, 7), (3, 4, 9), (3, 4, 9))
+    graph = Graph(4, ((0, 1), (1, 0), (2, 3), (3, 2)))
+    cohort = small.cohort(widths, method=AFD(graph, widths=(4,)))
+    assert [bool(peer.projections) for peer in cohort.peers] == [False, True, False, False]
+
+
+def test_who_trains_what_sees_through_jit_remat_scan_and_stop_gradient():
+    cohort = make_cohort(
+        [tiny.Wrapped(5)] * 2,
+        AFD(Graph(2, cyclic_pairs(2)), widths=(4,)),
+        small.optimizers(),
+        image_shape=small.IMAGE_SHAPE,
+        classes=5,
+    )
+    state = init_state(cohort, jax.random.key(0)).peers[0]
+    feature, logit = (names(state.optimizers[u]) for u in ("feature", "logit"))
+    assert any("first" in n for n in feature) and any("rounds" in n for n in feature)
+    assert not any("classifier" in n or "still" in n for n in feature)
+    assert any("classifier" in n for n in logit) and not any("still" in n for n in logit)
 
 
 def test_cycle_of_two_is_all_pairs_of_two():
@@ -256,15 +302,19 @@ def test_evaluation_counts_every_example_once():
     assert int(once["ensemble_correct"]) == np.sum(np.argmax(together, 1) == whole["label"])
 
 
-def test_ensemble_leaves_out_nodes_that_learn_alone():
-    cohort = small.cohort(((3, 4, 5),) * 3, method=AFD(Graph(3, ((0, 1), (1, 0))), widths=(4,)))
-    assert cohort.ensemble() == (0, 1)
-    alone = dataclasses.replace(cohort, method=Independent(Graph(3, ())))
-    assert alone.ensemble() == (0, 1, 2)
+def test_ensemble_is_of_the_members_without_their_twins():
+    method = AFD(Graph(2, cyclic_pairs(2)), widths=(4,))
+    batch = {**small.batch(10), "mask": jnp.ones(10, bool)}
+    results = []
+    for alone in (False, True):
+        cohort = small.cohort(UNEQUAL, method=method, alone=alone)
+        state, _ = update(cohort, steps=3)
+        results.append(eval_step(cohort, state, batch))
+    assert results[0]["ensemble_correct"] == results[1]["ensemble_correct"]
+    assert results[1]["correct"].shape == (4,)
 
 
 def test_network_with_dropout_draws_anew_each_step():
-
     cohort = make_cohort(
         [tiny.Dropout(5)] * 2,
         Independent(Graph(2, ())),

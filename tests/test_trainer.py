@@ -1,9 +1,9 @@
-"""Whole runs, through the command line's own function, with tiny networks on the digits."""
+"""Whole runs: what they leave, that they continue bit-equal, on several devices and hosts."""
 
 import json
 import os
-import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -12,53 +12,15 @@ import numpy as np
 import pytest
 
 from afd_jax import report
-from afd_jax.__main__ import main
-from afd_jax.assemble import assemble
-from afd_jax.checkpoint import Checkpoints, load_network
-from afd_jax.cohort import init_state
-from afd_jax.config import read_config, to_steps
-from afd_jax.errors import SettingError
+from afd_jax.config import read_config
 from afd_jax.trainer import train
-
-ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
-SETTINGS = (
-    "--config.data.limit=192",
-    "--config.batch_size=32",
-    "--config.eval_batch_size=64",
-    "--config.duration=4 epochs",
-    "--config.log_every=4 steps",
-    "--config.parallel.devices=1",
-    "--config.method.widths=(4,)",
-)
-
-
-def command(workdir, *more):
-    return main([f"--config={CONFIG}", f"--workdir={workdir}", *SETTINGS, *more])
-
-
-def lines(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def final_state(workdir, *more):
-    run = assemble(read_config(CONFIG, [*SETTINGS, *more]))
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    state, _ = checkpoints.restore(init_state(run.cohort, jax.random.key(1)))
-    checkpoints.close()
-    return state
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("finished")
-    assert command(workdir) == 0
-    return workdir
+from tests.running import CONFIG, ROOT, SETTINGS, command, final_state, lines
 
 
 def test_a_run_leaves_what_it_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "checkpoints",
         "summary.json",
@@ -168,29 +130,6 @@ def test_eight_devices_train_the_same_networks(finished, tmp_path):
         np.testing.assert_allclose(a, b, atol=2e-3)
 
 
-def test_a_trained_network_can_be_used_elsewhere(finished):
-    network, variables = load_network(finished, 1)
-    images = np.zeros((3, 8, 8, 1), np.float32)
-    outputs = network.apply(variables, images, train=False)
-    assert outputs.logits.shape == (3, 10)
-    expected = final_state(finished).peers[1].params["network"]
-    jax.tree.map(np.testing.assert_array_equal, variables["params"], expected)
-    with pytest.raises(SettingError, match="node = 7"):
-        load_network(finished, 7)
-
-
-def test_another_setting_in_the_same_folder_is_refused(finished, capsys):
-    assert command(finished, "--config.seed=1") == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: config.seed = 1: the run in ") and "has 0; use that" in error
-    assert len(error.splitlines()) == 1
-
-
-def test_what_does_not_change_the_numbers_may_change(finished, capsys):
-    assert command(finished, "--config.log_every=2 steps") == 0
-    assert "is finished" in capsys.readouterr().out
-
-
 def test_without_held_out_examples_there_is_no_best_epoch(tmp_path):
     config = read_config(
         CONFIG, [*SETTINGS, "--config.data.heldout=0.0", "--config.duration=2 steps"]
@@ -199,133 +138,11 @@ def test_without_held_out_examples_there_is_no_best_epoch(tmp_path):
     assert summary["networks"][0]["best_heldout_epoch"] is None
 
 
-MISTAKES = {
-    "--config.seeed=1": "config.seeed = '1': unknown field; did you mean 'seed'?",
-    "--config.method.temprature=1": "config.method.temprature = '1': unknown field; did you mean",
-    "--config.seed=abc": "config.seed = 'abc': invalid literal",
-    "--confg.seed=1": "command line = '--confg.seed=1': unknown argument",
-    "--config.networks=('resnet9','resnet8')": "config.networks = 'resnet9': did you mean",
-    "--config.networks=('resnet8',)": "config.networks = ('resnet8',): networks that teach each",
-    "--config.method.temperature=0": "config.method.temperature = 0.0: must be a number and",
-    "--config.method.name=adf": "config.method.name = 'adf': did you mean 'afd'?",
-    "--config.graph=ring": "config.graph = 'ring': Choose one of",
-    "--config.graph=((0,0),)": "config.graph = (0, 0): a network cannot be its own source",
-    "--config.data.data_dir=/nowhere": "config.data.data_dir = '/nowhere': no such folder",
-    "--config.data.heldout=1.5": "config.data.heldout = 1.5: must be a number",
-    "--config.duration=5 eons": "config.duration = '5 eons': must be a number and one of steps",
-    "--config.batch_size=0": "config.batch_size = 0: must be a whole number",
-    "--config.optimizers.feature.name=adm": "config.optimizers.feature.name = 'adm': did you mean",
-    "--config.optimizers.logit.learning_rate=-1": "config.optimizers.logit.learning_rate = -1",
-    "--config.parallel.mode=pmapp": "config.parallel.mode = 'pmapp': did you mean 'pmap'?",
-    "--config.parallel.devices=99": "config.parallel.devices = 99: must be 1 to 8",
-}
+MULTI_HOST = [*SETTINGS, "--config.parallel.devices=8", "--distributed"]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_and_writes_nothing(mistake, tmp_path, capsys):
-    name = "cifar100" if "data_dir" in mistake else "digits"
-    config = f"--config={ROOT}/configs/{name}_afd.py:resnet8,resnet8"
-    assert main([config, f"--workdir={tmp_path}/new", mistake]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {MISTAKES[mistake]}"), error
-    assert len(error.splitlines()) == 1
-    assert not (tmp_path / "new").exists()
-
-
-def test_images_that_a_network_cannot_take(tmp_path, capsys):
-    images = np.random.default_rng(0).integers(256, size=(64, 3, 3, 1), dtype=np.uint8)
-    labels = np.arange(64) % 4
-    np.savez(
-        tmp_path / "x.npz", images=images, labels=labels, test_images=images, test_labels=labels
-    )
-    more = [
-        "--config.data.name=arrays",
-        f"--config.data.data_dir={tmp_path}/x.npz",
-        "--config.networks=('resnet8','resnet8')",
-    ]
-    assert command(tmp_path / "new", *more) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: config.networks[0] (resnet8): image size = (3, 3): ")
-
-
-def test_a_config_file_with_a_field_of_its_own_is_refused():
-    config = read_config(CONFIG)
-    with config.unlocked():
-        config.data.hedlout = 0.1
-    with pytest.raises(SettingError, match=r"config.data.hedlout = 0.1.*did you mean 'heldout'"):
-        assemble(config)
-
-
-def test_missing_and_broken_config_files(tmp_path, capsys):
-    assert main([f"--config={tmp_path}/none.py", f"--workdir={tmp_path}/w"]) == 2
-    (tmp_path / "broken.py").write_text("def get_config():\n    return 1 / 0\n")
-    assert main([f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/w"]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert "no such file" in lines[0] and "get_config failed: division by zero" in lines[1]
-
-
-def test_dry_run_prints_graph_and_costs_and_trains_nothing(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main([f"--config={ROOT}/configs/digits_afd.py", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert "0 resnet8 -> 1 resnet14" in out and "2 resnet8 alone (alone)" in out
-    row = next(line.split() for line in out.splitlines() if line.startswith("0 resnet8  "))
-    assert row[2] == "77,754"
-    # ResNet-8 on one 8x8x1 image by hand: pairs of output and kernel tap that fall into the image
-    # (22² for a 3x3 kernel on 8x8, 11² with stride 2, ...), times channels, times two.
-    convolutions = 22**2 * (16 + 2 * 16 * 16)
-    convolutions += 11**2 * 16 * 32 + 10**2 * 32 * 32 + 16 * 16 * 32
-    convolutions += 5**2 * 32 * 64 + 4**2 * 64 * 64 + 4 * 32 * 64
-    assert 0.95 < float(row[4]) * 1e6 / (2 * convolutions) < 1.1
-    assert not list(tmp_path.iterdir())
-
-
-def test_help_is_quick_and_needs_no_jax():
-    program = """
-import sys
-from afd_jax.__main__ import main
-try:
-    main(["--help"])
-except SystemExit:
-    pass
-assert "jax" not in sys.modules
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
-    )
-    assert "--dry-run" in done.stdout and "configs/digits_afd.py" in done.stdout
-
-
-def test_cifar100_config_has_the_papers_schedule():
-    config = read_config(f"{ROOT}/configs/cifar100_afd.py:resnet32,resnet32,resnet20")
-    assert config.networks == ("resnet32", "resnet32", "resnet20")
-    assert (config.duration, config.batch_size) == ("300 epochs", 128)
-    assert config.optimizers.logit.schedule["at"] == (150 / 300, 225 / 300)
-    assert config.optimizers.feature.schedule["at"] == (75 / 300, 150 / 300)
-    small = read_config(f"{ROOT}/configs/cifar100_afd.py:resnet8,resnet8,smoke")
-    assert small.networks == ("resnet8", "resnet8") and small.duration == "24 steps"
-
-
-def test_durations():
-    convert = lambda text: to_steps("duration", text, batch_size=10, examples=105)  # noqa: E731
-    assert [
-        convert(t) for t in ("7 steps", "2 epochs", "1 epoch", "50 examples", "0.5 epochs")
-    ] == [
-        7,
-        20,
-        10,
-        5,
-        5,
-    ]
-    for wrong in ("2", "epochs", "0 epochs", "-1 steps", "1e epochs", 5):
-        with pytest.raises(SettingError, match="duration"):
-            convert(wrong)
-
-
-def test_two_processes_train_like_one(tmp_path):
-    """Multi-host: two processes with four devices each, over jax.distributed on this machine."""
-    import socket
-
+def two_processes(workdir, *, stop_after=None):
+    """Two hosts with four devices each, over jax.distributed on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -338,11 +155,10 @@ def test_two_processes_train_like_one(tmp_path):
             "JAX_PROCESS_ID": str(index),
             "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         }
-        arguments = [f"--config={CONFIG}", f"--workdir={tmp_path / 'two'}", *SETTINGS]
-        arguments += ["--config.parallel.devices=8", "--distributed"]
+        arguments = [f"--config={CONFIG}", f"--workdir={workdir}", *MULTI_HOST]
         workers.append(
             subprocess.Popen(
-                [sys.executable, "-m", "afd_jax", *arguments],
+                [sys.executable, "-u", "-m", "afd_jax", *arguments],
                 env=environment,
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -350,8 +166,21 @@ def test_two_processes_train_like_one(tmp_path):
                 text=True,
             )
         )
+    if stop_after:
+        for line in workers[0].stdout:
+            if line.startswith(stop_after):
+                workers[1].send_signal(signal.SIGTERM)  # one host is told, all stop
+                break
     outputs = [worker.communicate(timeout=240)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    return [worker.returncode for worker in workers], outputs
+
+
+def test_two_processes_train_like_one_and_stop_and_continue_together(tmp_path):
+    codes, outputs = two_processes(tmp_path / "two", stop_after="step 4/24")
+    assert codes == [130, 130], outputs
+    codes, outputs = two_processes(tmp_path / "two")
+    assert codes == [0, 0], outputs
+    assert "continuing" in outputs[0] and "at step 20 of 24" in outputs[0]
     assert "test accuracy" in outputs[0] and "test accuracy" not in outputs[1]
     assert command(tmp_path / "one", "--config.parallel.devices=8") == 0
     for a, b in zip(

@@ -69,3 +69,26 @@ class Dropout(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
         features = nn.Dropout(0.5, deterministic=not train)(nn.Conv(4, (3, 3))(images))
         return Outputs(nn.Dense(self.classes)(jnp.mean(features, axis=(1, 2))), features)
+
+
+class Round(nn.Module):
+    """One round of a scan."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return nn.relu(nn.Dense(4)(x)), None
+
+
+class Wrapped(nn.Module):
+    """Flax's wrappers around its layers, and parameters behind a stop-gradient."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        x = nn.jit(nn.Conv)(4, (3, 3), strides=2, name="first")(images)
+        x = nn.remat(nn.Dense)(4, name="second")(x)
+        rounds = nn.scan(Round, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        x, _ = rounds(name="rounds")(x, None)
+        x = x + jax.lax.stop_gradient(nn.Dense(4, name="still")(x))
+        return nn.jit(nn.Dense)(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2))), x

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.errors import SettingError, one_of, require_flag, require_list, require_number
 
 PAD_MODES = ("reflect", "zero")
 
@@ -23,7 +23,8 @@ class Recipe:
       flip: mirror half of the images left to right.
 
     Raises:
-      SettingError: for a deviation of 0, a negative pad or an unknown mode.
+      SettingError: for a value that is no number, a deviation of 0, a negative pad or an unknown
+        mode.
     """
 
     mean: Sequence[float]
@@ -34,8 +35,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_number("data.pad", self.pad, least=0, whole=True)
-        for std in self.std:
-            require_number("data.std", std, above=0)
+        require_flag("data.flip", self.flip)
+        for field, values in (("data.mean", self.mean), ("data.std", self.std)):
+            require_list(field, values)
+            for value in values:
+                require_number(field, value, above=0 if field == "data.std" else None)
         if self.pad_mode not in PAD_MODES:
             raise SettingError("data.pad_mode", self.pad_mode, one_of(self.pad_mode, PAD_MODES))
 
@@ -45,10 +49,8 @@ class Recipe:
             if len(values) != image_shape[-1]:
                 remedy = f"images have {image_shape[-1]} channels; give one value for each"
                 raise SettingError(field, values, remedy)
-        if self.pad_mode == "reflect" and self.pad >= min(image_shape[:2]):
-            remedy = (
-                f"reflecting images of {image_shape[:2]} allows at most {min(image_shape[:2]) - 1}"
-            )
+        if self.pad >= min(image_shape[:2]):  # nothing to reflect, or crops without any image
+            remedy = f"images of {image_shape[:2]} allow at most {min(image_shape[:2]) - 1}"
             raise SettingError("data.pad", self.pad, remedy)
 
     def train(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:

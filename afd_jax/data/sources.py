@@ -12,7 +12,7 @@ import numpy as np
 
 from afd_jax.cache import cache_dir
 from afd_jax.data.examples import Examples, Splits, hold_out
-from afd_jax.errors import SettingError, one_of
+from afd_jax.errors import SettingError, first_line, one_of, require_flag
 
 TFDS_NAMES = ("cifar10", "cifar100")
 NAMES = ("arrays", "digits", *TFDS_NAMES)
@@ -43,6 +43,7 @@ def load(
     Raises:
       SettingError: if the name is unknown or the data cannot be found or read.
     """
+    require_flag("data.download", download)
     if name == "digits":
         train, test, classes = _digits()
     elif name == "arrays":
@@ -76,9 +77,10 @@ def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
         raise SettingError(field, path, remedy)
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise SettingError(field, path, f"not a readable .npz file ({error})") from error
+            arrays = {key: file[key] for key in keys if key in file.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have their own
+        remedy = f"not a readable .npz file of plain arrays ({first_line(error)})"
+        raise SettingError(field, path, remedy) from error
     missing = [key for key in keys if key not in arrays]
     if missing:
         remedy = f"lacks {', '.join(missing)}; it needs {', '.join(keys)}"
@@ -86,7 +88,7 @@ def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
     parts = []
     for prefix in ("", "test_"):
         images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
-        if images.dtype != np.uint8 or images.ndim != 4:
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
             found = f"{images.dtype} {images.shape}"
             raise SettingError(
                 field, path, f"{prefix}images must be uint8 [n, h, w, c], not {found}"
@@ -103,7 +105,12 @@ def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
     if train.images.shape[1:] != test.images.shape[1:]:
         found = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
         raise SettingError(field, path, f"training and test images differ in shape: {found}")
-    return train, test, int(max(train.labels.max(), test.labels.max())) + 1
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    if not 2 <= classes <= len(train) + len(test):
+        remedy = f"labels go up to {classes - 1} for {len(train)} training images; number at least "
+        remedy += "two classes from 0"
+        raise SettingError(field, path, remedy)
+    return train, test, classes
 
 
 def _tfds(name: str, data_dir: str | None, download: bool) -> tuple[Examples, Examples, int]:
@@ -128,7 +135,7 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
     except tfds.core.registered.DatasetNotFoundError as error:
         raise SettingError("data.name", name, "TFDS has no data set of that name") from error
     except Exception as error:
-        raise SettingError("data.data_dir", data_dir, _first_line(error)) from error
+        raise SettingError("data.data_dir", data_dir, first_line(error)) from error
     if not pathlib.Path(builder.data_path).is_dir():
         if not download:
             remedy = (
@@ -139,7 +146,7 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
         try:
             builder.download_and_prepare()
         except (Exception, SystemExit) as error:
-            remedy = f"TFDS could not prepare {name} ({_first_line(error)}); prepare it elsewhere "
+            remedy = f"TFDS could not prepare {name} ({first_line(error)}); prepare it elsewhere "
             remedy += f"with `tfds build {name} --file_format=array_record` and copy the folder"
             raise SettingError("data.download", download, remedy) from error
     features, splits = builder.info.features or {}, builder.info.splits or {}
@@ -169,7 +176,7 @@ def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None
         ]
         images = np.stack([row["image"] for row in rows])
     except (NotImplementedError, ValueError, OSError) as error:
-        remedy = f"cannot read {builder.data_path} ({_first_line(error)}); it must be ArrayRecord "
+        remedy = f"cannot read {builder.data_path} ({first_line(error)}); it must be ArrayRecord "
         remedy += "with images of one size"
         raise SettingError("data.data_dir", data_dir, remedy) from error
     labels = np.array([row["label"] for row in rows], np.int32)
@@ -182,7 +189,3 @@ def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None
         os.replace(aside, folder)
     except OSError:  # another process was faster
         shutil.rmtree(aside)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -80,15 +80,24 @@ def cosine_distance(
     r"""One minus the cosine of two flattened feature maps, $1 - \frac{a\cdot b}{|a||b|}$.
 
     0 for parallel maps, 1 for orthogonal ones, 2 for opposite ones; a map of zeros counts as
-    orthogonal to everything. Arguments, return value and errors as in `l1_alignment`.
+    orthogonal to everything and gets no gradient. The scale of either map, however small, does not
+    matter. Arguments, return value and errors as in `l1_alignment`.
 
     >>> import jax.numpy as jnp
     >>> print(cosine_distance(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 5.0]])))
     [1.]
     """
     maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
-    a, b = (m.reshape(m.shape[0], -1) for m in (maps, target_maps))
-    # The floor stands inside the square root, so the gradient stays finite at a map of zeros.
-    squares = jnp.sum(jnp.square(a), axis=1) * jnp.sum(jnp.square(b), axis=1)
-    cosine = jnp.sum(a * b, axis=1) / jnp.sqrt(jnp.maximum(squares, 1e-24))
-    return reduce.drop(where, 1 - cosine)
+    a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
+    return reduce.drop(where, 1 - jnp.sum(a * b, axis=1))
+
+
+def _direction(rows: jax.Array) -> jax.Array:
+    """Each row divided by its norm, for rows of any scale; zeros, with gradient 0, stay zeros."""
+    # The largest element goes first: the squares of small values would underflow. It is a constant
+    # to the gradient, which the direction's own does not depend on.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
+    zero = largest == 0
+    rows = rows / jnp.where(zero, 1, largest)
+    squares = jnp.sum(jnp.square(rows), axis=1, keepdims=True)
+    return jnp.where(zero, 0, rows * jax.lax.rsqrt(jnp.where(zero, 1, squares)))

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from afd_jax import errors
+from afd_jax.choices import require_options
 from afd_jax.errors import SettingError, one_of
 from afd_jax.graph import Graph
 from afd_jax.methods.afd import AFD
 from afd_jax.methods.base import Method
 from afd_jax.methods.independent import Independent
 
-__all__ = ["AFD", "METHODS", "Independent", "Method", "make_method"]
+__all__ = ["AFD", "METHODS", "Independent", "Method", "make_method", "method_options"]
 
 METHODS: dict[str, type[Method]] = {"afd": AFD, "independent": Independent}
 
@@ -28,10 +30,12 @@ def make_method(name: str, graph: Graph, options: Mapping[str, Any]) -> Method:
     """
     if name not in METHODS:
         raise SettingError("method.name", name, one_of(name, METHODS))
-    fields = [f.name for f in dataclasses.fields(METHODS[name]) if f.name != "graph"]
-    for option, value in options.items():
-        if option not in fields:
-            raise SettingError(
-                f"method.{option}", value, f"unknown to {name}; {one_of(option, fields)}"
-            )
+    with errors.within("method"):
+        require_options(name, options, method_options(name))
     return METHODS[name](graph=graph, **options)
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """The fields of a method that a setting may give, with their defaults."""
+    fields = dataclasses.fields(METHODS[name])
+    return {field.name: field.default for field in fields if field.name != "graph"}

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.errors import SettingError, one_of, require_list, require_number
 from afd_jax.heads import Discriminator, Transfer, common_shape
 from afd_jax.methods.base import Heads, Method, Terms
 from afd_jax.networks.outputs import Outputs
@@ -75,11 +75,14 @@ class AFD(Method):
     slope: float = 0.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_number("method.temperature", self.temperature, above=0)
         require_number("method.distillation_weight", self.distillation_weight, least=0)
         require_number("method.adversarial_weight", self.adversarial_weight, least=0)
         require_number("method.kernel", self.kernel, least=1, whole=True)
         require_number("method.stride", self.stride, least=1, whole=True)
+        require_number("method.slope", self.slope)
+        require_list("method.widths", self.widths)
         for width in self.widths:
             require_number("method.widths", width, least=1, whole=True)
         if self.objective not in OBJECTIVES:
@@ -88,12 +91,26 @@ class AFD(Method):
             )
 
     def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """A transfer layer where the own map's shape is not the one common to all networks."""
-        members = self.graph.members()
-        if not self.adversarial_weight or k not in members:
+        """A transfer layer where the own map's shape is not the common one of its component."""
+        if not self.adversarial_weight or k not in self.graph.joined():
             return {}
-        common = common_shape([shapes[j].features.shape[1:] for j in members])
+        common = self._common_shape(k, shapes)
         return {} if shapes[k].features.shape[1:] == common else {"transfer": Transfer(common)}
+
+    def _common_shape(self, k: int, shapes: Sequence[Outputs]) -> tuple[int, int, int]:
+        """Of the maps that meet at the discriminators of all networks connected with k.
+
+        A network that only teaches has no feature loss to train a transfer layer with, so the
+        others come to its shape.
+        """
+        nodes = self.graph.connected(k)
+        teachers = [j for j in nodes if not self.graph.sources(j)]
+        fixed = {shapes[j].features.shape[1:] for j in teachers}
+        if len(fixed) > 1:
+            remedy = f"the networks {teachers} only teach, so no loss trains a transfer layer for "
+            remedy += f"them; their maps need one shape, not {sorted(fixed)}"
+            raise SettingError("graph", self.graph.edges, remedy)
+        return common_shape(list(fixed) or [shapes[j].features.shape[1:] for j in nodes])
 
     def discriminators(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
         """One for each source, named "from_<source>"."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 from flax import linen as nn
 
+from afd_jax.errors import require_flag
 from afd_jax.graph import Graph
 from afd_jax.networks.outputs import Outputs
 
@@ -40,6 +41,9 @@ class Method:
 
     graph: Graph
     second_forward: bool = False
+
+    def __post_init__(self) -> None:
+        require_flag("method.second_forward", self.second_forward)
 
     def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
         """Layers put on top of network k's outputs and trained with it, by name.

@@ -1,0 +1,195 @@
+"""The folder of a run: its files, and the promise that they belong to one run and one program."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from afd_jax.assemble import Run
+from afd_jax.config import base_config, fill_options
+from afd_jax.errors import SettingError, first_line
+
+try:
+    import fcntl
+except ImportError:  # not on this system; then two programs can use one folder
+    fcntl = None  # type: ignore[assignment]
+
+# What may differ between two commands that continue one run: nothing that changes its numbers.
+_MAY_CHANGE = (
+    "config.parallel",
+    "config.log_every",
+    "config.checkpoint_every",
+    "config.eval_batch_size",
+    "config.data.data_dir",
+    "config.data.download",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The folder of one run.
+
+    Attributes:
+      path: the folder.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The settings."""
+        return self.path / "config.json"
+
+    @property
+    def data(self) -> pathlib.Path:
+        """What there is to know about the data: shape, classes, normalisation."""
+        return self.path / "data.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Orbax's folder."""
+        return self.path / "checkpoints"
+
+    @property
+    def summary(self) -> pathlib.Path:
+        """Written when the run is finished."""
+        return self.path / "summary.json"
+
+    @property
+    def curves(self) -> pathlib.Path:
+        """The picture."""
+        return self.path / "curves.png"
+
+    @contextlib.contextmanager
+    def claimed(self, config: ml_collections.ConfigDict, run: Run) -> Iterator[None]:
+        """Makes the folder this run's own, or checks that it is; no other program may enter.
+
+        Raises:
+          SettingError: if the folder cannot be written, holds a run of other settings or data, or
+            is in use.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self._claim(config, run, stack)
+            except OSError as error:
+                remedy = f"cannot be written ({first_line(error)})"
+                raise SettingError("--workdir", str(self.path), remedy) from error
+            yield
+
+    def _claim(
+        self, config: ml_collections.ConfigDict, run: Run, stack: contextlib.ExitStack
+    ) -> None:
+        settings, facts = json.loads(config.to_json_best_effort()), _facts(run)
+        writes = jax.process_index() == 0
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.config.is_file():
+            saved = ml_collections.ConfigDict(read_json(self.config))
+            _compare(settings, _with_defaults(saved), self.path, "config")
+        elif writes:
+            write_json(self.config, settings)
+        if writes:
+            self._lock(stack.enter_context(self.config.open("r+")))
+        if self.data.is_file():
+            self._compare_data(facts, config)
+        elif writes:
+            write_json(self.data, facts)
+
+    def _lock(self, file: Any) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            remedy = "another program trains in this folder; wait for it, or name another one"
+            raise SettingError("--workdir", str(self.path), remedy) from error
+        except OSError:  # a file system without locks
+            pass
+
+    def _compare_data(self, facts: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
+        saved = read_json(self.data)
+        for name, value in facts.items():
+            if saved.get(name) != value:
+                remedy = f"holds other data than the run in {self.path} began with ({name} was "
+                remedy += f"{saved.get(name)!r}, is {value!r}); use that data, or another --workdir"
+                raise SettingError("config.data.data_dir", config.data.data_dir, remedy)
+
+
+def read_json(file: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      SettingError: if the file does not hold one.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        remedy = f"is damaged ({first_line(error)}); put a copy back, or name another --workdir"
+        raise SettingError("--workdir", str(file), remedy) from error
+    if not isinstance(content, dict):
+        remedy = "is damaged (no JSON object); put a copy back, or name another --workdir"
+        raise SettingError("--workdir", str(file), remedy)
+    return content
+
+
+def write_json(file: pathlib.Path, content: Any) -> None:
+    """Writes aside and renames, so that nobody reads half a file."""
+    aside = file.with_suffix(".tmp")
+    aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    aside.replace(file)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Of the data, as JSON: what using a trained network needs, and a fingerprint."""
+    digest = hashlib.sha256()
+    for part in (run.splits.train, run.splits.heldout, run.splits.test):
+        digest.update(np.ascontiguousarray(part.images).data)
+        digest.update(np.ascontiguousarray(part.labels).data)
+    return {
+        "image_shape": list(run.splits.image_shape),
+        "classes": run.splits.classes,
+        "mean": list(run.recipe.mean),
+        "std": list(run.recipe.std),
+        "train": len(run.splits.train),
+        "heldout": len(run.splits.heldout),
+        "test": len(run.splits.test),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _with_defaults(saved: ml_collections.ConfigDict) -> dict[str, Any]:
+    """An older run's settings, with the defaults of the fields that came later."""
+
+    def fill(known: Any, given: Any) -> Any:
+        if not isinstance(known, dict) or not isinstance(given, dict):
+            return given
+        return given | {k: fill(v, given[k]) if k in given else v for k, v in known.items()}
+
+    # The options of named choices come from those choices, not from base_config's.
+    known = json.loads(base_config().to_json_best_effort())
+    known["method"] = {}
+    known["optimizers"] = {update: {} for update in known["optimizers"]}
+    filled = ml_collections.ConfigDict(fill(known, saved.to_dict()))
+    return json.loads(fill_options(filled).to_json_best_effort())
+
+
+def _compare(new: Any, old: Any, folder: pathlib.Path, field: str) -> None:
+    if field in _MAY_CHANGE:
+        return
+    if isinstance(new, dict) and isinstance(old, dict):
+        for key in {**old, **new}:
+            _compare(new.get(key), old.get(key), folder, f"{field}.{key}")
+    elif new != old:
+        remedy = f"the run in {folder} has {old!r}; use that value, or another --workdir"
+        raise SettingError(field, new, remedy)

@@ -1,0 +1,40 @@
+"""Whole runs through the command line's own function, with tiny networks on the digits."""
+
+import json
+import pathlib
+
+import jax
+
+from afd_jax.__main__ import main
+from afd_jax.assemble import assemble
+from afd_jax.checkpoint import Checkpoints
+from afd_jax.cohort import init_state
+from afd_jax.config import read_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
+SETTINGS = (
+    "--config.data.limit=192",
+    "--config.batch_size=32",
+    "--config.eval_batch_size=64",
+    "--config.duration=4 epochs",
+    "--config.log_every=4 steps",
+    "--config.parallel.devices=1",
+    "--config.method.widths=(4,)",
+)
+
+
+def command(workdir, *more):
+    return main([f"--config={CONFIG}", f"--workdir={workdir}", *SETTINGS, *more])
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def final_state(workdir, *more):
+    run = assemble(read_config(CONFIG, [*SETTINGS, *more]))
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state, _ = checkpoints.restore(init_state(run.cohort, jax.random.key(1)))
+    checkpoints.close()
+    return state

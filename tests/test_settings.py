@@ -1,0 +1,199 @@
+"""Settings: mistakes are named in one line, and every field can be set from the command line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from afd_jax.__main__ import main
+from afd_jax.assemble import assemble
+from afd_jax.config import read_config, to_steps
+from afd_jax.errors import SettingError
+from tests.running import CONFIG, ROOT, command
+
+MISTAKES = {
+    "--config.seeed=1": "config.seeed = '1': unknown field; did you mean 'seed'?",
+    "--config.method.temprature=1": "config.method.temprature = '1': unknown field; did you mean",
+    "--config.seed=abc": "config.seed = 'abc': invalid literal",
+    "--confg.seed=1": "command line = '--confg.seed=1': unknown argument",
+    "--config.networks=('resnet9','resnet8')": "config.networks = 'resnet9': did you mean",
+    "--config.networks=('resnet8',)": "config.networks = ('resnet8',): networks that teach each",
+    "--config.method.temperature=0": "config.method.temperature = 0.0: must be a number and",
+    "--config.method.name=adf": "config.method.name = 'adf': did you mean 'afd'?",
+    "--config.graph=ring": "config.graph = 'ring': Choose one of",
+    "--config.graph=((0,0),)": "config.graph = (0, 0): a network cannot be its own source",
+    "--config.data.data_dir=/nowhere": "config.data.data_dir = '/nowhere': no such folder",
+    "--config.data.heldout=1.5": "config.data.heldout = 1.5: must be a number",
+    "--config.duration=5 eons": "config.duration = '5 eons': must be a number and one of steps",
+    "--config.batch_size=0": "config.batch_size = 0: must be a whole number",
+    "--config.optimizers.feature.name=adm": "config.optimizers.feature.name = 'adm': did you mean",
+    "--config.optimizers.logit.learning_rate=-1": "config.optimizers.logit.learning_rate = -1",
+    "--config.parallel.mode=pmapp": "config.parallel.mode = 'pmapp': did you mean 'pmap'?",
+    "--config.parallel.devices=99": "config.parallel.devices = 99: must be a whole number",
+    "--config.graph=((0,2),)": "config.graph = (0, 2): node 2 does not exist; nodes are 0 to 1",
+    "--config.seed=4294967296": "config.seed = 4294967296: must be a whole number and at least 0",
+    "--config.duration=1e99 epochs": "config.duration = '1e99 epochs': are 1",
+    "--config.duration=1e999 epochs": "config.duration = inf: must be a number",
+    "--config.optimizers.logit.learning_rate=nan": "config.optimizers.logit.learning_rate = nan",
+    "--config.optimizers.logit.momentum=0": "config.optimizers.logit.nesterov = True: needs a",
+    "--config.optimizers.logit.schedule.at=()": "config.optimizers.logit.schedule.at = (): must",
+    "--config.optimizers.logit.schedule.at=(0.5,0.5)": "config.optimizers.logit.schedule.at = (0.5",
+    "--config.optimizers.logit.schedule.name=cosin": "config.optimizers.logit.schedule.name = '",
+    "--config.method.widths=()": "config.method.widths = (): must be a list of values",
+    "--config.data.pad=8": "config.data.pad = 8: images of (8, 8) allow at most 7",
+    "--config.data.std=(0.0,)": "config.data.std = 0.0: must be a number and greater than 0",
+    "--config.data.mean=(0.5,0.5)": "config.data.mean = (0.5, 0.5): images have 1 channels",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_writes_nothing(mistake, tmp_path, capsys):
+    name = "cifar100" if "data_dir" in mistake else "digits"
+    config = f"--config={ROOT}/configs/{name}_afd.py:resnet8,resnet8"
+    others = ["--config.optimizers.logit.nesterov=True"] if "momentum" in mistake else []
+    others += ["--config.optimizers.logit.schedule.name=step"] if "schedule.at" in mistake else []
+    assert main([config, f"--workdir={tmp_path}/new", *others, mistake]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {MISTAKES[mistake]}"), error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_images_that_a_network_cannot_take(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(256, size=(64, 3, 3, 1), dtype=np.uint8)
+    labels = np.arange(64) % 4
+    np.savez(
+        tmp_path / "x.npz", images=images, labels=labels, test_images=images, test_labels=labels
+    )
+    more = [
+        "--config.data.name=arrays",
+        f"--config.data.data_dir={tmp_path}/x.npz",
+        "--config.networks=('resnet8','resnet8')",
+    ]
+    assert command(tmp_path / "new", *more) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.networks[0] (resnet8): image size = (3, 3): ")
+
+
+def test_another_choice_brings_its_own_options():
+    """A new name starts from that choice's defaults and keeps what all of them have."""
+    file = f"{ROOT}/configs/cifar100_afd.py:resnet8,resnet8"
+    config = read_config(
+        file,
+        [
+            "--config.optimizers.feature.name=sgd",
+            "--config.optimizers.feature.momentum=0.5",
+            "--config.optimizers.logit.schedule.name=cosine",
+            "--config.optimizers.logit.schedule.warmup=0.1",
+            "--config.optimizers.discriminator.b1=0.5",
+            "--config.method.name=independent",
+        ],
+    )
+    feature = config.optimizers.feature.to_dict()
+    assert feature.pop("schedule") == {"name": "step", "at": (0.25, 0.5), "factor": 0.1}
+    assert feature == {
+        "name": "sgd",
+        "learning_rate": 2e-5,
+        "weight_decay": 0.1,
+        "decay": "gradient",
+        "momentum": 0.5,
+        "nesterov": False,
+    }
+    assert config.optimizers.logit.schedule.to_dict() == {"name": "cosine", "warmup": 0.1}
+    assert config.optimizers.discriminator.b1 == 0.5
+    assert config.method.to_dict() == {"name": "independent", "second_forward": False}
+    assert read_config(file).method.temperature == 3.0
+
+
+def test_a_data_set_with_a_constant_channel_asks_for_its_deviation(tmp_path, capsys):
+    images = np.zeros((64, 8, 8, 1), np.uint8)
+    labels = np.arange(64) % 4
+    arrays = {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "x.npz", **arrays)
+    more = ["--config.data.name=arrays", f"--config.data.data_dir={tmp_path}/x.npz"]
+    assert command(tmp_path / "new", *more) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.data.std = None: channel 0 is the same in all training")
+
+
+def test_a_process_number_that_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
+    assert command(tmp_path / "new", "--distributed") == 2
+    assert "error: JAX_NUM_PROCESSES = None: must be a whole number" in capsys.readouterr().err
+
+
+def test_a_config_file_with_a_field_of_its_own_is_refused():
+    config = read_config(CONFIG)
+    with config.unlocked():
+        config.data.hedlout = 0.1
+    with pytest.raises(SettingError, match=r"config.data.hedlout = 0.1.*did you mean 'heldout'"):
+        assemble(config)
+
+
+def test_missing_and_broken_config_files(tmp_path, capsys):
+    assert main([f"--config={tmp_path}/none.py", f"--workdir={tmp_path}/w"]) == 2
+    (tmp_path / "broken.py").write_text("def get_config():\n    return 1 / 0\n")
+    assert main([f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/w"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "no such file" in lines[0] and "get_config failed: division by zero" in lines[1]
+
+
+def test_dry_run_prints_graph_and_costs_and_trains_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([f"--config={ROOT}/configs/digits_afd.py", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "0 resnet8 -> 1 resnet14" in out and "2 resnet8 alone (alone)" in out
+    row = next(line.split() for line in out.splitlines() if line.startswith("0 resnet8  "))
+    assert row[2] == "77,754"
+    # ResNet-8 on one 8x8x1 image by hand: pairs of output and kernel tap that fall into the image
+    # (22² for a 3x3 kernel on 8x8, 11² with stride 2, ...), times channels, times two.
+    convolutions = 22**2 * (16 + 2 * 16 * 16)
+    convolutions += 11**2 * 16 * 32 + 10**2 * 32 * 32 + 16 * 16 * 32
+    convolutions += 5**2 * 32 * 64 + 4**2 * 64 * 64 + 4 * 32 * 64
+    assert 0.95 < float(row[4]) * 1e6 / (2 * convolutions) < 1.1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_is_quick_and_needs_no_jax():
+    program = """
+import sys
+from afd_jax.__main__ import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+assert "jax" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert "--dry-run" in done.stdout and "configs/digits_afd.py" in done.stdout
+
+
+def test_cifar100_config_has_the_papers_schedule():
+    config = read_config(f"{ROOT}/configs/cifar100_afd.py:resnet32,resnet32,resnet20")
+    assert config.networks == ("resnet32", "resnet32", "resnet20")
+    assert (config.duration, config.batch_size) == ("300 epochs", 128)
+    assert config.optimizers.logit.schedule["at"] == (150 / 300, 225 / 300)
+    assert config.optimizers.feature.schedule["at"] == (75 / 300, 150 / 300)
+    small = read_config(f"{ROOT}/configs/cifar100_afd.py:resnet8,resnet8,smoke")
+    assert small.networks == ("resnet8", "resnet8") and small.duration == "24 steps"
+
+
+def test_durations():
+    convert = lambda text: to_steps("duration", text, batch_size=10, examples=105)  # noqa: E731
+    assert [
+        convert(t) for t in ("7 steps", "2 epochs", "1 epoch", "50 examples", "0.5 epochs")
+    ] == [
+        7,
+        20,
+        10,
+        5,
+        5,
+    ]
+    for wrong in ("2", "epochs", "0 epochs", "-1 steps", "1e epochs", 5):
+        with pytest.raises(SettingError, match="duration"):
+            convert(wrong)

@@ -1,0 +1,187 @@
+"""The folder of a run: whose it is, what is checked, what happens when files are damaged."""
+
+import fcntl
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from afd_jax import report
+from afd_jax.data import load
+from afd_jax.errors import SettingError
+from afd_jax.trained import load_network
+from tests.running import command, final_state, lines
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and len(error.splitlines()) == 1
+    return error
+
+
+def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
+    """Without the data, and without touching the folder."""
+    monkeypatch.setattr("afd_jax.data.sources.load", None)
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    network = load_network(finished, 1)
+    expected = final_state(finished).peers[1]
+    jax.tree.map(
+        np.testing.assert_array_equal, network.variables["params"], expected.params["network"]
+    )
+    statistics = expected.statistics["network"]["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, network.variables["batch_stats"], statistics)
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+
+    monkeypatch.undo()
+    test = load("digits", limit=192).test
+    right = np.mean(np.argmax(network(test.images).logits, 1) == test.labels)
+    summary = json.loads((finished / "summary.json").read_text())
+    np.testing.assert_allclose(right, summary["networks"][1]["test_accuracy"], atol=1e-6)
+    with pytest.raises(SettingError, match="node = 7: the run has the nodes 0 to 3"):
+        load_network(finished, 7)
+
+
+def test_loading_from_a_folder_without_a_run(tmp_path):
+    with pytest.raises(SettingError, match="no run in this folder"):
+        load_network(tmp_path, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_setting_in_the_same_folder_is_refused(finished, capsys):
+    assert command(finished, "--config.seed=1") == 2
+    error = one_line(capsys)
+    assert error.startswith("error: config.seed = 1: the run in ") and "has 0; use that" in error
+
+
+def test_what_does_not_change_the_numbers_may_change(finished, capsys):
+    assert command(finished, "--config.log_every=2 steps") == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_field_that_came_later_has_its_default(copied, capsys):
+    config = json.loads((copied / "config.json").read_text())
+    del config["alone"], config["data"]["flip"], config["method"]["slope"]
+    config["alone"] = True
+    (copied / "config.json").write_text(json.dumps(config))
+    assert command(copied) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def arrays_file(path, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(256, size=(64, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(64) % 10
+    arrays = {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(path, **arrays)
+    return ["--config.data.name=arrays", f"--config.data.data_dir={path}"]
+
+
+def test_other_data_under_the_same_settings_is_refused(tmp_path, capsys):
+    settings = [*arrays_file(tmp_path / "a.npz", 0), "--config.duration=1 steps"]
+    settings += ["--config.data.heldout=0.0", "--config.alone=False"]
+    assert command(tmp_path / "run", *settings) == 0
+    moved = (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    capsys.readouterr()
+    settings[1] = f"--config.data.data_dir={moved}"
+    assert command(tmp_path / "run", *settings) == 0  # the same data at another place
+    arrays_file(moved, 1)
+    assert command(tmp_path / "run", *settings) == 2
+    assert "holds other data than the run in" in one_line(capsys)
+
+
+def test_a_folder_in_use_is_refused(copied, capsys):
+    with (copied / "config.json").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert command(copied) == 2
+    assert "another program trains in this folder" in one_line(capsys)
+    assert command(copied) == 0
+
+
+def test_a_finished_run_stays_finished_without_its_checkpoints(copied, capsys):
+    shutil.rmtree(copied / "checkpoints")
+    before = (copied / "metrics.jsonl").read_bytes()
+    assert command(copied) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (copied / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(SettingError, match="no checkpoint in this folder"):
+        load_network(copied, 0)
+    assert not (copied / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "summary.json"])
+def test_a_damaged_file_is_named(name, copied, capsys):
+    (copied / name).write_text('{"seed": 0, ')
+    assert command(copied) == 2
+    error = one_line(capsys)
+    assert f"{name}': is damaged (" in error and "put a copy back" in error
+
+
+def test_a_damaged_line_costs_that_line_only(copied):
+    (copied / "summary.json").unlink()
+    log = copied / "metrics.jsonl"
+    good = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(["\x00\n", "{}\n", *good]))
+    assert command(copied) == 0
+    assert log.read_text() == "".join(good) and (copied / "summary.json").is_file()
+
+
+def test_a_metrics_file_without_its_end_is_named(copied, capsys):
+    (copied / "summary.json").unlink()
+    (copied / "metrics.jsonl").write_text("")
+    assert command(copied) == 2
+    assert "lacks the evaluation of the last step, 24" in one_line(capsys)
+
+
+def damage(checkpoint):
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+
+
+def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
+    (copied / "summary.json").unlink()
+    damage(copied / "checkpoints" / "24")
+    assert command(copied) == 0
+    assert "checkpoint 24 is damaged, moved to" in caplog.text
+    assert (copied / "damaged_checkpoint_24").is_dir()
+    jax.tree.map(
+        np.testing.assert_array_equal, final_state(finished).peers, final_state(copied).peers
+    )
+    assert len(lines(copied)) == len(lines(finished))
+
+
+def test_when_no_checkpoint_can_be_read_the_run_says_so(copied, capsys):
+    (copied / "summary.json").unlink()
+    for step in ("18", "24"):
+        damage(copied / "checkpoints" / step)
+    before = (copied / "metrics.jsonl").read_bytes()
+    assert command(copied) == 2
+    assert "no checkpoint can be read (step 24: " in one_line(capsys)
+    assert (copied / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys, monkeypatch):
+    assert command(tmp_path, "--config.optimizers.logit.learning_rate=1e30") == 1
+    error = one_line(capsys)
+    assert error.startswith("error: training diverged at step 4: ") and "learning rate" in error
+    assert all(np.isfinite(v) for r in lines(tmp_path) for v in r.values() if type(v) is float)
+
+
+def test_a_crash_while_reporting_leaves_the_run_to_be_finished(copied, monkeypatch):
+    """The summary is the last file: without it, the same command makes it again."""
+    (copied / "summary.json").unlink()
+    (copied / "curves.png").unlink()
+    monkeypatch.setattr(report, "plot_curves", None)
+    with pytest.raises(TypeError):
+        command(copied)
+    assert not (copied / "summary.json").exists()
+    monkeypatch.undo()
+    assert command(copied) == 0
+    assert (copied / "curves.png").is_file() and (copied / "summary.json").is_file()
