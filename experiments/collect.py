@@ -13,7 +13,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from afd_jax.errors import SettingError
 from afd_jax.metrics import read_metrics
+from afd_jax.workdir import Workdir, read_json
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -25,15 +27,25 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "std": deviation, "values": values}
 
 
-def collect(folders: list[pathlib.Path]) -> dict[str, Any]:
-    """Checks that the runs differ in their seed alone, and averages over them."""
-    configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
+def collect(folders: list[Workdir]) -> dict[str, Any]:
+    """Averages over runs of different seeds and otherwise equal settings.
+
+    Raises:
+      SettingError: if a folder holds no finished run, or the runs do not belong together.
+    """
+    for folder in folders:
+        if not folder.summary.is_file():
+            raise SettingError("RUN_DIR", str(folder.path), "no finished run (no summary.json)")
+    configs = [read_json(folder.config) for folder in folders]
+    seeds = [config.pop("seed") for config in configs]
+    if len(set(seeds)) < len(seeds):
+        raise SettingError("RUN_DIR", seeds, "the runs must have different seeds")
     for folder, config in zip(folders, configs):
-        config.pop("seed")
         config["data"].pop("data_dir")
         if config != configs[0]:
-            raise SystemExit(f"error: {folder} has other settings than {folders[0]}")
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+            remedy = f"has other settings than {folders[0].path}"
+            raise SettingError("RUN_DIR", str(folder.path), remedy)
+    summaries = [read_json(folder.summary) for folder in folders]
     nodes = [[*s["networks"], *s["alone"]] for s in summaries]
     return {
         "config": configs[0],
@@ -46,7 +58,7 @@ def collect(folders: list[pathlib.Path]) -> dict[str, Any]:
         "curves": [
             [
                 {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}
-                for r in read_metrics(folder / "metrics.jsonl")
+                for r in read_metrics(folder.metrics)
                 if r["kind"] == "test"
             ]
             for folder in folders
@@ -73,19 +85,26 @@ def plot(result: dict[str, Any], file: pathlib.Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Reads the command line."""
-    if len(sys.argv) < 3:
-        raise SystemExit(__doc__)
-    result = collect([pathlib.Path(folder) for folder in sys.argv[2:]])
-    target = pathlib.Path(sys.argv[1])
+    if len(arguments) < 2:
+        print(__doc__)
+        return 2
+    target, *folders = map(pathlib.Path, arguments)
+    try:
+        result = collect([Workdir(folder) for folder in folders])
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, target.with_suffix(".png"))
+    # Not with_suffix: a name may hold a dot.
+    target.with_name(f"{target.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, target.with_name(f"{target.name}.png"))
     for name, value in result["test_accuracy"].items():
         deviation = "" if value["std"] is None else f" +- {100 * value['std']:.2f}"
         print(f"{name:20} {100 * value['mean']:.2f}{deviation} %")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

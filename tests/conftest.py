@@ -1,11 +1,17 @@
-"""Eight fake devices, no silent broadcasting, and a compilation cache that outlives a run."""
+"""Eight fake devices, no silent broadcasting, quick compilation and a cache that outlives a run."""
 
 import os
 import pathlib
 import tempfile
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Tests compile much and compute little, so the compiler is told not to optimise.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=2",
+    ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(

@@ -1,4 +1,4 @@
-"""The small cohort that most tests use: real networks with few channels on 8x8 images."""
+"""The small cohort that most tests use: three layers with few channels, on 8x8 images."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ from afd_jax.build import make_cohort
 from afd_jax.cohort import Cohort
 from afd_jax.graph import Graph, cyclic_pairs
 from afd_jax.methods import AFD
-from afd_jax.networks import CifarResNet
 from afd_jax.optim import adam, sgd
+from tests import tiny
 
 CLASSES = 5
 IMAGE_SHAPE = (8, 8, 2)
@@ -22,10 +22,16 @@ def optimizers(nesterov: bool = False, decay: str = "gradient"):
 
 
 def cohort(
-    widths=((3, 4, 5), (3, 4, 5)), *, method=None, count=None, opt=None, alone=False, **options
+    widths=((3, 4, 5), (3, 4, 5)),
+    *,
+    method=None,
+    opt=None,
+    alone=False,
+    make=tiny.Stages,
+    **options,
 ) -> Cohort:
-    networks = [CifarResNet(CLASSES, depth=8, widths=w, stem=3) for w in widths]
-    graph = Graph(count or len(widths), cyclic_pairs(len(widths) if count is None else count))
+    networks = [make(CLASSES, widths=w) for w in widths]
+    graph = Graph(len(widths), cyclic_pairs(len(widths)))
     return make_cohort(
         networks,
         method or AFD(graph, widths=(4, 6), **options),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from afd_jax.cohort import init_state
+from afd_jax.networks import CifarResNet
 from afd_jax.step import train_step
 from tests import small
 
@@ -46,7 +47,8 @@ def test_two_updates_equal_pytorch(case, double):
     widths, options = CASES[case]
     second = case == "second_forward"
     opt = small.optimizers(nesterov=second, decay="decoupled" if second else "gradient")
-    cohort = small.cohort(widths, opt=opt, **options)
+    resnet = functools.partial(CifarResNet, depth=8, stem=3)
+    cohort = small.cohort(widths, make=resnet, opt=opt, **options)
     with np.load(FOLDER / f"afd_update_{case}.npz") as file:
         arrays = {name: file[name] for name in file.files}
     used = set()

@@ -309,7 +309,7 @@ def test_ensemble_is_of_the_members_without_their_twins():
     for alone in (False, True):
         cohort = small.cohort(UNEQUAL, method=method, alone=alone)
         state, _ = update(cohort, steps=3)
-        results.append(eval_step(cohort, state, batch))
+        results.append(jax.jit(functools.partial(eval_step, cohort))(state, batch))
     assert results[0]["ensemble_correct"] == results[1]["ensemble_correct"]
     assert results[1]["correct"].shape == (4,)
 

@@ -1,5 +1,7 @@
 """A network of one's own, by the contract in afd_jax.networks: quick to compile, for tests."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -26,6 +28,23 @@ class Wider(Tiny):
     """The same with other channels, so that a pair needs a transfer layer."""
 
     channels: int = 6
+
+
+class Stages(nn.Module):
+    """Three layers with BatchNorm, each after the first halving the image."""
+
+    classes: int
+    widths: Sequence[int] = (3, 4, 5)
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        x = images
+        for stage, width in enumerate(self.widths):
+            x = nn.Conv(width, (3, 3), strides=1 if stage == 0 else 2, use_bias=False)(x)
+            x = nn.relu(nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x))
+        logits = nn.Dense(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2)))
+        return Outputs(logits, x)
 
 
 class NoAxis(nn.Module):

@@ -19,7 +19,8 @@ def cross_entropy(
 
     Args:
       logits: [batch, classes], unnormalised log-probabilities.
-      labels: [batch], integers in [0, classes). A label of `classes` or more gives NaN.
+      labels: [batch], integers in [0, classes). A label of `classes` or more gives NaN; one below
+        0 counts from the end, as an index does.
       label_smoothing: epsilon in [0, 1), the probability spread evenly over all classes
         (Szegedy et al., "Rethinking the Inception Architecture", 2016).
       where: [batch] bool; False gives the example loss 0 and gradient 0.
