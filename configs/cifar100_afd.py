@@ -13,6 +13,7 @@ only 73.38 %, a pair with AFD 74.03 %.
 import ml_collections
 
 from afd_jax.config import base_config, parse_arguments, smoke
+from afd_jax.recipes import cifar100, slow_adam
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -33,32 +34,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "slope": 0.2,
         "second_forward": False,  # one forward pass for both updates
     }
-
-    logit = config.optimizers.logit
-    logit.name = "sgd"
-    logit.learning_rate = 0.1  # assumed, with all of this block
-    logit.momentum = 0.9
-    logit.nesterov = False
-    logit.weight_decay = 1e-4
-    logit.schedule = {"name": "step", "at": (0.5, 0.75), "factor": 0.1}  # epochs 150, 225 of 300
-
-    for name in ("feature", "discriminator"):
-        optimizer = config.optimizers[name]
-        optimizer.name = "adam"
-        optimizer.learning_rate = 2e-5  # assumed, with all of this block
-        optimizer.weight_decay = 1e-1
-        optimizer.decay = "gradient"  # assumed; "decoupled" would be AdamW
-        optimizer.schedule = {"name": "step", "at": (0.25, 0.5), "factor": 0.1}  # epochs 75, 150
-
-    config.data.name = "cifar100"
-    config.data.heldout = 0.0  # the papers train on all 50,000 images
-    # From here to flip: the same lab's published recipe, for a later method.
-    config.data.mean = (129.3 / 255, 124.1 / 255, 112.4 / 255)
-    config.data.std = (68.2 / 255, 65.4 / 255, 70.4 / 255)
-    config.data.pad = 4
-    config.data.pad_mode = "reflect"
-    config.data.flip = True
-    config.batch_size = 128  # assumed
-    config.duration = "300 epochs"  # assumed
-    config.log_every = "100 steps"
+    # Assumed, as marked there: SGD for the logits, Adam for maps and discriminators, the schedule.
+    cifar100(config)
+    slow_adam(config.optimizers.feature)
+    slow_adam(config.optimizers.discriminator)
     return smoke(config) if small else config

@@ -13,7 +13,7 @@ from afd_jax.cohort import apply_peer, init_state
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
 from afd_jax.heads import BoundHead
-from afd_jax.methods import AFD, Independent
+from afd_jax.methods import AFD, DML, Alignment, Independent
 from afd_jax.optim import sgd
 from afd_jax.step import eval_step, train_step
 from tests import small, tiny
@@ -143,13 +143,59 @@ def test_feature_optimizer_leaves_the_classifier_alone_even_by_weight_decay():
     assert not any("transfer" in name for name in logit)
 
 
-def test_weights_zero_are_independent_training():
+@pytest.mark.parametrize(
+    "method",
+    [
+        functools.partial(AFD, distillation_weight=0.0, adversarial_weight=0.0),
+        functools.partial(Alignment, distillation_weight=0.0, alignment_weight=0.0),
+        functools.partial(DML, distillation_weight=0.0),
+    ],
+)
+def test_weights_zero_are_independent_training(method):
     graph = Graph(2, cyclic_pairs(2))
-    zero = small.cohort(method=AFD(graph, distillation_weight=0.0, adversarial_weight=0.0))
-    plain = small.cohort(method=Independent(graph))
-    a, _ = update(zero, steps=2)
-    b, _ = update(plain, steps=2)
+    a, _ = update(small.cohort(method=method(graph)), steps=2)
+    b, _ = update(small.cohort(method=Independent(graph)), steps=2)
     assert not changed(a, b)
+
+
+def test_afd_without_its_adversary_is_softened_mutual_learning():
+    graph = Graph(2, cyclic_pairs(2))
+    a, _ = update(small.cohort(method=AFD(graph, adversarial_weight=0.0)), steps=2)
+    b, _ = update(small.cohort(method=DML(graph, temperature=3.0)), steps=2)
+    assert not changed(a, b)
+
+
+def test_alignment_moves_extractor_and_transfer_only():
+    """With the feature optimizer alone; the maps come closer."""
+    opt = {"logit": sgd(0.0), "feature": sgd(1.0)}
+    method = Alignment(Graph(2, ((0, 1),)), distance="l2")
+    cohort = small.cohort(((3, 4, 7), (3, 4, 5)), opt=opt, method=method)
+    assert cohort.peers[1].projections and not cohort.peers[0].projections
+    before = init_state(cohort, jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, cohort))
+    after, first = step(before, small.batch())
+    assert not changed(before.peers[0].params, after.peers[0].params)
+    moved = changed(before.peers[1].params, after.peers[1].params)
+    assert moved == {n for n in names(before.peers[1].params) if "classifier" not in n}
+    for _ in range(20):
+        after, last = step(after, small.batch())
+    assert last[1]["loss/alignment"] < 0.8 * first[1]["loss/alignment"]
+    assert last[1]["loss/alignment"] == last[1]["map_l2"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda g: DML(g, temperature=0), "method.temperature = 0: must be a number"),
+        (lambda g: DML(g, scale_by_t_squared=2), "method.scale_by_t_squared = 2: must be True"),
+        (lambda g: Alignment(g, distance="l3"), "method.distance = 'l3': .*Choose one of: l1, l2"),
+        (lambda g: Alignment(g, alignment_weight=-1), "method.alignment_weight = -1: must be"),
+        (lambda g: AFD(g, objective="gan"), "method.objective = 'gan': .*Choose one of: bce"),
+    ],
+)
+def test_bad_options_of_methods_are_named(make, words):
+    with pytest.raises(SettingError, match=words):
+        make(Graph(2, cyclic_pairs(2)))
 
 
 @pytest.mark.parametrize("second_forward", [False, True])

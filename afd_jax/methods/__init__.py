@@ -9,12 +9,28 @@ from afd_jax.choices import require_options
 from afd_jax.errors import SettingError, one_of
 from afd_jax.graph import Graph
 from afd_jax.methods.afd import AFD
+from afd_jax.methods.alignment import Alignment
 from afd_jax.methods.base import Method
+from afd_jax.methods.dml import DML
 from afd_jax.methods.independent import Independent
 
-__all__ = ["AFD", "METHODS", "Independent", "Method", "make_method", "method_options"]
+__all__ = [
+    "AFD",
+    "DML",
+    "METHODS",
+    "Alignment",
+    "Independent",
+    "Method",
+    "make_method",
+    "method_options",
+]
 
-METHODS: dict[str, type[Method]] = {"afd": AFD, "independent": Independent}
+METHODS: dict[str, type[Method]] = {
+    "afd": AFD,
+    "alignment": Alignment,
+    "dml": DML,
+    "independent": Independent,
+}
 
 
 def make_method(name: str, graph: Graph, options: Mapping[str, Any]) -> Method:

@@ -21,8 +21,10 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of, require_list, require_number
-from afd_jax.heads import Discriminator, Transfer, common_shape
-from afd_jax.methods.base import Heads, Method, Terms
+from afd_jax.heads import Discriminator
+from afd_jax.methods.base import Heads, Terms
+from afd_jax.methods.logits import distil
+from afd_jax.methods.maps import MapMethod, average, common_map
 from afd_jax.networks.outputs import Outputs
 
 
@@ -47,7 +49,7 @@ OBJECTIVES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class AFD(Method):
+class AFD(MapMethod):
     """Logit distillation and adversarial feature-map distillation along the edges of a graph.
 
     With several sources, a node's losses are averaged over them, and it has one discriminator for
@@ -90,27 +92,9 @@ class AFD(Method):
                 "method.objective", self.objective, one_of(self.objective, OBJECTIVES)
             )
 
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """A transfer layer where the own map's shape is not the common one of its component."""
-        if not self.adversarial_weight or k not in self.graph.joined():
-            return {}
-        common = self._common_shape(k, shapes)
-        return {} if shapes[k].features.shape[1:] == common else {"transfer": Transfer(common)}
-
-    def _common_shape(self, k: int, shapes: Sequence[Outputs]) -> tuple[int, int, int]:
-        """Of the maps that meet at the discriminators of all networks connected with k.
-
-        A network that only teaches has no feature loss to train a transfer layer with, so the
-        others come to its shape.
-        """
-        nodes = self.graph.connected(k)
-        teachers = [j for j in nodes if not self.graph.sources(j)]
-        fixed = {shapes[j].features.shape[1:] for j in teachers}
-        if len(fixed) > 1:
-            remedy = f"the networks {teachers} only teach, so no loss trains a transfer layer for "
-            remedy += f"them; their maps need one shape, not {sorted(fixed)}"
-            raise SettingError("graph", self.graph.edges, remedy)
-        return common_shape(list(fixed) or [shapes[j].features.shape[1:] for j in nodes])
+    def compares_maps(self) -> bool:
+        """Unless the adversarial loss is left out."""
+        return self.adversarial_weight > 0
 
     def discriminators(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
         """One for each source, named "from_<source>"."""
@@ -127,16 +111,14 @@ class AFD(Method):
 
     def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
         """Cross-entropy, and the distance of the softened distributions from the sources'."""
-        own = outputs[k].logits
-        terms = {"cross_entropy": losses.cross_entropy(own, batch["label"])}
-        sources = self.graph.sources(k)
-        if sources and self.distillation_weight:
-            kl = [
-                losses.distillation_kl(own, outputs[j].logits, temperature=self.temperature)
-                for j in sources
-            ]
-            terms["distillation"] = self.distillation_weight * _average(kl)
-        return terms, {}
+        return distil(
+            self.graph,
+            k,
+            outputs,
+            batch,
+            temperature=self.temperature,
+            weight=self.distillation_weight,
+        ), {}
 
     def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:
         """The generator loss; as metrics, how far the own map is from its sources'."""
@@ -144,17 +126,10 @@ class AFD(Method):
         if not sources or not self.adversarial_weight:
             return {}, {}
         generator = OBJECTIVES[self.objective].generator
-        own = _map(outputs[k])
+        own = common_map(outputs[k])
         fooling = [generator(discriminators[_name(j)](own)) for j in sources]
-        distances = {
-            name: _average([distance(own, _map(outputs[j])) for j in sources])
-            for name, distance in (
-                ("map_l1", losses.l1_alignment),
-                ("map_l2", losses.l2_alignment),
-                ("map_cosine", losses.cosine_distance),
-            )
-        }
-        return {"generator": self.adversarial_weight * _average(fooling)}, distances
+        terms = {"generator": self.adversarial_weight * average(fooling)}
+        return terms, self.map_distances(k, outputs)
 
     def discriminator_terms(
         self, k: int, outputs: Sequence[Outputs], discriminators: Heads
@@ -167,22 +142,14 @@ class AFD(Method):
         middle = 0.5 if objective.sigmoid else 0.0
         telling, real_right, fake_right = [], [], []
         for j in sources:
-            real = discriminators[_name(j)](_map(outputs[j]))
-            fake = discriminators[_name(j)](_map(outputs[k]))
+            real = discriminators[_name(j)](common_map(outputs[j]))
+            fake = discriminators[_name(j)](common_map(outputs[k]))
             telling.append(objective.discriminator(real, fake))
             real_right.append((real > middle).astype(jnp.float32))
             fake_right.append((fake < middle).astype(jnp.float32))
-        metrics = {"real_accuracy": _average(real_right), "fake_accuracy": _average(fake_right)}
-        return {"discriminator": _average(telling)}, metrics
+        metrics = {"real_accuracy": average(real_right), "fake_accuracy": average(fake_right)}
+        return {"discriminator": average(telling)}, metrics
 
 
 def _name(source: int) -> str:
     return f"from_{source}"
-
-
-def _map(outputs: Outputs) -> jax.Array:
-    return outputs.projected.get("transfer", outputs.features)
-
-
-def _average(values: Sequence[jax.Array]) -> jax.Array:
-    return jnp.mean(jnp.stack(values), axis=0)

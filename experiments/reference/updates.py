@@ -1,29 +1,43 @@
-"""Two AFD updates in PyTorch, float64, written from the paper's equations: numbers for a test.
+"""Two updates of each method in PyTorch, float64, written from the papers' equations: for a test.
 
 Imports nothing of this project. Writes arrays before and after the updates, in this project's
-layout and names, to tests/reference/afd_update_<case>.npz.
+layout and names, to tests/reference/update_<case>.npz.
 
   pip install torch==2.13.0 numpy
-  python experiments/reference/afd_update.py
+  python experiments/reference/updates.py
 """
 
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-TEMPERATURE = 3.0
 CLASSES = 5
 FOLDER = pathlib.Path(__file__).parents[2] / "tests" / "reference"
 
-# name: (stage widths of each network, forward again before the feature update, AdamW)
+
+class Case(NamedTuple):
+    widths: list  # of the stages of each network
+    method: str = "afd"  # which feature loss: "afd", "l1", "l2" or "none"
+    temperature: float = 3.0
+    distil: bool = True  # whether the logits learn from the sources, too
+    everyone: bool = False  # learn from all others, not from the one before in the cycle
+    second_forward: bool = False  # run again before the feature update
+    adamw: bool = False
+
+
 CASES = {
-    "pair": ([(3, 4, 5), (3, 4, 5)], False, False),
-    "unequal": ([(3, 4, 7), (3, 5, 5)], False, False),
-    "cycle": ([(3, 4, 5), (2, 3, 6), (4, 4, 5)], False, False),
-    "second_forward": ([(3, 4, 5), (3, 4, 6)], True, True),
+    "afd_pair": Case([(3, 4, 5), (3, 4, 5)]),
+    "afd_unequal": Case([(3, 4, 7), (3, 5, 5)]),
+    "afd_cycle": Case([(3, 4, 5), (2, 3, 6), (4, 4, 5)]),
+    "afd_second_forward": Case([(3, 4, 5), (3, 4, 6)], second_forward=True, adamw=True),
+    "dml": Case([(3, 4, 5), (2, 3, 6), (4, 4, 5)], "none", temperature=1.0, everyone=True),
+    "l1": Case([(3, 4, 7), (3, 5, 5)], "l1", distil=False),
+    "l1_and_logits": Case([(3, 4, 5), (3, 4, 5)], "l1"),
+    "l2_everyone": Case([(3, 4, 5), (2, 3, 6), (4, 4, 5)], "l2", everyone=True),
 }
 
 
@@ -108,13 +122,14 @@ class Discriminator(nn.Module):
 
 
 def run(case):
-    widths, second_forward, adamw = CASES[case]
+    widths, method, temperature, distil, everyone, second_forward, adamw = CASES[case]
     torch.manual_seed(list(CASES).index(case))
     count = len(widths)
     networks = [Network(w) for w in widths]
     common = min(w[2] for w in widths)
-    transfers = [Transfer(w[2], common) if w[2] != common else nn.Identity() for w in widths]
-    critics = [Discriminator(common) for _ in widths]
+    differ = [w[2] != common and method != "none" for w in widths]
+    transfers = [Transfer(w[2], common) if d else nn.Identity() for w, d in zip(widths, differ)]
+    critics = [Discriminator(common) for _ in widths] if method == "afd" else []
     extractors = [
         [p for n, p in net.named_parameters() if not n.startswith("classifier")]
         + list(transfer.parameters())
@@ -131,19 +146,18 @@ def run(case):
     before = snapshot(*everything)
     logged = []
     for x, y in zip(images, labels):
-        sources = [(k - 1) % count for k in range(count)]
+        cycle = [[(k - 1) % count] for k in range(count)]
+        others = [[j for j in range(count) if j != k] for k in range(count)]
+        sources = others if everyone else cycle
         logits, maps = zip(*[net(x) for net in networks])
         shared = [t(m) for t, m in zip(transfers, maps)]
         entropy = [F.cross_entropy(z, y) for z in logits]
-        soft = [
-            TEMPERATURE**2
-            * F.kl_div(
-                F.log_softmax(logits[k] / TEMPERATURE, 1),
-                F.softmax(logits[sources[k]].detach() / TEMPERATURE, 1),
-                reduction="batchmean",
-            )
-            for k in range(count)
-        ]
+        soft = []
+        for k in range(count):
+            own = F.log_softmax(logits[k] / temperature, 1)
+            targets = [F.softmax(logits[j].detach() / temperature, 1) for j in sources[k]]
+            kl = sum(F.kl_div(own, target, reduction="batchmean") for target in targets)
+            soft.append(distil * temperature**2 * kl / len(targets))
         logit_grads = [
             torch.autograd.grad(entropy[k] + soft[k], list(net.parameters()), retain_graph=True)
             for k, net in enumerate(networks)
@@ -152,31 +166,43 @@ def run(case):
             step(networks, logit_steps, logit_grads)
             _, maps = zip(*[net(x) for net in networks])
             shared = [t(m) for t, m in zip(transfers, maps)]
-        fool = [((1 - critics[k](shared[k], False)) ** 2).mean() for k in range(count)]
+        if method == "afd":
+            feature = [((1 - critics[k](shared[k], False)) ** 2).mean() for k in range(count)]
+        elif method in ("l1", "l2"):
+            power = 1 if method == "l1" else 2
+            feature = [
+                sum(((shared[k] - shared[j].detach()).abs() ** power).mean() for j in sources[k])
+                / len(sources[k])
+                for k in range(count)
+            ]
+        else:
+            feature = []
         feature_grads = [
-            torch.autograd.grad(fool[k], extractors[k], retain_graph=True) for k in range(count)
+            torch.autograd.grad(loss, extractors[k], retain_graph=True)
+            for k, loss in enumerate(feature)
         ]
         tell = []
-        for k in range(count):
-            real = critics[k](shared[sources[k]].detach(), True)
+        for k in range(len(critics)):
+            real = critics[k](shared[sources[k][0]].detach(), True)
             fake = critics[k](shared[k].detach(), True)
             tell.append(((1 - real) ** 2 + fake**2).mean())
         critic_grads = [
-            torch.autograd.grad(tell[k], list(critics[k].parameters())) for k in range(count)
+            torch.autograd.grad(loss, list(critics[k].parameters())) for k, loss in enumerate(tell)
         ]
         if not second_forward:
             step(networks, logit_steps, logit_grads)
         for parameters, optimizer, grads in zip(extractors, feature_steps, feature_grads):
             apply(parameters, optimizer, grads)
         step(critics, critic_steps, critic_grads)
-        logged.append(torch.stack([torch.stack(v) for v in (entropy, soft, fool, tell)]))
+        values = (entropy, soft, feature, tell)
+        logged.append(torch.stack([torch.stack(v) for v in values if v]))
 
     arrays = {f"before/{name}": value for name, value in before.items()}
     arrays |= {f"after/{name}": value for name, value in snapshot(*everything).items()}
     arrays["images"] = images.permute(0, 1, 3, 4, 2).numpy()
     arrays["labels"] = labels.numpy().astype(np.int32)
     arrays["losses"] = torch.stack(logged).detach().numpy()  # [update, loss, network]
-    np.savez_compressed(FOLDER / f"afd_update_{case}.npz", **arrays)
+    np.savez_compressed(FOLDER / f"update_{case}.npz", **arrays)
     print(f"{case}: {len(arrays)} arrays, losses of network 0 {arrays['losses'][0, :, 0]}")
 
 
@@ -199,8 +225,9 @@ def snapshot(networks, transfers, critics, logit_steps, feature_steps, critic_st
         roles = {
             "network": (networks[k], [("logit", logit_steps[k]), ("feature", feature_steps[k])]),
             "transfer": (transfers[k], [("feature", feature_steps[k])]),
-            "discriminator": (critics[k], [("discriminator", critic_steps[k])]),
         }
+        if critics:
+            roles["discriminator"] = (critics[k], [("discriminator", critic_steps[k])])
         for role, (module, optimizers) in roles.items():
             for name, parameter in module.named_parameters():
                 path = f"{k}/{role}/{rename(name)}"

@@ -1,0 +1,85 @@
+"""Runs the smoke form of every config, stops and continues each, and prints a table.
+
+  python experiments/smoke.py [--config.data.data_dir=DIR ...]
+
+An error: a loss term that is zero or not finite in any record, or a run that does not continue.
+"""
+
+import json
+import math
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from afd_jax.metrics import read_metrics
+from afd_jax.workdir import Workdir, read_json
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+NETWORKS = "resnet8,resnet8"
+
+
+def run(command: list[str], *, stop: bool) -> tuple[int, str]:
+    """Runs a command, with Ctrl-C after its first line of progress if asked; code and output."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **pipes)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if stop and line.startswith("step "):
+            process.send_signal(signal.SIGINT)
+            stop = False
+    return process.wait(), "".join(lines)
+
+
+def try_config(file: pathlib.Path, folder: Workdir, overrides: list[str]) -> str:
+    """Stops and continues one run; returns the rest of its row.
+
+    Raises:
+      AssertionError: naming what is wrong.
+    """
+    settings = [f"--config={file}:{NETWORKS},smoke", f"--workdir={folder.path}", *overrides]
+    command = [sys.executable, "-u", "-m", "afd_jax", *settings]
+    started = time.perf_counter()
+    code, output = run(command, stop=True)
+    assert code == 130, f"did not stop on Ctrl-C (exit code {code}): {output[-500:]}"
+    code, output = run(command, stop=False)
+    assert code == 0 and "continuing" in output, f"did not continue ({code}): {output[-500:]}"
+    seconds = time.perf_counter() - started
+
+    terms: dict[str, list[float]] = {}
+    for record in read_metrics(folder.metrics):
+        for name, value in record.items():
+            if "/loss/" in name:
+                terms.setdefault(name, []).append(value)
+    for name, values in terms.items():
+        wrong = [v for v in values if v == 0 or not math.isfinite(v)]
+        assert not wrong, f"{name} is {wrong[0]}"
+    accuracy = "/".join(
+        f"{100 * n['test_accuracy']:.1f}" for n in read_json(folder.summary)["networks"]
+    )
+    method = json.loads(folder.config.read_text())["method"]["name"]
+    names = ", ".join(dict.fromkeys(name.split("/loss/")[1] for name in terms))
+    return f"{method:14}{seconds:>8.0f}{accuracy:>14}  {names}"
+
+
+def main(overrides: list[str]) -> int:
+    """Goes through the configs; 1 if any of them fails."""
+    print(f"{'config':22}{'method':14}{'seconds':>8}{'accuracy, %':>14}  loss terms", flush=True)
+    failed = False
+    for file in sorted(CONFIGS.glob("*.py")):
+        with tempfile.TemporaryDirectory() as folder:
+            fits = file.stem.startswith("cifar")  # where to find CIFAR is no matter of the digits
+            own = [o for o in overrides if fits or not o.startswith("--config.data.")]
+            try:
+                row = try_config(file, Workdir(pathlib.Path(folder)), own)
+            except AssertionError as error:
+                failed, row = True, f"FAILED: {error}"
+        print(f"{file.stem:22}{row}", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
