@@ -5,26 +5,70 @@ A network is any Flax module with
     __call__(images [batch, height, width, channels], *, train: bool) -> Outputs
 
 whose `Outputs` hold logits [batch, classes] and the last feature map [batch, height, width,
-channels]; a plain tuple `(logits, features)` will do. It may keep BatchNorm statistics in the
+channels]; a plain tuple `(logits, features)` will do. `Outputs` may also hold the maps at the end
+of each stage. It may keep BatchNorm statistics in the
 collection "batch_stats" and use a "dropout" key. To have BatchNorm synchronised under `pmap` and
 `shard_map`, it needs a field `axis_name: str | None = None` that it passes to `nn.BatchNorm`. For
 use by name from a config ("my_package.my_module:MyNetwork") it needs a field `classes`.
 """
 
+import functools
 import importlib
-import re
+from collections.abc import Callable
 
 from flax import linen as nn
 
 from afd_jax.errors import SettingError, one_of
+from afd_jax.networks.densenet import DenseNet
+from afd_jax.networks.mobilenet import MobileNetV2
 from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.preact_resnet import PreActResNet
 from afd_jax.networks.resnet import CifarResNet
+from afd_jax.networks.resnext import ResNeXt
+from afd_jax.networks.shufflenet import ShuffleNetV1, ShuffleNetV2
+from afd_jax.networks.vgg import VGG
+from afd_jax.networks.wide_resnet import WideResNet
 
-__all__ = ["NAMES", "CifarResNet", "Outputs", "create"]
+__all__ = [
+    "NAMES",
+    "VGG",
+    "CifarResNet",
+    "DenseNet",
+    "MobileNetV2",
+    "Outputs",
+    "PreActResNet",
+    "ResNeXt",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
+    "WideResNet",
+    "create",
+]
 
-NAMES = tuple(
-    f"resnet{depth}{width}" for width in ("", "x2", "x4") for depth in (8, 14, 20, 32, 44, 56, 110)
-)
+
+def _resnet(depth: int, times: int) -> Callable[..., nn.Module]:
+    widths = (16 * times, 32 * times, 64 * times)
+    stem = 16 if times == 1 else 8 * times
+    return functools.partial(CifarResNet, depth=depth, widths=widths, stem=stem)
+
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    **{f"resnet{d}": _resnet(d, 1) for d in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{d}x{k}": _resnet(d, k) for k in (2, 4) for d in (8, 14, 20, 32, 44, 56, 110)},
+    **{
+        f"wrn-{d}-{k}": functools.partial(WideResNet, depth=d, factor=k)
+        for d in (16, 22, 28, 40)
+        for k in (1, 2, 4, 8, 10)
+    },
+    **{f"preact_resnet{d}": functools.partial(PreActResNet, depth=d) for d in (18, 34, 50)},
+    **{f"vgg{d}": functools.partial(VGG, depth=d) for d in (8, 13, 16)},
+    "densenet-40-12": functools.partial(DenseNet, depth=40, growth=12),
+    "densenet-bc-100-12": functools.partial(DenseNet, depth=100, growth=12, bottleneck=True),
+    **{f"resnext29-{c}x64d": functools.partial(ResNeXt, groups=c) for c in (2, 4, 8, 16)},
+    "mobilenet_v2": MobileNetV2,
+    "shufflenet_v1": ShuffleNetV1,
+    "shufflenet_v2": ShuffleNetV2,
+}
+NAMES = tuple(_BUILDERS)
 
 
 def create(name: str, classes: int) -> nn.Module:
@@ -43,16 +87,9 @@ def create(name: str, classes: int) -> nn.Module:
     """
     if ":" in str(name):
         return _imported(name, classes)
-    if name not in NAMES:
+    if name not in _BUILDERS:
         raise SettingError("networks", name, one_of(name, NAMES) + ", or 'package.module:Class'")
-    depth, factor = re.fullmatch(r"resnet(\d+)(?:x(\d))?", name).groups()  # type: ignore[union-attr]
-    times = int(factor or 1)
-    return CifarResNet(
-        classes,
-        depth=int(depth),
-        widths=(16 * times, 32 * times, 64 * times),
-        stem=16 if times == 1 else 8 * times,
-    )
+    return _BUILDERS[name](classes)
 
 
 def _imported(name: str, classes: int) -> nn.Module:

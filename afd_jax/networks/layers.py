@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from afd_jax.errors import SettingError
+
 # Normal with deviation sqrt(2 / (kernel² * outputs)): He initialisation, fan-out.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -22,14 +24,23 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def conv(features: int, kernel: int, stride: int = 1, **kwargs: Any) -> nn.Conv:
-    """A convolution without bias, padded by (kernel - 1) // 2 on each side."""
+def conv(
+    features: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    **kwargs: Any,
+) -> nn.Conv:
+    """A convolution padded by (kernel - 1) // 2 on each side, without bias unless asked for."""
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=stride,
         padding=(kernel - 1) // 2,
-        use_bias=False,
+        feature_group_count=groups,
+        use_bias=bias,
         kernel_init=he_fan_out,
         **kwargs,
     )
@@ -44,6 +55,49 @@ def batch_norm(train: bool, axis_name: str | None) -> Callable[..., nn.BatchNorm
         epsilon=1e-5,
         axis_name=axis_name,
     )
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm and, unless left out, ReLU.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the kernel.
+      stride: of the convolution.
+      groups: of channels that are convolved apart.
+      bias: give the convolution one, though BatchNorm takes it out again (VGG has it).
+      relu: end in ReLU.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    relu: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps [batch, h, w, c] to [batch, h/stride, w/stride, features]."""
+        layer = conv(
+            self.features, self.kernel, self.stride, groups=self.groups, bias=self.bias, name="conv"
+        )
+        x = batch_norm(train, self.axis_name)(name="norm")(layer(x))
+        return nn.relu(x) if self.relu else x
+
+
+def norm_relu(x: jax.Array, train: bool, axis_name: str | None, name: str) -> jax.Array:
+    """BatchNorm and ReLU before a convolution, inside a compact module."""
+    return nn.relu(batch_norm(train, axis_name)(name=name)(x))
+
+
+def require_pixels(images: jax.Array, least: int, network: str) -> None:
+    """Raises SettingError for images that a network would shrink to nothing."""
+    if min(images.shape[1:3]) < least:
+        remedy = f"{network} needs at least {least}x{least} pixels"
+        raise SettingError("image size", images.shape[1:3], remedy)
 
 
 class Classifier(nn.Module):

@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import Classifier, batch_norm, conv
+from afd_jax.networks.layers import Classifier, batch_norm, conv, require_pixels
 from afd_jax.networks.outputs import Outputs
 
 
@@ -66,14 +66,14 @@ class CifarResNet(nn.Module):
         """
         if self.depth < 8 or (self.depth - 2) % 6:
             raise SettingError("depth", self.depth, "a CIFAR ResNet has depth 6n+2: 8, 14, 20, 32")
-        if min(images.shape[1:3]) < 4:
-            remedy = f"resnet{self.depth} halves the image twice and needs at least 4x4 pixels"
-            raise SettingError("image size", images.shape[1:3], remedy)
+        require_pixels(images, 4, f"resnet{self.depth}")
         norm = batch_norm(train, self.axis_name)
         x = nn.relu(norm(name="stem_norm")(conv(self.stem, 3, name="stem")(images)))
+        stages = []
         for stage, width in enumerate(self.widths):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 x = BasicBlock(width, stride, self.axis_name, name=name)(x, train=train)
-        return Outputs(logits=Classifier(self.classes, name="classifier")(x), features=x)
+            stages.append(x)
+        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))

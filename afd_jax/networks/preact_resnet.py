@@ -1,0 +1,83 @@
+"""Pre-activation ResNets for small images (He et al., "Identity Mappings", 2016).
+
+In the form of the self-distillation papers: a 3x3 stem with BatchNorm and ReLU, four stages of 64
+to 512 channels, and neither BatchNorm nor ReLU before the final pooling.
+"""
+
+import jax
+from flax import linen as nn
+
+from afd_jax.errors import SettingError
+from afd_jax.networks.layers import Classifier, ConvNorm, conv, norm_relu, require_pixels
+from afd_jax.networks.outputs import Outputs
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+class PreActBlock(nn.Module):
+    """Pre-activated convolutions and a shortcut, which is taken after the first activation.
+
+    Attributes:
+      width: of the inner convolutions.
+      stride: of the 3x3 convolution (the first one of two) and of the shortcut.
+      bottleneck: 1x1, 3x3 and 1x1 to four times the width, instead of two 3x3.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    width: int
+    stride: int = 1
+    bottleneck: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps [batch, h, w, c] to [batch, h/stride, w/stride, width or 4 * width]."""
+        out = self.width * (4 if self.bottleneck else 1)
+        y = norm_relu(x, train, self.axis_name, "norm1")
+        if self.stride != 1 or x.shape[-1] != out:
+            x = conv(out, 1, self.stride, name="shortcut")(y)
+        if self.bottleneck:
+            y = conv(self.width, 1, name="conv1")(y)
+            y = norm_relu(y, train, self.axis_name, "norm2")
+            y = conv(self.width, 3, self.stride, name="conv2")(y)
+            y = norm_relu(y, train, self.axis_name, "norm3")
+            return x + conv(out, 1, name="conv3")(y)
+        y = conv(self.width, 3, self.stride, name="conv1")(y)
+        y = norm_relu(y, train, self.axis_name, "norm2")
+        return x + conv(self.width, 3, name="conv2")(y)
+
+
+class PreActResNet(nn.Module):
+    """The last map is [4, 4, 512] (2048 for depth 50) for 32x32 images.
+
+    Attributes:
+      classes: number of classes.
+      depth: 18, 34 or 50.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    classes: int
+    depth: int = 18
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Maps images [batch, height, width, channels] to logits and feature maps.
+
+        Raises:
+          SettingError: for another depth, or images under 8x8 pixels.
+        """
+        if self.depth not in BLOCKS:
+            raise SettingError("depth", self.depth, f"must be one of {sorted(BLOCKS)}")
+        require_pixels(images, 8, f"preact_resnet{self.depth}")
+        x = ConvNorm(64, axis_name=self.axis_name, name="stem")(images, train=train)
+        stages = []
+        for stage, blocks in enumerate(BLOCKS[self.depth]):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = PreActBlock(64 * 2**stage, stride, self.depth == 50, self.axis_name, name=name)(
+                    x, train=train
+                )
+            stages.append(x)
+        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))

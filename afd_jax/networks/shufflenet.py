@@ -1,0 +1,177 @@
+"""ShuffleNet V1 and V2 for small images (Zhang et al., 2018; Ma et al., 2018).
+
+As distillation papers use them on CIFAR: the stem keeps the image's size, and each of three stages
+halves it.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from afd_jax.networks.layers import Classifier, ConvNorm, require_pixels
+from afd_jax.networks.outputs import Outputs
+
+
+def shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Deals the channels of each group out over all groups.
+
+    >>> print(shuffle(jnp.arange(6.0).reshape(1, 1, 1, 6), groups=2)[0, 0, 0])
+    [0. 3. 1. 4. 2. 5.]
+    """
+    parts = x.reshape(*x.shape[:-1], groups, -1)
+    return jnp.swapaxes(parts, -1, -2).reshape(x.shape)
+
+
+class GroupedUnit(nn.Module):
+    """Unit of V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, and a shortcut.
+
+    With stride 2 the shortcut is an average, set beside the result rather than added to it.
+
+    Attributes:
+      out: output channels.
+      groups: of the last convolution.
+      first_groups: of the first convolution, and of the shuffle.
+      stride: 1 or 2.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    out: int
+    groups: int
+    first_groups: int
+    stride: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps [batch, h, w, c] to [batch, h/stride, w/stride, out]."""
+        axis, inner = self.axis_name, self.out // 4
+        y = ConvNorm(inner, 1, groups=self.first_groups, axis_name=axis, name="conv1")(
+            x, train=train
+        )
+        y = shuffle(y, self.first_groups)
+        y = ConvNorm(inner, 3, self.stride, groups=inner, axis_name=axis, name="conv2")(
+            y, train=train
+        )
+        y = ConvNorm(self.out, 1, groups=self.groups, relu=False, axis_name=axis, name="conv3")(
+            y, train=train
+        )
+        if self.stride == 1:
+            return nn.relu(x + y)
+        x = nn.avg_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return nn.relu(jnp.concatenate([y, x], axis=-1))
+
+
+class ShuffleNetV1(nn.Module):
+    """The last map is [4, 4, 960] for 32x32 images.
+
+    Attributes:
+      classes: number of classes.
+      groups: of the 1x1 convolutions.
+      widths: channels of the stages.
+      blocks: units of the stages.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    classes: int
+    groups: int = 3
+    widths: Sequence[int] = (240, 480, 960)
+    blocks: Sequence[int] = (4, 8, 4)
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Maps images [batch, height, width, channels] to logits and feature maps.
+
+        Raises:
+          SettingError: for images under 8x8 pixels.
+        """
+        require_pixels(images, 8, "shufflenet_v1")
+        axis, stages = self.axis_name, []
+        x = ConvNorm(24, 1, axis_name=axis, name="stem")(images, train=train)
+        for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            for block in range(blocks):
+                before = x.shape[-1]
+                x = GroupedUnit(
+                    width - before if block == 0 else width,
+                    self.groups,
+                    1 if before == 24 else self.groups,  # too few channels to group
+                    2 if block == 0 else 1,
+                    axis,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x, train=train)
+            stages.append(x)
+        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))
+
+
+class SplitUnit(nn.Module):
+    """Unit of V2: half of the channels pass, the others go through three convolutions; shuffle.
+
+    With stride 2 both halves see all channels, and both are convolved.
+
+    Attributes:
+      out: output channels.
+      stride: 1 or 2.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    out: int
+    stride: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps [batch, h, w, c] to [batch, h/stride, w/stride, out]."""
+        axis, half = self.axis_name, self.out // 2
+        if self.stride == 1:
+            passed, y = jnp.split(x, 2, axis=-1)
+        else:
+            passed, y = x, x
+            channels = x.shape[-1]
+            passed = ConvNorm(
+                channels, 3, 2, groups=channels, relu=False, axis_name=axis, name="pass1"
+            )(passed, train=train)
+            passed = ConvNorm(half, 1, axis_name=axis, name="pass2")(passed, train=train)
+        y = ConvNorm(half, 1, axis_name=axis, name="conv1")(y, train=train)
+        y = ConvNorm(half, 3, self.stride, groups=half, relu=False, axis_name=axis, name="conv2")(
+            y, train=train
+        )
+        y = ConvNorm(half, 1, axis_name=axis, name="conv3")(y, train=train)
+        return shuffle(jnp.concatenate([passed, y], axis=-1), 2)
+
+
+class ShuffleNetV2(nn.Module):
+    """The last map is [4, 4, 1024] for 32x32 images.
+
+    Attributes:
+      classes: number of classes.
+      widths: channels of the stages.
+      blocks: units of the stages, after the one that halves the image.
+      last: channels of the last 1x1 convolution.
+      axis_name: device axis over which BatchNorm is synchronised.
+    """
+
+    classes: int
+    widths: Sequence[int] = (116, 232, 464)
+    blocks: Sequence[int] = (3, 7, 3)
+    last: int = 1024
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Maps images [batch, height, width, channels] to logits and feature maps.
+
+        Raises:
+          SettingError: for images under 8x8 pixels.
+        """
+        require_pixels(images, 8, "shufflenet_v2")
+        axis, stages = self.axis_name, []
+        x = ConvNorm(24, 1, axis_name=axis, name="stem")(images, train=train)
+        for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            for block in range(1 + blocks):
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = SplitUnit(width, 2 if block == 0 else 1, axis, name=name)(x, train=train)
+            stages.append(x)
+        x = ConvNorm(self.last, 1, axis_name=axis, name="last")(x, train=train)
+        return Outputs(Classifier(self.classes, name="classifier")(x), x, (*stages[:-1], x))
