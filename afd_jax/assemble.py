@@ -74,12 +74,14 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
     require_flag("alone", config.alone)
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
-    # Cheap checks come first, so that a mistake costs no loading of data.
+    # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
     if len(names) < (1 if config.graph == "none" else 2):
         remedy = "networks that teach each other are at least 2; name them behind a colon, "
         remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
         raise SettingError("networks", tuple(names), remedy)
+    for name in names:
+        create(name, classes=10)
     graph = make_graph(_edges(config.graph), len(names))
     method_options = config.method.to_dict()
     method = make_method(method_options.pop("name", None), graph, method_options)

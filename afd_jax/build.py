@@ -204,9 +204,15 @@ def _masked(
             remedy = f"the method updates {name} by its {update} loss; give that optimizer too"
             raise SettingError("optimizers", sorted(optimizers), remedy)
     return {
-        update: optimizers[update] if mask is True else optax.masked(optimizers[update], mask)
+        update: optimizers[update] if mask is True else _only(optimizers[update], mask)
         for update, mask in masks.items()
     }
+
+
+def _only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
+    """Steps what the mask names and leaves the rest; `optax.masked` would pass its gradient on."""
+    others = jax.tree.map(lambda wanted: not wanted, mask)
+    return optax.chain(optax.masked(optimizer, mask), optax.masked(optax.set_to_zero(), others))
 
 
 def _total(terms: Mapping[str, jax.Array]) -> jax.Array:

@@ -68,17 +68,14 @@ class Checkpoints:
             self._set_aside(damaged)
             return restored["state"], restored["notes"]
         if damaged:
-            step, reason = max(damaged.items())
-            remedy = (
-                f"no checkpoint can be read (step {step}: {reason[:200]}); put a copy back, or "
-            )
-            remedy += "name another --workdir"
-            raise SettingError("--workdir", str(self._folder), remedy)
+            raise _unreadable(self._folder, damaged)
         return None
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, reason in damaged.items():
-            aside = self._folder.parent / f"damaged_checkpoint_{step}"
+            name = f"damaged_checkpoint_{step}"
+            count = len(list(self._folder.parent.glob(f"{name}*")))
+            aside = self._folder.parent / (f"{name}_{count + 1}" if count else name)
             if jax.process_index() == 0:
                 _logger.warning("checkpoint %d is damaged, moved to %s (%s)", step, aside, reason)
                 (self._folder / str(step)).rename(aside)
@@ -87,14 +84,17 @@ class Checkpoints:
                 multihost_utils.sync_global_devices("damaged checkpoints")
             self._manager.reload()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
 
 
 def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
-    """Reads one network's variables from the newest checkpoint, and nothing else; writes nothing.
+    """Reads one network's variables from the newest readable checkpoint; writes nothing.
 
     Args:
       folder: of the checkpoints.
@@ -102,6 +102,9 @@ def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
 
     Returns:
       {"params": ..., "batch_stats": ...} as NumPy arrays, or None if there is no checkpoint.
+
+    Raises:
+      SettingError: if there are checkpoints and none can be read.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     manager = ocp.CheckpointManager(
@@ -109,21 +112,34 @@ def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
         options=ocp.CheckpointManagerOptions(read_only=True),
         item_handlers={"state": ocp.PyTreeCheckpointHandler()},
     )
+    damaged: dict[int, str] = {}
     with manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        stored = manager.item_metadata(step)["state"].tree
-        paths, treedef = jax.tree.flatten_with_path(stored)
-        is_ours = [_is_of_network(path, node) for path, _ in paths]
-        wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
-        types = [np.ndarray if own else None for own in is_ours]
-        how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
-        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=how)
-        peer = manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]["peers"][
-            node
-        ]
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                return _variables(manager, step, node)
+            except Exception as error:  # as in `restore`
+                damaged[step] = first_line(error)
+    if damaged:
+        raise _unreadable(folder, damaged)
+    return None
+
+
+def _variables(manager: ocp.CheckpointManager, step: int, node: int) -> dict[str, Any]:
+    stored = manager.item_metadata(step)["state"].tree
+    paths, treedef = jax.tree.flatten_with_path(stored)
+    is_ours = [_is_of_network(path, node) for path, _ in paths]
+    wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
+    types = [np.ndarray if own else None for own in is_ours]
+    how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
+    items = ocp.args.Composite(state=ocp.args.PyTreeRestore(item=wanted, restore_args=how))
+    peer = manager.restore(step, args=items)["state"]["peers"][node]
     return {"params": peer["params"]["network"], **peer["statistics"]["network"]}
+
+
+def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
+    step, reason = max(damaged.items())
+    remedy = f"no checkpoint can be read (step {step}: {reason[:200]}); put a copy back, or name "
+    return SettingError("--workdir", str(folder), f"{remedy}another --workdir")
 
 
 def _is_of_network(path: Any, node: int) -> bool:

@@ -139,12 +139,10 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
         number = 0.0
     require_number(field, number, above=0)
     per_unit = {"steps": 1.0, "epochs": examples // batch_size, "examples": 1 / batch_size}[unit]
-    steps = max(1, round(number * per_unit))
+    steps = number * per_unit
     if steps > _MOST_STEPS:
-        raise SettingError(
-            field, duration, f"are {steps} steps, at most {_MOST_STEPS} can be counted"
-        )
-    return steps
+        raise SettingError(field, duration, f"must be at most {_MOST_STEPS} steps")
+    return max(1, round(steps))
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -239,13 +237,12 @@ def fill_options(
     config = copy.deepcopy(config)
     for path in _OPEN:
         # A schedule may be missing from its optimizer's block; other mistakes are found later.
-        parent, _, last = path.rpartition(".")
-        try:
-            block = _at(config, path)
-        except (KeyError, AttributeError, TypeError):
-            if last != "schedule" or not isinstance(_at(config, parent), ml_collections.ConfigDict):
-                continue
-            block = ml_collections.ConfigDict({"name": "constant"})
+        above, _, last = path.rpartition(".")
+        parent = _at(config, above)
+        if not isinstance(parent, ml_collections.ConfigDict):
+            continue
+        missing = {"name": "constant"} if last == "schedule" else None
+        block = parent.get(last, missing and ml_collections.ConfigDict(missing))
         if not isinstance(block, ml_collections.ConfigDict):
             continue
         name = (chosen or {}).get(path, block.get("name"))
@@ -256,13 +253,14 @@ def fill_options(
         if name != block.get("name"):
             own = {key: own[key] for key in _SHARED if key in own and "optimizers" in path}
         with config.unlocked():
-            setattr(_at(config, parent), last, {**defaults, **own, "name": name})
+            parent[last] = ml_collections.ConfigDict({**defaults, **own, "name": name})
     return config
 
 
 def _at(config: Any, path: str) -> Any:
+    """The block at a path, None if there is none."""
     for key in filter(None, path.split(".")):
-        config = config[key]
+        config = config.get(key) if isinstance(config, ml_collections.ConfigDict) else None
     return config
 
 

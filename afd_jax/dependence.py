@@ -8,8 +8,9 @@ import jax.extend.core as core
 def used_inputs(jaxpr: core.Jaxpr, output: int) -> list[bool]:
     """Which inputs have a path to one output, other than through a stop-gradient.
 
-    Looks into jit, remat, custom derivatives and scan. Of what it does not know (a while loop, the
-    branches of a condition) it takes each output to depend on each input.
+    Looks into jit, remat and scan. Of what else has a program inside (a while loop, a condition, a
+    custom derivative, whose rule need not follow its program) each output counts as depending on
+    each input.
 
     Args:
       jaxpr: as from `jax.make_jaxpr`.
@@ -35,12 +36,9 @@ def _backwards(jaxpr: core.Jaxpr, wanted: list[bool]) -> list[bool]:
 
 def _through(equation: Any, outputs: list[bool]) -> list[bool]:
     """Which inputs of one equation the wanted ones of its outputs depend on."""
-    inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+    inner = equation.params.get("jaxpr")
     inner = getattr(inner, "jaxpr", inner)  # a closed jaxpr holds an open one
-    same = isinstance(inner, core.Jaxpr) and (
-        (len(inner.invars), len(inner.outvars)) == (len(equation.invars), len(equation.outvars))
-    )
-    if not same:
+    if not isinstance(inner, core.Jaxpr) or len(inner.invars) != len(equation.invars):
         return [True] * len(equation.invars)
     if equation.primitive.name != "scan":
         return _backwards(inner, outputs)

@@ -45,7 +45,8 @@ class MetricsLog:
             values = value if isinstance(value, list) else [value]
             if not all(math.isfinite(v) for v in values if isinstance(v, float)):
                 raise Diverged(
-                    f"step {record['step']}: {name} = {value}; a smaller learning rate may help"
+                    f"step {record['step']}: {name} = {value}; a smaller learning rate, in another "
+                    "--workdir, may help"
                 )
         self.records.append(record)
         if self._path:

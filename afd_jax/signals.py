@@ -32,14 +32,16 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Turns the first Ctrl-C or SIGTERM into a wish to stop; a second one acts at once."""
     stop = Stop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
 
     def handle(number: int, frame: Any) -> None:
         stop.asked = True
         signal.signal(number, before[signal.Signals(number)])
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
     try:
-        before = {number: signal.signal(number, handle) for number in numbers}
+        for number in numbers:
+            signal.signal(number, handle)
     except ValueError:  # not in the main thread: then signals are somebody else's
         yield stop
         return

@@ -62,10 +62,10 @@ def train_step(
     image_rng, network_rng = jax.random.split(rng)
     if axis_name is not None:
         network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))
-    images = preprocess(image_rng, batch)
+    images = views(cohort, preprocess, image_rng, batch)
     reduce = _Reduce(axis_name)
 
-    forward = [_forward(cohort, k, p, images, network_rng) for k, p in enumerate(state.peers)]
+    forward = [_forward(cohort, k, p, images[k], network_rng) for k, p in enumerate(state.peers)]
     peers, outputs, pulls = (list(part) for part in zip(*forward, strict=True))
     metrics = [
         {"accuracy": reduce.mean(_hits(o.logits, batch["label"]).astype(jnp.float32))}
@@ -81,7 +81,7 @@ def train_step(
         trains_features = any("feature" in peer.optimizers for peer in cohort.peers)
         again = cohort.method.graph.joined() if trains_features else ()
         for k in again:
-            peers[k], outputs[k], pulls[k] = _forward(cohort, k, peers[k], images, network_rng)
+            peers[k], outputs[k], pulls[k] = _forward(cohort, k, peers[k], images[k], network_rng)
     feature_terms = cohort.method.feature_terms
     peers = _update_networks(
         "feature", cohort, peers, outputs, pulls, feature_terms, reduce, metrics
@@ -89,6 +89,18 @@ def train_step(
     peers = _update_discriminators(cohort, peers, outputs, reduce, metrics)
     new = TrainState(step=state.step + 1, rng=state.rng, peers=tuple(peers))
     return new, tuple(metrics)
+
+
+def views(
+    cohort: Cohort,
+    preprocess: Callable[[jax.Array, Batch], jax.Array],
+    rng: jax.Array,
+    batch: Batch,
+) -> list[jax.Array]:
+    """What each network sees of a batch: all the same, or each its own; a twin as its original."""
+    if not cohort.method.own_augmentation:
+        return [preprocess(rng, batch)] * len(cohort.peers)
+    return [preprocess(jax.random.fold_in(rng, peer.start), batch) for peer in cohort.peers]
 
 
 def eval_step(

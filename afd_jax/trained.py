@@ -49,7 +49,7 @@ def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
     folder = Workdir(pathlib.Path(workdir))
     if not folder.config.is_file() or not folder.data.is_file():
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
-    config, data = read_json(folder.config), read_json(folder.data)
+    config, data = folder.settings(), read_json(folder.data)
     names = config["networks"] * (2 if config["alone"] else 1)
     if node not in range(len(names)):
         raise SettingError("node", node, f"the run has the nodes 0 to {len(names) - 1}")

@@ -67,21 +67,18 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
 
     # 2. State: new, or the newest checkpoint.
     state = run.parallel.put_state(init_state(run.cohort, seed_key(run.seed)))
-    checkpoints = Checkpoints(folder.checkpoints)
     times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
-    restored = checkpoints.restore(state)
-    if restored:
-        state, times = restored
-        state = run.parallel.put_state(state)
-        say(f"continuing {folder.path} at step {int(state.step)} of {run.total_steps}")
-    log = MetricsLog(folder.metrics, int(state.step))
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        restored = checkpoints.restore(state)
+        if restored:
+            state, times = restored
+            state = run.parallel.put_state(state)
+            say(f"continuing {folder.path} at step {int(state.step)} of {run.total_steps}")
+        log = MetricsLog(folder.metrics, int(state.step))
 
-    # 3. Train.
-    try:
+        # 3. Train.
         with stop_signals() as stop:
-            state = _loop(run, state, log, checkpoints, times, stop, shown)
-    finally:
-        checkpoints.close()
+            _loop(run, state, log, checkpoints, times, stop, shown)
 
     # 4. Summary, from the last epoch.
     if not any(r["kind"] == "test" and r["step"] == run.total_steps for r in log.records):
@@ -104,7 +101,7 @@ def _loop(
     times: dict[str, float],
     stop: Stop,
     shown: bool,
-) -> TrainState:
+) -> None:
     start = int(state.step)
     batches = train_batches(
         run.splits.train,
@@ -150,7 +147,6 @@ def _loop(
                 clock.restart()
             if stopping and not last:
                 raise Interrupted(f"stopped at step {step} of {run.total_steps}, state saved")
-    return state
 
 
 class _Clock:

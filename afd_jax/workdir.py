@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+from jax.experimental import multihost_utils
 
 from afd_jax.assemble import Run
 from afd_jax.config import base_config, fill_options
@@ -21,7 +23,8 @@ try:
 except ImportError:  # not on this system; then two programs can use one folder
     fcntl = None  # type: ignore[assignment]
 
-# What may differ between two commands that continue one run: nothing that changes its numbers.
+# What may differ between two commands that continue one run: what changes its numbers by rounding
+# at most (and by dropout, which each device draws for itself).
 _MAY_CHANGE = (
     "config.parallel",
     "config.log_every",
@@ -81,41 +84,61 @@ class Workdir:
             is in use.
         """
         with contextlib.ExitStack() as stack:
+            problem = None
             try:
                 self._claim(config, run, stack)
+            except SettingError as error:
+                problem = error
             except OSError as error:
                 remedy = f"cannot be written ({first_line(error)})"
-                raise SettingError("--workdir", str(self.path), remedy) from error
+                problem = SettingError("--workdir", str(self.path), remedy)
+            if jax.process_count() > 1:  # all go on, or none
+                refused = multihost_utils.process_allgather(problem is not None).any()
+                if refused and problem is None:
+                    remedy = "another process of this run could not use it; see its message"
+                    problem = SettingError("--workdir", str(self.path), remedy)
+            if problem:
+                raise problem
             yield
 
     def _claim(
         self, config: ml_collections.ConfigDict, run: Run, stack: contextlib.ExitStack
     ) -> None:
-        settings, facts = json.loads(config.to_json_best_effort()), _facts(run)
+        settings, facts = json.loads(fill_options(config).to_json_best_effort()), _facts(run)
         writes = jax.process_index() == 0
         self.path.mkdir(parents=True, exist_ok=True)
+        if writes:
+            self._lock(stack)
         if self.config.is_file():
-            saved = ml_collections.ConfigDict(read_json(self.config))
-            _compare(settings, _with_defaults(saved), self.path, "config")
+            require_same(settings, self.settings(), self.path)
         elif writes:
             write_json(self.config, settings)
-        if writes:
-            self._lock(stack.enter_context(self.config.open("r+")))
         if self.data.is_file():
             self._compare_data(facts, config)
         elif writes:
             write_json(self.data, facts)
 
-    def _lock(self, file: Any) -> None:
+    def _lock(self, stack: contextlib.ExitStack) -> None:
+        """Locks the folder itself, which no writing replaces, until the stack is left."""
         if fcntl is None:
             return
+        folder = os.open(self.path, os.O_RDONLY)
+        stack.callback(os.close, folder)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             remedy = "another program trains in this folder; wait for it, or name another one"
             raise SettingError("--workdir", str(self.path), remedy) from error
         except OSError:  # a file system without locks
             pass
+
+    def settings(self) -> dict[str, Any]:
+        """What config.json holds, with the defaults of fields that came later.
+
+        Raises:
+          SettingError: if the file is damaged.
+        """
+        return _with_defaults(ml_collections.ConfigDict(read_json(self.config)))
 
     def _compare_data(self, facts: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
         saved = read_json(self.data)
@@ -184,12 +207,24 @@ def _with_defaults(saved: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(fill_options(filled).to_json_best_effort())
 
 
-def _compare(new: Any, old: Any, folder: pathlib.Path, field: str) -> None:
-    if field in _MAY_CHANGE:
+def require_same(new: Any, old: Any, folder: pathlib.Path, *, but: Sequence[str] = ()) -> None:
+    """Raises SettingError where settings differ in what matters to a run's numbers.
+
+    Args:
+      new: settings, as `Workdir.settings` gives them.
+      old: those of the run in `folder`.
+      folder: for the error.
+      but: further fields that may differ, "config.seed".
+    """
+    _compare(new, old, folder, "config", (*_MAY_CHANGE, *but))
+
+
+def _compare(new: Any, old: Any, folder: pathlib.Path, field: str, free: Sequence[str]) -> None:
+    if field in free:
         return
     if isinstance(new, dict) and isinstance(old, dict):
         for key in {**old, **new}:
-            _compare(new.get(key), old.get(key), folder, f"{field}.{key}")
+            _compare(new.get(key), old.get(key), folder, f"{field}.{key}", free)
     elif new != old:
         remedy = f"the run in {folder} has {old!r}; use that value, or another --workdir"
         raise SettingError(field, new, remedy)

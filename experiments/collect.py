@@ -15,7 +15,7 @@ import numpy as np
 
 from afd_jax.errors import SettingError
 from afd_jax.metrics import read_metrics
-from afd_jax.workdir import Workdir, read_json
+from afd_jax.workdir import Workdir, read_json, require_same
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -36,17 +36,32 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
     for folder in folders:
         if not folder.summary.is_file():
             raise SettingError("RUN_DIR", str(folder.path), "no finished run (no summary.json)")
-    configs = [read_json(folder.config) for folder in folders]
+    first = folders[0]
+    configs = [folder.settings() for folder in folders]
+    data = [read_json(folder.data) if folder.data.is_file() else {} for folder in folders]
+    for folder, config, facts in zip(folders, configs, data):
+        require_same(config, configs[0], first.path, but=["config.seed"])
+        if facts != data[0]:
+            remedy = f"was trained on other data than {first.path}"
+            raise SettingError("RUN_DIR", str(folder.path), remedy)
     seeds = [config.pop("seed") for config in configs]
     if len(set(seeds)) < len(seeds):
         raise SettingError("RUN_DIR", seeds, "the runs must have different seeds")
-    for folder, config in zip(folders, configs):
-        config["data"].pop("data_dir")
-        if config != configs[0]:
-            remedy = f"has other settings than {folders[0].path}"
-            raise SettingError("RUN_DIR", str(folder.path), remedy)
+    configs[0]["data"].pop("data_dir")
     summaries = [read_json(folder.summary) for folder in folders]
     nodes = [[*s["networks"], *s["alone"]] for s in summaries]
+    curves = [
+        [
+            {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}
+            for r in read_metrics(folder.metrics)
+            if r["kind"] == "test"
+        ]
+        for folder in folders
+    ]
+    for folder, curve in zip(folders, curves):
+        if [point["epoch"] for point in curve] != [point["epoch"] for point in curves[0]]:
+            remedy = f"has evaluations at other epochs than {first.path}"
+            raise SettingError("RUN_DIR", str(folder.metrics), remedy)
     return {
         "config": configs[0],
         "test_accuracy": {
@@ -55,14 +70,7 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
         },
         "ensemble_test_accuracy": spread([s["ensemble_test_accuracy"] for s in summaries]),
         "runs": summaries,
-        "curves": [
-            [
-                {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}
-                for r in read_metrics(folder.metrics)
-                if r["kind"] == "test"
-            ]
-            for folder in folders
-        ],
+        "curves": curves,
     }
 
 
@@ -79,6 +87,7 @@ def plot(result: dict[str, Any], file: pathlib.Path) -> None:
     ensemble = 100 * np.array([[p["ensemble_accuracy"] for p in run] for run in result["curves"]])
     axis.plot(epochs, ensemble.mean(0), ":", color="0.3", label="ensemble")
     axis.set(xlabel="epoch", ylabel="test accuracy, %")
+    axis.locator_params(axis="x", integer=True)
     axis.set_title(f"mean and range of {len(result['runs'])} seeds", fontsize="medium")
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)
@@ -98,8 +107,8 @@ def main(arguments: list[str]) -> int:
         return 2
     target.parent.mkdir(parents=True, exist_ok=True)
     # Not with_suffix: a name may hold a dot.
-    target.with_name(f"{target.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     plot(result, target.with_name(f"{target.name}.png"))
+    target.with_name(f"{target.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     for name, value in result["test_accuracy"].items():
         deviation = "" if value["std"] is None else f" +- {100 * value['std']:.2f}"
         print(f"{name:20} {100 * value['mean']:.2f}{deviation} %")

@@ -34,7 +34,5 @@ def lines(workdir):
 
 def final_state(workdir, *more):
     run = assemble(read_config(CONFIG, [*SETTINGS, *more]))
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    state, _ = checkpoints.restore(init_state(run.cohort, jax.random.key(1)))
-    checkpoints.close()
-    return state
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.restore(init_state(run.cohort, jax.random.key(1)))[0]

@@ -40,7 +40,7 @@ def test_runs_that_do_not_belong_together(finished, another_seed, tmp_path, caps
     config = json.loads((another_seed / "config.json").read_text()) | {"batch_size": 33}
     (another_seed / "config.json").write_text(json.dumps(config))
     assert main([target, str(finished), str(another_seed)]) == 2
-    assert "has other settings than" in capsys.readouterr().err
+    assert "config.batch_size = 33: the run in" in capsys.readouterr().err
     assert main([target, str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
     assert not (tmp_path / "pair.json").exists()

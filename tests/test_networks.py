@@ -103,7 +103,7 @@ def test_every_name_can_be_built():
 
 
 def test_batchnorm_of_every_network_is_synchronised():
-    """No BatchNorm is left without the device axis: its mean over an unbound axis must fail."""
+    """One sum over the device axis for each BatchNorm: none is left without it."""
     for name in MAPS:
         network = create(name, 10).clone(axis_name="data")
         images = jnp.zeros((1, 32, 32, 3))

@@ -34,3 +34,7 @@ def test_examples_are_as_short_as_they_say():
 def test_files_that_the_readme_names_exist():
     for target in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert not re.findall(r"^[A-Z_]+$", README, re.MULTILINE)

@@ -33,7 +33,8 @@ MISTAKES = {
     "--config.parallel.devices=99": "config.parallel.devices = 99: must be a whole number",
     "--config.graph=((0,2),)": "config.graph = (0, 2): node 2 does not exist; nodes are 0 to 1",
     "--config.seed=4294967296": "config.seed = 4294967296: must be a whole number and at least 0",
-    "--config.duration=1e99 epochs": "config.duration = '1e99 epochs': are 1",
+    "--config.duration=1e99 epochs": "config.duration = '1e99 epochs': must be at most",
+    "--config.duration=1e308 epochs": "config.duration = '1e308 epochs': must be at most",
     "--config.duration=1e999 epochs": "config.duration = inf: must be a number",
     "--config.optimizers.logit.learning_rate=nan": "config.optimizers.logit.learning_rate = nan",
     "--config.optimizers.logit.momentum=0": "config.optimizers.logit.nesterov = True: needs a",
@@ -102,7 +103,11 @@ def test_another_choice_brings_its_own_options():
     }
     assert config.optimizers.logit.schedule.to_dict() == {"name": "cosine", "warmup": 0.1}
     assert config.optimizers.discriminator.b1 == 0.5
-    assert config.method.to_dict() == {"name": "independent", "second_forward": False}
+    assert config.method.to_dict() == {
+        "name": "independent",
+        "second_forward": False,
+        "own_augmentation": False,
+    }
     assert read_config(file).method.temperature == 3.0
 
 
@@ -131,6 +136,17 @@ def test_a_config_file_with_a_field_of_its_own_is_refused():
         config.data.hedlout = 0.1
     with pytest.raises(SettingError, match=r"config.data.hedlout = 0.1.*did you mean 'heldout'"):
         assemble(config)
+
+
+def test_an_incomplete_config_file_is_named(tmp_path, capsys):
+    file = tmp_path / "short.py"
+    file.write_text(
+        "import ml_collections\n"
+        "def get_config():\n    return ml_collections.ConfigDict({'optimizers': 3})\n"
+    )
+    assert main([f"--config={file}", f"--workdir={tmp_path}/w"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.") and "start from base_config()" in error
 
 
 def test_missing_and_broken_config_files(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 
 import jax
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from afd_jax import report
+from afd_jax.config import read_config
 from afd_jax.data import load
 from afd_jax.errors import SettingError
 from afd_jax.trained import load_network
-from tests.running import command, final_state, lines
+from afd_jax.trainer import train
+from tests.running import CONFIG, SETTINGS, command, final_state, lines
 
 
 @pytest.fixture
@@ -97,9 +100,10 @@ def test_other_data_under_the_same_settings_is_refused(tmp_path, capsys):
 
 
 def test_a_folder_in_use_is_refused(copied, capsys):
-    with (copied / "config.json").open("r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert command(copied) == 2
+    folder = os.open(copied, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert command(copied) == 2
+    os.close(folder)
     assert "another program trains in this folder" in one_line(capsys)
     assert command(copied) == 0
 
@@ -139,6 +143,15 @@ def test_a_metrics_file_without_its_end_is_named(copied, capsys):
     assert "lacks the evaluation of the last step, 24" in one_line(capsys)
 
 
+def test_settings_from_python_need_not_name_every_option(tmp_path):
+    """As a config file returns them, without the command line's filling in."""
+    config = read_config(CONFIG, [*SETTINGS, "--config.duration=1 steps"])
+    with config.unlocked():
+        del config.method["slope"], config.optimizers.logit["schedule"]
+    first = train(config, tmp_path, show_progress=False)
+    assert train(config, tmp_path, show_progress=False) == first
+
+
 def damage(checkpoint):
     for file in checkpoint.rglob("*"):
         if file.is_file():
@@ -155,6 +168,19 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
         np.testing.assert_array_equal, final_state(finished).peers, final_state(copied).peers
     )
     assert len(lines(copied)) == len(lines(finished))
+    # The same again: the first damaged one stays.
+    (copied / "summary.json").unlink()
+    damage(copied / "checkpoints" / "24")
+    assert command(copied) == 0
+    assert (copied / "damaged_checkpoint_24_2").is_dir()
+
+
+def test_loading_passes_over_a_damaged_checkpoint(copied):
+    damage(copied / "checkpoints" / "24")
+    assert load_network(copied, 0).variables["params"]
+    damage(copied / "checkpoints" / "18")
+    with pytest.raises(SettingError, match=r"no checkpoint can be read \(step 24"):
+        load_network(copied, 0)
 
 
 def test_when_no_checkpoint_can_be_read_the_run_says_so(copied, capsys):

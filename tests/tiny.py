@@ -98,8 +98,16 @@ class Round(nn.Module):
         return nn.relu(nn.Dense(4)(x)), None
 
 
+@jax.custom_vjp
+def straight_through(x: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(jnp.round(x))
+
+
+straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, g: (g,))
+
+
 class Wrapped(nn.Module):
-    """Flax's wrappers around its layers, and parameters behind a stop-gradient."""
+    """Flax's wrappers, parameters behind a stop-gradient, and behind a gradient of its own."""
 
     classes: int
 
@@ -110,4 +118,5 @@ class Wrapped(nn.Module):
         rounds = nn.scan(Round, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
         x, _ = rounds(name="rounds")(x, None)
         x = x + jax.lax.stop_gradient(nn.Dense(4, name="still")(x))
+        x = x * straight_through(self.param("rounded", nn.initializers.ones, (1, 1, 1, 4)))
         return nn.jit(nn.Dense)(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2))), x

@@ -13,10 +13,12 @@ from afd_jax.methods.alignment import Alignment
 from afd_jax.methods.base import Method
 from afd_jax.methods.dml import DML
 from afd_jax.methods.independent import Independent
+from afd_jax.methods.kdcl import KDCL
 
 __all__ = [
     "AFD",
     "DML",
+    "KDCL",
     "METHODS",
     "Alignment",
     "Independent",
@@ -30,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "alignment": Alignment,
     "dml": DML,
     "independent": Independent,
+    "kdcl": KDCL,
 }
 
 

@@ -37,12 +37,15 @@ class Method:
     Attributes:
       graph: who learns from whom.
       second_forward: run the networks again between the logit and the feature update.
+      own_augmentation: augment the batch for each network apart; else all see the same images.
     """
 
     graph: Graph
     second_forward: bool = False
+    own_augmentation: bool = False
 
     def __post_init__(self) -> None:
+        require_flag("method.own_augmentation", self.own_augmentation)
         require_flag("method.second_forward", self.second_forward)
 
     def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:

@@ -4,7 +4,9 @@ Zhang, Xiang, Hospedales, Lu; CVPR 2018; arXiv 1706.00384. For network k among K
 
   CE(y, softmax(z_k)) + 1/(K-1) sum over j != k of KL(softmax(z_j) || softmax(z_k))
 
-on the graph of all pairs. AFD's authors compare with a softened form, T = 3 and T² (assumed).
+on the graph of all pairs. All networks are updated at once, from one forward pass (assumed; the
+paper's algorithm takes them in turn). AFD's authors compare with a softened form, T = 3 and T²
+(assumed).
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """Pre-activation ResNets for small images (He et al., "Identity Mappings", 2016).
 
-In the form of the self-distillation papers: a 3x3 stem with BatchNorm and ReLU, four stages of 64
-to 512 channels, and neither BatchNorm nor ReLU before the final pooling.
+In the form of the self-distillation papers, which is not He's: a 3x3 stem with BatchNorm and ReLU,
+four stages of 64 to 512 channels, each shortcut from the activated input, and neither BatchNorm nor
+ReLU before the final pooling.
 """
 
 import jax
@@ -34,8 +35,8 @@ class PreActBlock(nn.Module):
         """Maps [batch, h, w, c] to [batch, h/stride, w/stride, width or 4 * width]."""
         out = self.width * (4 if self.bottleneck else 1)
         y = norm_relu(x, train, self.axis_name, "norm1")
-        if self.stride != 1 or x.shape[-1] != out:
-            x = conv(out, 1, self.stride, name="shortcut")(y)
+        same = self.stride == 1 and x.shape[-1] == out
+        x = y if same else conv(out, 1, self.stride, name="shortcut")(y)
         if self.bottleneck:
             y = conv(self.width, 1, name="conv1")(y)
             y = norm_relu(y, train, self.axis_name, "norm2")

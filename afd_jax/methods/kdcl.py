@@ -1,0 +1,138 @@
+"""KDCL: Online Knowledge Distillation via Collaborative Learning.
+
+Guo, Wang, Wu, Yu, Liang, Hu, Luo; CVPR 2020. All networks learn from one common soft target, which
+is made of the logits z_i of them all, each of which sees an augmentation of its own:
+
+  CE(y, softmax(z_k)) + weight * T² KL(softmax(z_target / T) || softmax(z_k / T))
+
+  naive     the logits of the network with the least cross-entropy
+  linear    the convex mix of all logits that has the least cross-entropy
+  minlogit  per class the least of all logits, after taking off each network's logit of the label
+
+The target is made for each example apart (assumed). The paper's fourth form, whose weights come
+from errors on held-out data, is not here.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax import losses
+from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.methods.base import Method, Terms
+from afd_jax.networks.outputs import Outputs
+
+_ROUNDS = 100  # of the search for the linear mix
+
+
+def naive_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The logits of the network with the least cross-entropy, for each example.
+
+    Args:
+      logits: [networks, batch, classes].
+      labels: [batch], integers.
+
+    Returns:
+      [batch, classes].
+
+    >>> logits = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 3.0]]])
+    >>> print(naive_target(logits, jnp.array([0, 1])))
+    [[1. 0.]
+     [0. 3.]]
+    """
+    entropy = jax.vmap(losses.cross_entropy, (0, None))(logits, labels)
+    best = jnp.argmin(entropy, axis=0)
+    return jnp.take_along_axis(logits, best[None, :, None], axis=0)[0]
+
+
+def linear_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The convex mix of the networks' logits with the least cross-entropy, for each example.
+
+    A convex problem, solved by 100 rounds of exponentiated gradient from the even mix; a round that
+    does not help is taken back, and the rate of that example halved. Arguments and return value as
+    in `naive_target`.
+    """
+
+    def mixed(scores: jax.Array) -> jax.Array:
+        return jnp.einsum("kb,kbc->bc", jax.nn.softmax(scores, axis=0), logits)
+
+    def of_weights(weights: jax.Array) -> jax.Array:
+        mix = jnp.einsum("kb,kbc->bc", weights, logits)
+        return jnp.sum(losses.cross_entropy(mix, labels))
+
+    def improve(_: int, best: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        scores, rate, least = best
+        new = scores - rate[None] * jax.grad(of_weights)(jax.nn.softmax(scores, axis=0))
+        found = losses.cross_entropy(mixed(new), labels)
+        helped = found <= least
+        return (
+            jnp.where(helped[None], new, scores),
+            rate * jnp.where(helped, 1.2, 0.5).astype(rate.dtype),
+            jnp.where(helped, found, least),
+        )
+
+    even = jnp.zeros(logits.shape[:2], logits.dtype)
+    # No gradient is larger than the networks differ.
+    differ = jnp.max(jnp.max(logits, axis=0) - jnp.min(logits, axis=0), axis=-1)
+    first = losses.cross_entropy(mixed(even), labels)
+    best = jax.lax.fori_loop(0, _ROUNDS, improve, (even, 1 / (differ + 1e-6), first))
+    return mixed(best[0])
+
+
+def minlogit_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Per class the least of the networks' logits, each without its logit of the label.
+
+    Arguments and return value as in `naive_target`; the label's own logit is 0.
+
+    >>> logits = jnp.array([[[1.0, 0.0, 2.0]], [[5.0, 6.0, 0.0]]])
+    >>> print(minlogit_target(logits, jnp.array([0])))
+    [[ 0. -1. -5.]]
+    """
+    own = jnp.take_along_axis(logits, labels[None, :, None], axis=-1)
+    return jnp.min(logits - own, axis=0)
+
+
+TARGETS = {"naive": naive_target, "linear": linear_target, "minlogit": minlogit_target}
+
+
+@dataclasses.dataclass(frozen=True)
+class KDCL(Method):
+    """Each network learns from a common target made of its own logits and its sources'.
+
+    Attributes:
+      target: "naive", "linear" or "minlogit".
+      temperature: T (3 is assumed).
+      distillation_weight: of the divergence (1 is assumed); 0 leaves it out.
+      own_augmentation: as in `Method`; the paper's networks each have their own.
+
+    Raises:
+      SettingError: if a number is out of range or the target unknown.
+    """
+
+    target: str = "minlogit"
+    temperature: float = 3.0
+    distillation_weight: float = 1.0
+    own_augmentation: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("method.temperature", self.temperature, above=0)
+        require_number("method.distillation_weight", self.distillation_weight, least=0)
+        if self.target not in TARGETS:
+            raise SettingError("method.target", self.target, one_of(self.target, TARGETS))
+
+    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
+        """Cross-entropy, and the distance from the common target, which is a constant."""
+        own, labels = outputs[k].logits, batch["label"]
+        terms = {"cross_entropy": losses.cross_entropy(own, labels)}
+        sources = self.graph.sources(k)
+        if sources and self.distillation_weight:
+            # In the order of the nodes, so that all who share a target share its computation.
+            everyone = jnp.stack([outputs[j].logits for j in sorted({k, *sources})])
+            everyone = jax.lax.stop_gradient(everyone)
+            target = TARGETS[self.target](everyone, labels)
+            kl = losses.distillation_kl(own, target, temperature=self.temperature)
+            terms["distillation"] = self.distillation_weight * kl
+        return terms, {}
