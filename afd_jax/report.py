@@ -172,9 +172,11 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
                 name = f"{k} {run.cohort.peers[k].name}: {term.replace('_', ' ')}"
                 style = styles[i % len(styles)]
                 axes[1].plot(*zip(*points, strict=True), style, color=colors[k], label=name)
-    axes[1].set(xlabel="epoch", ylabel="training loss", yscale="symlog")
+    axes[1].set(xlabel="epoch", ylabel="training loss")
+    axes[1].set_yscale("symlog", linthresh=1e-2)  # some methods' losses go below zero
     axes[1].legend(fontsize="x-small", ncols=2)
     for axis in axes:
+        axis.locator_params(axis="x", integer=True)
         axis.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
     plt.close(figure)
