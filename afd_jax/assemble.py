@@ -87,6 +87,7 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
     method = make_method(method_options.pop("name", None), graph, method_options)
     parallel = make_parallel(config.parallel.mode, config.parallel.devices)
     parallel.check_batch_size("batch_size", config.batch_size)
+    _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below
 
     splits = _load(config.data)
     recipe = _recipe(config.data, splits)

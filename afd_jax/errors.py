@@ -33,11 +33,14 @@ def within(prefix: str) -> Iterator[None]:
 
 
 def one_of(value: Any, choices: Iterable[str]) -> str:
-    """Words a remedy: the nearest choice if one is near, and all of them."""
+    """Words a remedy: the nearest choice if one is near, and all of them, or the nearest of many."""
     names = sorted(choices)
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Choose one of: {', '.join(names)}"
+    if len(names) <= 20:
+        return f"{hint}Choose one of: {', '.join(names)}"
+    nearest = difflib.get_close_matches(str(value), names, n=8, cutoff=0.0)
+    return f"{hint}Choose one of: {', '.join(nearest)}, or {len(names) - 8} more"
 
 
 def first_line(error: BaseException) -> str:
