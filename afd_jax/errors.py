@@ -33,7 +33,7 @@ def within(prefix: str) -> Iterator[None]:
 
 
 def one_of(value: Any, choices: Iterable[str]) -> str:
-    """Words a remedy: the nearest choice, if any is near, and all of them or the nearest of many."""
+    """Words a remedy: the nearest choice, if any is near, and all, or the nearest of many."""
     names = sorted(choices)
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
