@@ -251,7 +251,7 @@ def fill_options(
             continue
         own = block.to_dict()
         if name != block.get("name"):
-            own = {key: own[key] for key in _SHARED if key in own and "optimizers" in path}
+            own = {key: own[key] for key in _SHARED if key in own}
         with config.unlocked():
             parent[last] = ml_collections.ConfigDict({**defaults, **own, "name": name})
     return config

@@ -24,7 +24,6 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.method = {
         "name": "dml",
         "temperature": 1.0,
-        "scale_by_t_squared": True,
         "distillation_weight": 1.0,
     }
     cifar100(config)  # assumed

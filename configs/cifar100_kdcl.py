@@ -23,7 +23,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.graph = "all_pairs"
     config.method = {
         "name": "kdcl",
-        "target": "minlogit",
+        "target": "minlogit",  # made for each example apart: assumed
         "temperature": 3.0,  # assumed
         "distillation_weight": 1.0,  # assumed
         "own_augmentation": True,

@@ -2,7 +2,7 @@
 
   python -m afd_jax --config=configs/digits_afd.py --workdir=runs/digits
 
-Data: the 1,797 real 8x8 images that scikit-learn ships: 1,293 to train on, 144 held out, 360 for
+Data: the 1,797 real 8x8 images that scikit-learn ships: 1,149 to train on, 288 held out, 360 for
 the test. Twins of both networks learn alone on the same batches, for comparison.
 """
 

@@ -5,7 +5,6 @@
 An error: a loss term that is zero or not finite in any record, or a run that does not continue.
 """
 
-import json
 import math
 import pathlib
 import signal
@@ -60,7 +59,7 @@ def try_config(file: pathlib.Path, folder: Workdir, overrides: list[str]) -> str
     accuracy = "/".join(
         f"{100 * n['test_accuracy']:.1f}" for n in read_json(folder.summary)["networks"]
     )
-    method = json.loads(folder.config.read_text())["method"]["name"]
+    method = read_json(folder.config)["method"]["name"]
     names = ", ".join(dict.fromkeys(name.split("/loss/")[1] for name in terms))
     return f"{method:14}{seconds:>8.0f}{accuracy:>14}  {names}"
 

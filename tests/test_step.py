@@ -188,7 +188,7 @@ def test_alignment_moves_extractor_and_transfer_only():
     ("make", "words"),
     [
         (lambda g: DML(g, temperature=0), "method.temperature = 0: must be a number"),
-        (lambda g: DML(g, scale_by_t_squared=2), "method.scale_by_t_squared = 2: must be True"),
+        (lambda g: DML(g, second_forward=2), "method.second_forward = 2: must be True"),
         (lambda g: Alignment(g, distance="l3"), "method.distance = 'l3': .*Choose one of: l1, l2"),
         (lambda g: Alignment(g, alignment_weight=-1), "method.alignment_weight = -1: must be"),
         (lambda g: AFD(g, objective="gan"), "method.objective = 'gan': .*Choose one of: bce"),

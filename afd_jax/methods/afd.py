@@ -12,7 +12,7 @@ the network's logit optimizer, the generator loss its feature optimizer.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,9 +22,8 @@ from flax import linen as nn
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of, require_list, require_number
 from afd_jax.heads import Discriminator
-from afd_jax.methods.base import Heads, Terms
-from afd_jax.methods.logits import distil
-from afd_jax.methods.maps import MapMethod, average, common_map
+from afd_jax.methods.base import Heads, Terms, average
+from afd_jax.methods.maps import MapMethod, common_map
 from afd_jax.networks.outputs import Outputs
 
 
@@ -67,8 +66,6 @@ class AFD(MapMethod):
       SettingError: if a number is out of range or the objective unknown.
     """
 
-    temperature: float = 3.0
-    distillation_weight: float = 1.0
     adversarial_weight: float = 1.0
     objective: str = "least_squares"
     widths: Sequence[int] = (64, 128)
@@ -78,8 +75,6 @@ class AFD(MapMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("method.temperature", self.temperature, above=0)
-        require_number("method.distillation_weight", self.distillation_weight, least=0)
         require_number("method.adversarial_weight", self.adversarial_weight, least=0)
         require_number("method.kernel", self.kernel, least=1, whole=True)
         require_number("method.stride", self.stride, least=1, whole=True)
@@ -108,17 +103,6 @@ class AFD(MapMethod):
             sigmoid=OBJECTIVES[self.objective].sigmoid,
         )
         return {_name(j): module for j in self.graph.sources(k)}
-
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
-        """Cross-entropy, and the distance of the softened distributions from the sources'."""
-        return distil(
-            self.graph,
-            k,
-            outputs,
-            batch,
-            temperature=self.temperature,
-            weight=self.distillation_weight,
-        ), {}
 
     def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:
         """The generator loss; as metrics, how far the own map is from its sources'."""

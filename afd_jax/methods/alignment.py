@@ -10,13 +10,12 @@ over the map's elements, and its weight of 1 are assumed.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of, require_number
-from afd_jax.methods.base import Heads, Terms
-from afd_jax.methods.logits import distil
-from afd_jax.methods.maps import MapMethod, average, common_map
+from afd_jax.methods.base import Heads, Terms, average
+from afd_jax.methods.maps import MapMethod, common_map
 from afd_jax.networks.outputs import Outputs
 
 DISTANCES = {"l1": losses.l1_alignment, "l2": losses.l2_alignment}
@@ -38,31 +37,16 @@ class Alignment(MapMethod):
 
     distance: str = "l1"
     alignment_weight: float = 1.0
-    temperature: float = 3.0
-    distillation_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("method.alignment_weight", self.alignment_weight, least=0)
-        require_number("method.temperature", self.temperature, above=0)
-        require_number("method.distillation_weight", self.distillation_weight, least=0)
         if self.distance not in DISTANCES:
             raise SettingError("method.distance", self.distance, one_of(self.distance, DISTANCES))
 
     def compares_maps(self) -> bool:
         """Unless the alignment is left out."""
         return self.alignment_weight > 0
-
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
-        """Cross-entropy, and the distance of the softened distributions from the sources'."""
-        return distil(
-            self.graph,
-            k,
-            outputs,
-            batch,
-            temperature=self.temperature,
-            weight=self.distillation_weight,
-        ), {}
 
     def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:
         """The mean distance from the sources' maps; all three distances as metrics."""

@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.errors import require_flag
@@ -76,3 +77,8 @@ class Method:
     ) -> Terms:
         """The losses of the discriminators of k; all outputs are constants here."""
         return {}, {}
+
+
+def average(values: Sequence[jax.Array]) -> jax.Array:
+    """The mean over sources of per-example values, [batch]."""
+    return jnp.mean(jnp.stack(values), axis=0)

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, one_of, require_number
-from afd_jax.methods.base import Method, Terms
+from afd_jax.errors import SettingError, one_of
+from afd_jax.methods.logits import LogitMethod
 from afd_jax.networks.outputs import Outputs
 
 _ROUNDS = 100  # of the search for the linear mix
@@ -98,7 +98,7 @@ TARGETS = {"naive": naive_target, "linear": linear_target, "minlogit": minlogit_
 
 
 @dataclasses.dataclass(frozen=True)
-class KDCL(Method):
+class KDCL(LogitMethod):
     """Each network learns from a common target made of its own logits and its sources'.
 
     Attributes:
@@ -112,27 +112,16 @@ class KDCL(Method):
     """
 
     target: str = "minlogit"
-    temperature: float = 3.0
-    distillation_weight: float = 1.0
     own_augmentation: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("method.temperature", self.temperature, above=0)
-        require_number("method.distillation_weight", self.distillation_weight, least=0)
         if self.target not in TARGETS:
             raise SettingError("method.target", self.target, one_of(self.target, TARGETS))
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
-        """Cross-entropy, and the distance from the common target, which is a constant."""
-        own, labels = outputs[k].logits, batch["label"]
-        terms = {"cross_entropy": losses.cross_entropy(own, labels)}
-        sources = self.graph.sources(k)
-        if sources and self.distillation_weight:
-            # In the order of the nodes, so that all who share a target share its computation.
-            everyone = jnp.stack([outputs[j].logits for j in sorted({k, *sources})])
-            everyone = jax.lax.stop_gradient(everyone)
-            target = TARGETS[self.target](everyone, labels)
-            kl = losses.distillation_kl(own, target, temperature=self.temperature)
-            terms["distillation"] = self.distillation_weight * kl
-        return terms, {}
+    def target_logits(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> list:
+        """The one target of k and its sources, a constant though it holds k's own logits."""
+        # In the order of the nodes, so that all who share a target share its computation.
+        nodes = sorted({k, *self.graph.sources(k)})
+        everyone = jax.lax.stop_gradient(jnp.stack([outputs[j].logits for j in nodes]))
+        return [TARGETS[self.target](everyone, batch["label"])]

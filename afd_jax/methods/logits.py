@@ -1,50 +1,46 @@
 """What methods on logits share: the labels, and the softened predictions of the sources."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from afd_jax import losses
-from afd_jax.graph import Graph
-from afd_jax.methods.base import PerExample
-from afd_jax.methods.maps import average
+from afd_jax.errors import require_number
+from afd_jax.methods.base import Method, Terms, average
 from afd_jax.networks.outputs import Outputs
 
 
-def distil(
-    graph: Graph,
-    k: int,
-    outputs: Sequence[Outputs],
-    batch: Mapping,
-    *,
-    temperature: float,
-    weight: float,
-    scale_by_t_squared: bool = True,
-) -> PerExample:
-    """Cross-entropy, and the mean over k's sources of the distance from their softened predictions.
+@dataclasses.dataclass(frozen=True)
+class LogitMethod(Method):
+    """A method whose networks learn from the labels and from what their sources predict.
 
-    Args:
-      graph: who learns from whom.
-      k: the node that learns.
-      outputs: of all nodes.
-      batch: holds "label" [batch].
-      temperature: T of the distillation loss.
-      weight: of the distillation loss; 0 leaves it out.
-      scale_by_t_squared: multiply it by T².
+    Attributes:
+      temperature: T of the distillation loss, which is multiplied by T².
+      distillation_weight: of the distillation loss; 0 leaves it out.
 
-    Returns:
-      "cross_entropy" and, unless left out, "distillation", both [batch].
+    Raises:
+      SettingError: if a number is out of range.
     """
-    own = outputs[k].logits
-    terms = {"cross_entropy": losses.cross_entropy(own, batch["label"])}
-    sources = graph.sources(k)
-    if sources and weight:
-        kl = [
-            losses.distillation_kl(
-                own,
-                outputs[j].logits,
-                temperature=temperature,
-                scale_by_t_squared=scale_by_t_squared,
-            )
-            for j in sources
-        ]
-        terms["distillation"] = weight * average(kl)
-    return terms
+
+    temperature: float = 3.0
+    distillation_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("method.temperature", self.temperature, above=0)
+        require_number("method.distillation_weight", self.distillation_weight, least=0)
+
+    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
+        """Cross-entropy, and the mean distance from the sources' softened predictions."""
+        own = outputs[k].logits
+        terms = {"cross_entropy": losses.cross_entropy(own, batch["label"])}
+        if self.graph.sources(k) and self.distillation_weight:
+            kl = [
+                losses.distillation_kl(own, target, temperature=self.temperature)
+                for target in self.target_logits(k, outputs, batch)
+            ]
+            terms["distillation"] = self.distillation_weight * average(kl)
+        return terms, {}
+
+    def target_logits(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> list:
+        """What k learns to predict, each [batch, classes]: its sources' logits, one by one."""
+        return [outputs[j].logits for j in self.graph.sources(k)]

@@ -4,19 +4,19 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
 from afd_jax.heads import Transfer, common_shape
-from afd_jax.methods.base import Method, PerExample
+from afd_jax.methods.base import PerExample, average
+from afd_jax.methods.logits import LogitMethod
 from afd_jax.networks.outputs import Outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class MapMethod(Method):
-    """A method whose edges compare feature maps.
+class MapMethod(LogitMethod):
+    """A method whose edges compare feature maps, and may carry predictions, too.
 
     Where shapes differ, a transfer layer on the map brings it to a common shape (AFD, Chung et al.,
     ICML 2020; the form is assumed, see `heads.Transfer`). It trains with its own network's feature
@@ -48,7 +48,7 @@ class MapMethod(Method):
         }
 
     def _common_shape(self, k: int, shapes: Sequence[Outputs]) -> tuple[int, int, int]:
-        """Of the maps that meet at the discriminators of all networks connected with k.
+        """Of the maps of all networks connected with k, which meet in one loss or another.
 
         A network that only teaches has no feature loss to train a transfer layer with, so the
         others come to its shape.
@@ -66,8 +66,3 @@ class MapMethod(Method):
 def common_map(outputs: Outputs) -> jax.Array:
     """A network's feature map in the common shape, [batch, height, width, channels]."""
     return outputs.projected.get("transfer", outputs.features)
-
-
-def average(values: Sequence[jax.Array]) -> jax.Array:
-    """The mean over sources of per-example values, [batch]."""
-    return jnp.mean(jnp.stack(values), axis=0)
