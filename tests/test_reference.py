@@ -76,7 +76,7 @@ def test_two_updates_equal_pytorch(case, double):
     widths, method, shape, terms = CASES[case]
     second = case == "afd_second_forward"
     opt = small.optimizers(nesterov=second, decay="decoupled" if second else "gradient")
-    resnet = functools.partial(CifarResNet, depth=8, stem=3)
+    resnet = functools.partial(CifarResNet, depth=8, stem_width=3)
     graph = Graph(len(widths), shape(len(widths)))
     cohort = small.cohort(widths, make=resnet, opt=opt, method=method(graph))
     with np.load(FOLDER / f"update_{case}.npz") as file:

@@ -48,7 +48,7 @@ __all__ = [
 def _resnet(depth: int, times: int) -> Callable[..., nn.Module]:
     widths = (16 * times, 32 * times, 64 * times)
     stem = 16 if times == 1 else 8 * times
-    return functools.partial(CifarResNet, depth=depth, widths=widths, stem=stem)
+    return functools.partial(CifarResNet, depth=depth, widths=widths, stem_width=stem)
 
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import Classifier, conv, norm_relu, require_pixels
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.layers import conv, norm_relu
+from afd_jax.networks.staged import StagedNetwork
 
 
 class DenseLayer(nn.Module):
@@ -32,49 +32,44 @@ class DenseLayer(nn.Module):
         return jnp.concatenate([x, conv(self.growth, 3, name="conv")(y)], axis=-1)
 
 
-class DenseNet(nn.Module):
+class DenseNet(StagedNetwork):
     """Three dense blocks; the last map is [8, 8, channels] for 32x32 images.
 
     Attributes:
-      classes: number of classes.
       depth: 3n+4, or 6n+4 with bottlenecks.
       growth: k, channels that each layer adds.
       bottleneck: the BC form: bottlenecks, twice the growth in the stem, transitions that halve the
         channels. Without it 16 channels in the stem, and transitions keep theirs.
-      axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    classes: int
     depth: int = 40
     growth: int = 12
     bottleneck: bool = False
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and feature maps.
-
-        Raises:
-          SettingError: for a depth that does not fit, or images under 4x4 pixels.
-        """
+    def check(self) -> None:
+        """The depth must fit the number of layers in a block."""
         per_block = 6 if self.bottleneck else 3
         if self.depth < 4 + per_block or (self.depth - 4) % per_block:
             raise SettingError("depth", self.depth, f"must be {per_block}n+4")
-        require_pixels(images, 4, f"densenet-{self.depth}-{self.growth}")
-        x = conv(2 * self.growth if self.bottleneck else 16, 3, name="stem")(images)
-        stages = []
-        for block in range(3):
-            if block > 0:
-                x = norm_relu(x, train, self.axis_name, f"transition{block}_norm")
-                channels = x.shape[-1] // (2 if self.bottleneck else 1)
-                x = conv(channels, 1, name=f"transition{block}")(x)
-                x = nn.avg_pool(x, (2, 2), (2, 2))
-            for layer in range((self.depth - 4) // per_block):
-                name = f"stage{block + 1}_layer{layer + 1}"
-                x = DenseLayer(self.growth, self.bottleneck, self.axis_name, name=name)(
-                    x, train=train
-                )
-            stages.append(x)
-        x = norm_relu(x, train, self.axis_name, "norm")
-        logits = Classifier(self.classes, name="classifier")(x)
-        return Outputs(logits, x, (*stages[:-1], x))
+
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """One convolution; its BatchNorm is the first layer's."""
+        return conv(2 * self.growth if self.bottleneck else 16, 3, name="stem")(x)
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """A dense block."""
+        for layer in range((self.depth - 4) // (6 if self.bottleneck else 3)):
+            name = f"stage{index + 1}_layer{layer + 1}"
+            x = DenseLayer(self.growth, self.bottleneck, self.axis_name, name=name)(x, train=train)
+        return x
+
+    def transition(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """BatchNorm, ReLU and 1x1 convolution; the average of 2x2 pixels."""
+        name = f"transition{index + 1}"
+        x = norm_relu(x, train, self.axis_name, f"{name}_norm")
+        channels = x.shape[-1] // (2 if self.bottleneck else 1)
+        return nn.avg_pool(conv(channels, 1, name=name)(x), (2, 2), (2, 2))
+
+    def finish(self, x: jax.Array, train: bool) -> jax.Array:
+        """BatchNorm and ReLU, as layers begin with them."""
+        return norm_relu(x, train, self.axis_name, "norm")

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.errors import SettingError
-
 # Normal with deviation sqrt(2 / (kernel² * outputs)): He initialisation, fan-out.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -91,13 +89,6 @@ class ConvNorm(nn.Module):
 def norm_relu(x: jax.Array, train: bool, axis_name: str | None, name: str) -> jax.Array:
     """BatchNorm and ReLU before a convolution, inside a compact module."""
     return nn.relu(batch_norm(train, axis_name)(name=name)(x))
-
-
-def require_pixels(images: jax.Array, least: int, network: str) -> None:
-    """Raises SettingError for images that a network would shrink to nothing."""
-    if min(images.shape[1:3]) < least:
-        remedy = f"{network} needs at least {least}x{least} pixels"
-        raise SettingError("image size", images.shape[1:3], remedy)
 
 
 class Classifier(nn.Module):

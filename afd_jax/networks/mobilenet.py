@@ -6,11 +6,11 @@ The stem halves the image, and so do three of the stages: 32x32 images give a la
 import jax
 from flax import linen as nn
 
-from afd_jax.networks.layers import Classifier, ConvNorm, require_pixels
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.staged import StagedNetwork
 
 # Expansion, channels at full width, blocks, stride of the first block.
-STAGES = (
+ROWS = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
     (6, 32, 3, 2),
@@ -19,6 +19,7 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+STAGES = ((0, 1), (2,), (3, 4), (5, 6))  # rows between two halvings
 
 
 class InvertedResidual(nn.Module):
@@ -48,40 +49,44 @@ class InvertedResidual(nn.Module):
         return x + y if x.shape == y.shape else y
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(StagedNetwork):
     """The last map is [2, 2, 1280] for 32x32 images.
 
     Attributes:
-      classes: number of classes.
       width: factor of all channels but the last 1280.
-      axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    classes: int
     width: float = 0.5
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and feature maps.
+    @property
+    def stage_count(self) -> int:
+        """Four."""
+        return 4
 
-        Raises:
-          SettingError: for images under 16x16 pixels.
-        """
-        require_pixels(images, 16, "mobilenet_v2")
-        axis = self.axis_name
-        x = ConvNorm(int(32 * self.width), 3, 2, axis_name=axis, name="stem")(images, train=train)
-        stages = []
-        for stage, (expansion, channels, blocks, stride) in enumerate(STAGES):
-            if stride == 2:  # the map before it is the end of a stage
-                stages.append(x)
+    @property
+    def least_pixels(self) -> int:
+        """The stem and three of the rows halve the image."""
+        return 16
+
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """3x3 convolution with stride 2, BatchNorm, ReLU."""
+        layer = ConvNorm(int(32 * self.width), 3, 2, axis_name=self.axis_name, name="stem")
+        return layer(x, train=train)
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """The rows that share a size of the map."""
+        for row in STAGES[index]:
+            expansion, channels, blocks, stride = ROWS[row]
             for block in range(blocks):
                 x = InvertedResidual(
                     int(channels * self.width),
                     expansion,
                     stride if block == 0 else 1,
-                    axis,
-                    name=f"stage{stage + 1}_block{block + 1}",
+                    self.axis_name,
+                    name=f"stage{row + 1}_block{block + 1}",
                 )(x, train=train)
-        x = ConvNorm(1280, 1, axis_name=axis, name="last")(x, train=train)
-        return Outputs(Classifier(self.classes, name="classifier")(x), x, (*stages, x))
+        return x
+
+    def finish(self, x: jax.Array, train: bool) -> jax.Array:
+        """1x1 convolution, BatchNorm, ReLU."""
+        return ConvNorm(1280, 1, axis_name=self.axis_name, name="last")(x, train=train)

@@ -9,8 +9,8 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import Classifier, ConvNorm, conv, norm_relu, require_pixels
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.layers import ConvNorm, conv, norm_relu
+from afd_jax.networks.staged import StagedNetwork
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -48,37 +48,40 @@ class PreActBlock(nn.Module):
         return x + conv(self.width, 3, name="conv2")(y)
 
 
-class PreActResNet(nn.Module):
+class PreActResNet(StagedNetwork):
     """The last map is [4, 4, 512] (2048 for depth 50) for 32x32 images.
 
     Attributes:
-      classes: number of classes.
       depth: 18, 34 or 50.
-      axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    classes: int
     depth: int = 18
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and feature maps.
+    @property
+    def stage_count(self) -> int:
+        """Four."""
+        return 4
 
-        Raises:
-          SettingError: for another depth, or images under 8x8 pixels.
-        """
+    @property
+    def least_pixels(self) -> int:
+        """Three stages halve the image."""
+        return 8
+
+    def check(self) -> None:
+        """The depth must be known."""
         if self.depth not in BLOCKS:
             raise SettingError("depth", self.depth, f"must be one of {sorted(BLOCKS)}")
-        require_pixels(images, 8, f"preact_resnet{self.depth}")
-        x = ConvNorm(64, axis_name=self.axis_name, name="stem")(images, train=train)
-        stages = []
-        for stage, blocks in enumerate(BLOCKS[self.depth]):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                name = f"stage{stage + 1}_block{block + 1}"
-                x = PreActBlock(64 * 2**stage, stride, self.depth == 50, self.axis_name, name=name)(
-                    x, train=train
-                )
-            stages.append(x)
-        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))
+
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """3x3 convolution, BatchNorm, ReLU."""
+        return ConvNorm(64, axis_name=self.axis_name, name="stem")(x, train=train)
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """Blocks; the later stages halve the map."""
+        for block in range(BLOCKS[self.depth][index]):
+            stride = 2 if index > 0 and block == 0 else 1
+            name = f"stage{index + 1}_block{block + 1}"
+            x = PreActBlock(64 * 2**index, stride, self.depth == 50, self.axis_name, name=name)(
+                x, train=train
+            )
+        return x

@@ -10,8 +10,8 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import Classifier, batch_norm, conv, require_pixels
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.layers import batch_norm, conv, norm_relu
+from afd_jax.networks.staged import StagedNetwork
 
 
 class BasicBlock(nn.Module):
@@ -40,40 +40,34 @@ class BasicBlock(nn.Module):
         return nn.relu(x + y)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(StagedNetwork):
     """ResNet for small images.
 
     Attributes:
-      classes: number of classes.
       depth: 6n+2: 8, 14, 20, 32, 44, 56, 110, ...
       widths: channels of the three stages.
-      stem: channels of the first convolution.
-      axis_name: device axis over which BatchNorm is synchronised; None on one device and under jit.
+      stem_width: channels of the first convolution.
     """
 
-    classes: int
     depth: int = 32
     widths: Sequence[int] = (16, 32, 64)
-    stem: int = 16
-    axis_name: str | None = None
+    stem_width: int = 16
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and the last feature map.
-
-        Raises:
-          SettingError: for a depth that is not 6n+2, or images under 4x4 pixels.
-        """
+    def check(self) -> None:
+        """The depth must be 6n+2."""
         if self.depth < 8 or (self.depth - 2) % 6:
             raise SettingError("depth", self.depth, "a CIFAR ResNet has depth 6n+2: 8, 14, 20, 32")
-        require_pixels(images, 4, f"resnet{self.depth}")
-        norm = batch_norm(train, self.axis_name)
-        x = nn.relu(norm(name="stem_norm")(conv(self.stem, 3, name="stem")(images)))
-        stages = []
-        for stage, width in enumerate(self.widths):
-            for block in range((self.depth - 2) // 6):
-                stride = 2 if stage > 0 and block == 0 else 1
-                name = f"stage{stage + 1}_block{block + 1}"
-                x = BasicBlock(width, stride, self.axis_name, name=name)(x, train=train)
-            stages.append(x)
-        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))
+
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """3x3 convolution, BatchNorm, ReLU."""
+        return norm_relu(
+            conv(self.stem_width, 3, name="stem")(x), train, self.axis_name, "stem_norm"
+        )
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """N blocks; the later stages halve the map."""
+        for block in range((self.depth - 2) // 6):
+            stride = 2 if index > 0 and block == 0 else 1
+            name = f"stage{index + 1}_block{block + 1}"
+            x = BasicBlock(self.widths[index], stride, self.axis_name, name=name)(x, train=train)
+        return x

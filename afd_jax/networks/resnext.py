@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from afd_jax.networks.layers import Classifier, ConvNorm, require_pixels
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.staged import StagedNetwork
 
 
 class ResNeXtBlock(nn.Module):
@@ -40,40 +40,30 @@ class ResNeXtBlock(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNeXt(nn.Module):
+class ResNeXt(StagedNetwork):
     """Three stages of three blocks, 256, 512 and 1024 channels; the last map is [8, 8, 1024].
 
     Attributes:
-      classes: number of classes.
       groups: cardinality C.
       width: d, channels of one group in the first stage; doubled from stage to stage.
-      axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    classes: int
     groups: int = 8
     width: int = 64
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and feature maps.
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """3x3 convolution, BatchNorm, ReLU."""
+        return ConvNorm(64, axis_name=self.axis_name, name="stem")(x, train=train)
 
-        Raises:
-          SettingError: for images under 4x4 pixels.
-        """
-        require_pixels(images, 4, f"resnext29-{self.groups}x{self.width}d")
-        x = ConvNorm(64, axis_name=self.axis_name, name="stem")(images, train=train)
-        stages = []
-        for stage in range(3):
-            for block in range(3):
-                x = ResNeXtBlock(
-                    self.groups * self.width * 2**stage,
-                    256 * 2**stage,
-                    self.groups,
-                    2 if stage > 0 and block == 0 else 1,
-                    self.axis_name,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train=train)
-            stages.append(x)
-        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """Three blocks; the later stages halve the map."""
+        for block in range(3):
+            x = ResNeXtBlock(
+                self.groups * self.width * 2**index,
+                256 * 2**index,
+                self.groups,
+                2 if index > 0 and block == 0 else 1,
+                self.axis_name,
+                name=f"stage{index + 1}_block{block + 1}",
+            )(x, train=train)
+        return x

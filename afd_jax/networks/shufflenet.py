@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.networks.layers import Classifier, ConvNorm, require_pixels
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.staged import StagedNetwork
 
 
 def shuffle(x: jax.Array, groups: int) -> jax.Array:
@@ -63,46 +63,41 @@ class GroupedUnit(nn.Module):
         return nn.relu(jnp.concatenate([y, x], axis=-1))
 
 
-class ShuffleNetV1(nn.Module):
+class ShuffleNetV1(StagedNetwork):
     """The last map is [4, 4, 960] for 32x32 images.
 
     Attributes:
-      classes: number of classes.
       groups: of the 1x1 convolutions.
       widths: channels of the stages.
       blocks: units of the stages.
-      axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    classes: int
     groups: int = 3
     widths: Sequence[int] = (240, 480, 960)
     blocks: Sequence[int] = (4, 8, 4)
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and feature maps.
+    @property
+    def least_pixels(self) -> int:
+        """Three stages halve the image."""
+        return 8
 
-        Raises:
-          SettingError: for images under 8x8 pixels.
-        """
-        require_pixels(images, 8, "shufflenet_v1")
-        axis, stages = self.axis_name, []
-        x = ConvNorm(24, 1, axis_name=axis, name="stem")(images, train=train)
-        for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
-            for block in range(blocks):
-                before = x.shape[-1]
-                x = GroupedUnit(
-                    width - before if block == 0 else width,
-                    self.groups,
-                    1 if before == 24 else self.groups,  # too few channels to group
-                    2 if block == 0 else 1,
-                    axis,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train=train)
-            stages.append(x)
-        return Outputs(Classifier(self.classes, name="classifier")(x), x, tuple(stages))
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """1x1 convolution, BatchNorm, ReLU."""
+        return ConvNorm(24, 1, axis_name=self.axis_name, name="stem")(x, train=train)
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """Units, of which the first halves the map."""
+        for block in range(self.blocks[index]):
+            before = x.shape[-1]
+            x = GroupedUnit(
+                self.widths[index] - before if block == 0 else self.widths[index],
+                self.groups,
+                1 if before == 24 else self.groups,  # too few channels to group
+                2 if block == 0 else 1,
+                self.axis_name,
+                name=f"stage{index + 1}_block{block + 1}",
+            )(x, train=train)
+        return x
 
 
 class SplitUnit(nn.Module):
@@ -141,37 +136,36 @@ class SplitUnit(nn.Module):
         return shuffle(jnp.concatenate([passed, y], axis=-1), 2)
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(StagedNetwork):
     """The last map is [4, 4, 1024] for 32x32 images.
 
     Attributes:
-      classes: number of classes.
       widths: channels of the stages.
       blocks: units of the stages, after the one that halves the image.
       last: channels of the last 1x1 convolution.
-      axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    classes: int
     widths: Sequence[int] = (116, 232, 464)
     blocks: Sequence[int] = (3, 7, 3)
     last: int = 1024
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps images [batch, height, width, channels] to logits and feature maps.
+    @property
+    def least_pixels(self) -> int:
+        """Three stages halve the image."""
+        return 8
 
-        Raises:
-          SettingError: for images under 8x8 pixels.
-        """
-        require_pixels(images, 8, "shufflenet_v2")
-        axis, stages = self.axis_name, []
-        x = ConvNorm(24, 1, axis_name=axis, name="stem")(images, train=train)
-        for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
-            for block in range(1 + blocks):
-                name = f"stage{stage + 1}_block{block + 1}"
-                x = SplitUnit(width, 2 if block == 0 else 1, axis, name=name)(x, train=train)
-            stages.append(x)
-        x = ConvNorm(self.last, 1, axis_name=axis, name="last")(x, train=train)
-        return Outputs(Classifier(self.classes, name="classifier")(x), x, (*stages[:-1], x))
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """1x1 convolution, BatchNorm, ReLU."""
+        return ConvNorm(24, 1, axis_name=self.axis_name, name="stem")(x, train=train)
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """Units, of which the first halves the map."""
+        for block in range(1 + self.blocks[index]):
+            stride, name = 2 if block == 0 else 1, f"stage{index + 1}_block{block + 1}"
+            unit = SplitUnit(self.widths[index], stride, self.axis_name, name=name)
+            x = unit(x, train=train)
+        return x
+
+    def finish(self, x: jax.Array, train: bool) -> jax.Array:
+        """1x1 convolution, BatchNorm, ReLU."""
+        return ConvNorm(self.last, 1, axis_name=self.axis_name, name="last")(x, train=train)

@@ -1,0 +1,91 @@
+"""What the networks here share: a stem, stages and a classifier, which can be run in part."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from afd_jax.errors import SettingError
+from afd_jax.networks.layers import Classifier
+from afd_jax.networks.outputs import Outputs
+
+
+class StagedNetwork(nn.Module):
+    """A network that can be cut between two stages, so that several can share the lower ones.
+
+    A subclass overrides `stage`, and what else it has of the functions below; they are called
+    inside one compact method and give their layers names of their own.
+
+    Attributes:
+      classes: number of classes.
+      axis_name: device axis over which BatchNorm is synchronised; None on one device and under jit.
+    """
+
+    classes: int
+    axis_name: str | None = None
+
+    @property
+    def stage_count(self) -> int:
+        """Number of stages; a feature map stands at the end of each."""
+        return 3
+
+    @property
+    def least_pixels(self) -> int:
+        """Height and width of the smallest images that leave a map."""
+        return 4
+
+    def check(self) -> None:
+        """Raises SettingError for fields that make no network."""
+
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """What comes before the first stage."""
+        return x
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """Stage `index`, counted from 0."""
+        raise NotImplementedError
+
+    def transition(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        """What stands between stage `index` and the next."""
+        return x
+
+    def finish(self, x: jax.Array, train: bool) -> jax.Array:
+        """What stands between the last stage and the last feature map."""
+        return x
+
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Maps images [batch, height, width, channels] to logits and feature maps.
+
+        Raises:
+          SettingError: for images that are too small, or fields that make no network.
+        """
+        return self._run(images, train, 0, self.stage_count)
+
+    def lower(self, images: jax.Array, *, train: bool, stages: int) -> jax.Array:
+        """Runs the first `stages` stages: images to a map [batch, h, w, c]. Raises as a call."""
+        return self._run(images, train, 0, stages)
+
+    def upper(self, maps: jax.Array, *, train: bool, stages: int) -> Outputs:
+        """Runs what follows the first `stages` stages, on the map that `lower` gives."""
+        return self._run(maps, train, stages, self.stage_count)
+
+    @nn.compact
+    def _run(self, x: jax.Array, train: bool, first: int, last: int) -> Any:
+        if first == 0:
+            self.check()
+            if min(x.shape[1:3]) < self.least_pixels:
+                least = f"{self.least_pixels}x{self.least_pixels}"
+                remedy = f"{type(self).__name__} needs at least {least} pixels"
+                raise SettingError("image size", x.shape[1:3], remedy)
+            x = self.stem(x, train)
+        maps = []
+        for index in range(first, last):
+            x = self.stage(index, x, train)
+            if index + 1 < self.stage_count:
+                maps.append(x)
+                x = self.transition(index, x, train)
+        if last < self.stage_count:
+            return x
+        x = self.finish(x, train)
+        logits = Classifier(self.classes, name="classifier")(x)
+        return Outputs(logits, x, (*maps, x))
