@@ -1,6 +1,5 @@
 """From settings to objects: data, networks, method, optimizers and devices of one run."""
 
-import ast
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,6 @@ from afd_jax.cohort import Cohort
 from afd_jax.config import check_keys, to_steps
 from afd_jax.data import Recipe, Splits, channel_statistics, load
 from afd_jax.errors import SettingError, require_flag, require_number, within
-from afd_jax.graph import make_graph
 from afd_jax.methods import make_method
 from afd_jax.networks import create
 from afd_jax.optim import OPTIMIZERS, SCHEDULES
@@ -76,15 +74,13 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         require_number(field, config[field], least=1, whole=True)
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
-    if len(names) < (1 if config.graph == "none" else 2):
-        remedy = "networks that teach each other are at least 2; name them behind a colon, "
-        remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
-        raise SettingError("networks", tuple(names), remedy)
     for name in names:
         create(name, classes=10)
-    graph = make_graph(_edges(config.graph), len(names))
-    method_options = config.method.to_dict()
-    method = make_method(method_options.pop("name", None), graph, method_options)
+    options = config.method.to_dict()
+    method = make_method(options.pop("name", None), config.graph, names, options)
+    if method.uses_heldout and not config.data.heldout:
+        remedy = "the method learns from held-out images once an epoch; keep some, such as 0.1"
+        raise SettingError("data.heldout", config.data.heldout, remedy)
     parallel = make_parallel(config.parallel.mode, config.parallel.devices)
     parallel.check_batch_size("batch_size", config.batch_size)
     _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below
@@ -110,6 +106,7 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         classes=splits.classes,
         names=names,
         alone=config.alone,
+        total_steps=total_steps,
     )
     devices = len(parallel.devices)
     largest = max(len(splits.heldout), len(splits.test))
@@ -134,14 +131,6 @@ def _networks(names: Any) -> list[str]:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise SettingError("networks", names, "must be a list of names")
     return list(names)
-
-
-def _edges(graph: Any) -> Any:
-    """Edges may come from a command line, as text."""
-    try:
-        return ast.literal_eval(graph) if str(graph).startswith(("(", "[")) else graph
-    except (ValueError, SyntaxError) as error:
-        raise SettingError("graph", graph, "edges are written ((source, target), ...)") from error
 
 
 def _load(data: Mapping[str, Any]) -> Splits:

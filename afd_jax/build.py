@@ -11,12 +11,13 @@ import optax
 from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort, Peer, apply_peer, as_outputs, dummy_batch, state_shapes
+from afd_jax.cohort import Cohort, Peer, apply_peer, dummy_batch, state_shapes
 from afd_jax.dependence import used_inputs
 from afd_jax.errors import SettingError, first_line
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import Method
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.branched import Branched
+from afd_jax.networks.outputs import Outputs, as_nodes
 
 
 def make_cohort(
@@ -28,11 +29,12 @@ def make_cohort(
     classes: int,
     names: Sequence[str] | None = None,
     alone: bool = False,
+    total_steps: int | None = None,
 ) -> Cohort:
     """Checks that networks, method and data fit together, and says who trains what.
 
     Args:
-      networks: one Flax module per node; the same object may stand for several.
+      networks: Flax modules; the same object may stand for several.
       method: graph and losses.
       optimizers: {"logit": ..., "feature": ..., "discriminator": ...}; those that the method does
         not use may be missing.
@@ -41,41 +43,84 @@ def make_cohort(
       names: for logs and errors, one per network; the modules' class names if None.
       alone: add a twin of every network, after them all, that starts from the same parameters and
         has no edges.
+      total_steps: of the run; only methods with a ramp-up need it.
 
     Raises:
-      SettingError: if the number of networks is not the graph's, a network cannot take the images
+      SettingError: if the number of networks is not the method's, a network cannot take the images
         or returns no proper logits and feature map, or an optimizer is missing.
     """
-    members = len(networks)
     names = [type(network).__name__ for network in networks] if names is None else list(names)
-    if len(names) != members:
-        raise SettingError("names", names, f"give one for each of the {members} networks")
-    if members != method.graph.count:
-        remedy = f"the graph has {method.graph.count} nodes; give one network for each"
+    if len(names) != len(networks):
+        raise SettingError("names", names, f"give one for each of the {len(networks)} networks")
+    if len(networks) != method.network_count:
+        of = f"{method.network_count} network" + ("s" if method.network_count > 1 else "")
+        remedy = f"{type(method).__name__} with this graph takes {of}"
         raise SettingError("networks", names, remedy)
+    if method.needs_progress and not total_steps:
+        remedy = "say how long the run is; the method's ramp-up is a share of it"
+        raise SettingError("total_steps", total_steps, remedy)
     shapes = _check_networks(names, networks, image_shape, classes)
+    peers = make_peers(networks, names, method, alone=alone)
     if alone:
-        names += [f"{name} alone" for name in names]
-        networks, shapes = [*networks, *networks], shapes * 2
-        graph = dataclasses.replace(method.graph, count=2 * members)
-        method = dataclasses.replace(method, graph=graph)
-    peers = tuple(
-        Peer(
-            name,
-            network,
-            method.projections(k, shapes),
-            method.discriminators(k, shapes),
-            start=k % members,
-        )
-        for k, (name, network) in enumerate(zip(names, networks, strict=True))
-    )
-    cohort = Cohort(peers, members, method, image_shape, classes)
+        graph = dataclasses.replace(method.graph, count=2 * len(networks))
+        method, shapes = dataclasses.replace(method, graph=graph), shapes * 2
+    branched = any(len(peer.nodes) > 1 for peer in peers)
+    if not branched:
+        peers = [
+            dataclasses.replace(
+                peer,
+                projections=method.projections(k, shapes),
+                discriminators=method.discriminators(k, shapes),
+            )
+            for k, peer in enumerate(peers)
+        ]
+    members = peers[0].network.branches if branched else len(networks)
+    cohort = Cohort(tuple(peers), members, method, image_shape, classes, total_steps, alone)
     masks = _who_trains_what(cohort)
-    peers = tuple(
-        dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[k]))
-        for k, peer in enumerate(peers)
-    )
-    return dataclasses.replace(cohort, peers=peers)
+    peers = [
+        dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[p]))
+        for p, peer in enumerate(peers)
+    ]
+    return dataclasses.replace(cohort, peers=tuple(peers))
+
+
+def make_peers(
+    networks: Sequence[nn.Module], names: Sequence[str], method: Method, *, alone: bool = False
+) -> list[Peer]:
+    """The networks that a method trains, in the order of a state; no heads, no optimizers.
+
+    Those asked for, as they are or in branches, come first; then their twins, or their averages.
+
+    Raises:
+      SettingError: if a network cannot be branched, or has branches and should have a twin.
+    """
+    peers = []
+    for k, (name, network) in enumerate(zip(names, networks, strict=True)):
+        module = method.branch(name, network)
+        peer = Peer(name, module, (name,), start=k)
+        if isinstance(module, Branched):
+            nodes = tuple(f"{name} {node}" for node in module.nodes)
+            views = module.branches if method.own_augmentation else 1
+            peer = dataclasses.replace(peer, nodes=nodes, views=views)
+            if alone:
+                remedy = "the branches share layers, so none has a twin; train the network by "
+                remedy += "itself in another run, with config.method.name='independent'"
+                raise SettingError("alone", alone, remedy)
+        peers.append(peer)
+    if alone:
+        twins = [(f"{peer.name} alone", peer) for peer in peers]
+        peers += [dataclasses.replace(p, name=name, nodes=(name,)) for name, p in twins]
+    if method.average_decay is not None:
+        peers += [
+            dataclasses.replace(
+                peer,
+                name=f"average of {peer.name}",
+                nodes=tuple(f"average of {node}" for node in peer.nodes),
+                follows=p,
+            )
+            for p, peer in enumerate(peers)
+        ]
+    return peers
 
 
 def _check_networks(
@@ -120,7 +165,7 @@ def _check_network(
         problem = _problem(result, classes)
         if problem:
             raise SettingError(field, name, f"{problem} with {mode}")
-    evaluated, trained = (as_outputs(result) for result in results)
+    evaluated, trained = (as_nodes(result)[0] for result in results)
     if evaluated.features.shape != trained.features.shape:
         remedy = "must return feature maps of one shape with train=True and train=False"
         raise SettingError(field, name, remedy)
@@ -131,7 +176,7 @@ def _problem(result: Any, classes: int) -> str | None:
     """What is wrong with a network's answer to two images, if anything is."""
     if not isinstance(result, Outputs) and not (isinstance(result, tuple) and len(result) == 2):
         return f"must return Outputs(logits, features), returns {type(result).__name__}"
-    outputs = as_outputs(result)
+    (outputs,) = as_nodes(result)
     logits, features = outputs.logits, outputs.features
     shape = getattr(logits, "shape", None)
     if shape != (2, classes):
@@ -153,14 +198,15 @@ def _batched(shape: tuple[int, ...] | None) -> str:
 
 
 def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
-    """Per node and update, which parameters the loss depends on: read off the traced program.
+    """Per network and update, which parameters the loss depends on: read off the traced program.
 
     So the feature optimizer leaves the classifier alone, and the logit optimizer the transfer
     layer, weight decay included, for any network, without a naming convention.
     """
     images, batch = dummy_batch(cohort)
     rngs = {"dropout": jax.random.key(0)}
-    variables = state_shapes(cohort).peers
+    shapes = state_shapes(cohort)
+    variables, context = shapes.peers, cohort.context(batch, _zeros(shapes))
 
     def totals(all_params: list[Any]) -> list[dict[str, jax.Array]]:
         states = [
@@ -172,13 +218,16 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
             for peer, v in zip(cohort.peers, variables, strict=True)
         ]
         outputs = [
-            apply_peer(cohort, k, states[k].params, zeros[k], images, rngs)[0]
-            for k in range(len(states))
+            output
+            for p in range(len(states))
+            for output in apply_peer(cohort, p, states[p].params, zeros[p], images, rngs)[0]
         ]
         results = []
-        for k in range(len(states)):
-            terms = {"logit": cohort.method.logit_terms(k, outputs, batch)[0]}
-            terms["feature"] = cohort.method.feature_terms(k, outputs, heads[k])[0]
+        for p, peer in enumerate(cohort.peers):
+            terms: dict[str, list[jax.Array]] = {"logit": [], "feature": []}
+            for k in cohort.nodes_of(p) if peer.follows is None else ():
+                terms["logit"] += cohort.method.logit_terms(k, outputs, context)[0].values()
+                terms["feature"] += cohort.method.feature_terms(k, outputs, heads[p])[0].values()
             results.append({u: _total(t) for u, t in terms.items() if t})
         return results
 
@@ -186,13 +235,13 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
     closed, result = jax.make_jaxpr(totals, return_shape=True)(params)
     treedef, outputs = jax.tree.structure(params), itertools.count()
     masks: list[dict[str, Any]] = []
-    for k, updates in enumerate(result):
+    for p, updates in enumerate(result):
         masks.append({})
         for update in sorted(updates):  # the order in which a program returns a dict
             used = used_inputs(closed.jaxpr, next(outputs))
-            masks[k][update] = jax.tree.unflatten(treedef, used)[k]
-        if cohort.peers[k].discriminators:
-            masks[k]["discriminator"] = True
+            masks[p][update] = jax.tree.unflatten(treedef, used)[p]
+        if cohort.peers[p].discriminators:
+            masks[p]["discriminator"] = True
     return masks
 
 
@@ -215,8 +264,8 @@ def _only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientT
     return optax.chain(optax.masked(optimizer, mask), optax.masked(optax.set_to_zero(), others))
 
 
-def _total(terms: Mapping[str, jax.Array]) -> jax.Array:
-    return jnp.asarray(sum(losses.mean(values) for values in terms.values()))
+def _total(terms: Sequence[jax.Array]) -> jax.Array:
+    return jnp.asarray(sum(losses.mean(values) for values in terms))
 
 
 def _zeros(shapes: Any) -> Any:

@@ -93,12 +93,12 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
+def load_variables(folder: pathlib.Path, peer: int) -> dict[str, Any] | None:
     """Reads one network's variables from the newest readable checkpoint; writes nothing.
 
     Args:
       folder: of the checkpoints.
-      node: number of the network.
+      peer: number of the network.
 
     Returns:
       {"params": ..., "batch_stats": ...} as NumPy arrays, or None if there is no checkpoint.
@@ -116,7 +116,7 @@ def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
     with manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                return _variables(manager, step, node)
+                return _variables(manager, step, peer)
             except Exception as error:  # as in `restore`
                 damaged[step] = first_line(error)
     if damaged:
@@ -124,15 +124,15 @@ def load_variables(folder: pathlib.Path, node: int) -> dict[str, Any] | None:
     return None
 
 
-def _variables(manager: ocp.CheckpointManager, step: int, node: int) -> dict[str, Any]:
+def _variables(manager: ocp.CheckpointManager, step: int, number: int) -> dict[str, Any]:
     stored = manager.item_metadata(step)["state"].tree
     paths, treedef = jax.tree.flatten_with_path(stored)
-    is_ours = [_is_of_network(path, node) for path, _ in paths]
+    is_ours = [_is_of_network(path, number) for path, _ in paths]
     wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
     types = [np.ndarray if own else None for own in is_ours]
     how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
     items = ocp.args.Composite(state=ocp.args.PyTreeRestore(item=wanted, restore_args=how))
-    peer = manager.restore(step, args=items)["state"]["peers"][node]
+    peer = manager.restore(step, args=items)["state"]["peers"][number]
     return {"params": peer["params"]["network"], **peer["statistics"]["network"]}
 
 
@@ -142,6 +142,6 @@ def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
     return SettingError("--workdir", str(folder), f"{remedy}another --workdir")
 
 
-def _is_of_network(path: Any, node: int) -> bool:
+def _is_of_network(path: Any, peer: int) -> bool:
     names = [str(getattr(key, "key", getattr(key, "idx", None))) for key in path[:4]]
-    return names in [["peers", str(node), part, "network"] for part in ("params", "statistics")]
+    return names in [["peers", str(peer), part, "network"] for part in ("params", "statistics")]

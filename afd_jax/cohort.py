@@ -5,7 +5,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,8 @@ from flax import linen as nn
 
 from afd_jax.errors import SettingError
 from afd_jax.heads import BoundHead
-from afd_jax.methods.base import Method
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods.base import Context, Method
+from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.state import PeerState, TrainState
 
 UPDATES = ("logit", "feature", "discriminator")
@@ -24,37 +24,45 @@ UPDATES = ("logit", "feature", "discriminator")
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """One node of the graph, without its arrays.
+    """One network and what belongs to it, without its arrays.
 
     Attributes:
       name: for logs.
-      network: Flax module that returns `Outputs`.
+      network: Flax module that returns `Outputs`, or a tuple of them.
+      nodes: names of its nodes in the graph: its own name, or one for each of its outputs.
       projections: the method's layers on top of the network, by name.
       discriminators: the discriminators this node owns, by name.
       optimizers: those of `UPDATES` that the method uses for this node.
-      start: number that the network's first parameters are drawn from; equal for a node and its
+      start: number that the network's first parameters are drawn from; equal for a network and its
         twin, so that they start from the same ones.
+      views: how many augmentations of a batch it takes, beside each other on axis 1; 1 is none.
+      follows: number of the peer whose parameters this one averages over time; None if it trains.
     """
 
     name: str
     network: nn.Module
+    nodes: tuple[str, ...]
     projections: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     discriminators: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     optimizers: Mapping[str, optax.GradientTransformation] = dataclasses.field(default_factory=dict)
     start: int = 0
+    views: int = 1
+    follows: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
-    """All nodes, the method that connects them, and the shape of their input.
+    """All networks, the method that connects their nodes, and the shape of their input.
 
     Attributes:
-      peers: the nodes, in the graph's order.
-      members: how many of them, counted from the first, are the networks asked for; the others are
-        their twins, which learn alone.
+      peers: the networks; their nodes, one after the other, are those of the graph.
+      members: how many nodes, counted from the first, are the networks or branches asked for. The
+        others are their twins, which learn alone, or what else the method makes of them.
       method: graph and losses.
       image_shape: (height, width, channels).
       classes: number of classes.
+      total_steps: of the run, if it is known.
+      alone: whether the nodes after the members are their twins.
     """
 
     peers: tuple[Peer, ...]
@@ -62,6 +70,23 @@ class Cohort:
     method: Method
     image_shape: tuple[int, int, int]
     classes: int
+    total_steps: int | None = None
+    alone: bool = False
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of all nodes."""
+        return tuple(name for peer in self.peers for name in peer.nodes)
+
+    def nodes_of(self, p: int) -> range:
+        """Numbers of the nodes of peer p."""
+        first = sum(len(peer.nodes) for peer in self.peers[:p])
+        return range(first, first + len(self.peers[p].nodes))
+
+    def context(self, batch: Mapping[str, jax.Array], state: TrainState) -> Context:
+        """What losses on logits may look at beside the outputs."""
+        progress = state.step / self.total_steps if self.total_steps else 0.0
+        return Context(batch["label"], batch["index"], progress, state.memory)
 
     def synchronised(self, axis_name: str) -> "Cohort":
         """A copy whose BatchNorm layers average their statistics over a device axis.
@@ -118,67 +143,80 @@ def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
         opt = {name: tx.init(trained[name]) for name, tx in peer.optimizers.items()}
         peers.append(dataclasses.replace(state, optimizers=opt))
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step=step, rng=jax.random.key_data(rng), peers=tuple(peers))
+    return TrainState(
+        step=step,
+        rng=jax.random.key_data(rng),
+        peers=tuple(peers),
+        memory=cohort.method.init_memory(),
+    )
 
 
 def init_variables(cohort: Cohort, rng: jax.Array) -> list[PeerState]:
-    """Parameters and statistics of all nodes, without optimizer states."""
+    """Parameters and statistics of all networks, without optimizer states."""
     images, _ = dummy_batch(cohort)
-    states, outputs = [], []
+    states: list[PeerState] = []
+    outputs: list[Outputs] = []
     for peer in cohort.peers:
         # A network's key depends on `start` alone, so that a twin starts where its original does.
         key = jax.random.fold_in(jax.random.fold_in(rng, 0), peer.start)
         result, variables = peer.network.init_with_output(key, images, train=False)
         statistics, params = _split(variables)
         states.append(PeerState({"network": params}, {"network": statistics}, {}, {}))
-        outputs.append(as_outputs(result))
-    for k, peer in enumerate(cohort.peers):
-        key = jax.random.fold_in(jax.random.fold_in(rng, 1), k)
+        outputs.extend(as_nodes(result))
+    for p, peer in enumerate(cohort.peers):
+        key = jax.random.fold_in(jax.random.fold_in(rng, 1), p)
         heads = _unbound(peer.projections, jax.random.fold_in(key, 0))
-        outputs[k] = dataclasses.replace(
-            outputs[k], projected=cohort.method.project(k, outputs[k], heads)
-        )
+        nodes = cohort.nodes_of(p)
+        outputs[nodes.start : nodes.stop] = _projected(cohort, p, outputs[nodes.start :], heads)
         variables = {name: _split(_initialised(name, head)) for name, head in heads.items()}
-        states[k].params["projections"] = {name: params for name, (_, params) in variables.items()}
-        states[k].statistics["projections"] = {name: rest for name, (rest, _) in variables.items()}
-    for k, peer in enumerate(cohort.peers):
-        key = jax.random.fold_in(jax.random.fold_in(rng, 2), k)
+        states[p].params["projections"] = {name: params for name, (_, params) in variables.items()}
+        states[p].statistics["projections"] = {name: rest for name, (rest, _) in variables.items()}
+    for p, peer in enumerate(cohort.peers):
+        key = jax.random.fold_in(jax.random.fold_in(rng, 2), p)
         heads = _unbound(peer.discriminators, key)
-        cohort.method.discriminator_terms(k, outputs, heads)
-        states[k] = dataclasses.replace(
-            states[k],
+        for k in cohort.nodes_of(p):
+            cohort.method.discriminator_terms(k, outputs, heads)
+        states[p] = dataclasses.replace(
+            states[p],
             discriminators={name: _initialised(name, head) for name, head in heads.items()},
         )
     return states
 
 
-def as_outputs(result: Any) -> Outputs:
-    """Accepts `Outputs` or a plain (logits, features) pair from a network."""
-    return result if isinstance(result, Outputs) else Outputs(*result)
+def _projected(
+    cohort: Cohort, p: int, outputs: Sequence[Outputs], heads: Mapping[str, BoundHead]
+) -> tuple[Outputs, ...]:
+    """The outputs of peer p's nodes, with what the method's layers make of them."""
+    pairs = zip(cohort.nodes_of(p), outputs, strict=False)
+    if not heads:
+        return tuple(own for _, own in pairs)
+    return tuple(
+        dataclasses.replace(own, extras=cohort.method.project(k, own, heads)) for k, own in pairs
+    )
 
 
 def apply_peer(
     cohort: Cohort,
-    k: int,
+    p: int,
     params: Any,
     statistics: Any,
     images: jax.Array,
     rngs: Mapping[str, jax.Array],
-) -> tuple[Outputs, Any]:
-    """Runs network k and its projections in training mode.
+) -> tuple[tuple[Outputs, ...], Any]:
+    """Runs a network and its projections in training mode.
 
     Args:
       cohort: the static description.
-      k: node.
+      p: number of the peer.
       params: {"network": ..., "projections": ...}.
       statistics: the same keys.
-      images: [batch, height, width, channels], normalised.
+      images: [batch, height, width, channels], normalised; [batch, views, ...] for several views.
       rngs: keys for the network's stochastic layers, {"dropout": key}.
 
     Returns:
-      The outputs, and the updated statistics.
+      The outputs of its nodes, and the updated statistics.
     """
-    peer = cohort.peers[k]
+    peer = cohort.peers[p]
     result, updated = peer.network.apply(
         {"params": params["network"], **statistics["network"]},
         images,
@@ -192,8 +230,7 @@ def apply_peer(
         )
         for name, module in peer.projections.items()
     }
-    outputs = as_outputs(result)
-    outputs = dataclasses.replace(outputs, projected=cohort.method.project(k, outputs, heads))
+    outputs = _projected(cohort, p, as_nodes(result), heads)
     projected = {name: _split(head.variables)[0] for name, head in heads.items()}
     return outputs, {"network": dict(updated), "projections": projected}
 

@@ -28,8 +28,9 @@ def base_config() -> ml_collections.ConfigDict:
             "seed": 0,
             # Names of afd_jax.networks, or "package.module:Class". One node of the graph each.
             "networks": ("resnet8", "resnet8"),
-            # "cyclic", "all_pairs", "star", "none", or edges ((source, target), ...).
-            "graph": "cyclic",
+            # "own" (of the method's paper), "cyclic", "all_pairs", "star", "none", or edges
+            # ((source, target), ...).
+            "graph": "own",
             # Also train, on the same batches, a twin of every network that starts from the same
             # parameters and learns from the labels alone.
             "alone": False,

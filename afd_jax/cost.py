@@ -27,20 +27,20 @@ def describe(run: Run) -> str:
     per_device = run.batch_size // len(parallel.devices)
     lines = [
         f"method {type(cohort.method).__name__}; source -> target:",
-        *("  " + line for line in cohort.method.graph.text(names).splitlines()),
+        *("  " + line for line in cohort.method.graph.text(cohort.nodes).splitlines()),
         "",
-        f"{'node':<22}{'parameters':>12}{'+ heads':>10}{'MFLOPs/image':>14}"
+        f"{'network':<22}{'parameters':>12}{'+ heads':>10}{'MFLOPs/image':>14}"
         f"{'state MiB':>11}{'kept MiB':>10}",
     ]
-    for k, peer in enumerate(state.peers):
+    for p, peer in enumerate(state.peers):
         network = _count(peer.params["network"])
         heads = _count(peer.params["projections"]) + sum(
             _count(v["params"]) for v in peer.discriminators.values()
         )
-        flops = flops_per_image(cohort, k, peer) / 1e6
-        kept = activation_bytes(cohort, k, peer, per_device) / _MIB
+        flops = flops_per_image(cohort, p, peer) / 1e6
+        kept = activation_bytes(cohort, p, peer, per_device) / _MIB
         lines.append(
-            f"{f'{k} {names[k]}':<22}{network:>12,}{heads:>10,}{flops:>14.1f}"
+            f"{names[p]:<22}{network:>12,}{heads:>10,}{flops:>14.1f}"
             f"{_bytes(peer) / _MIB:>11.1f}{kept:>10.1f}"
         )
     lines += [
@@ -55,25 +55,28 @@ def describe(run: Run) -> str:
     return "\n".join(lines)
 
 
-def flops_per_image(cohort: Cohort, k: int, peer: Any) -> float:
-    """Floating-point operations of network k's forward pass on one image."""
+def flops_per_image(cohort: Cohort, p: int, peer: Any) -> float:
+    """Floating-point operations of a network's forward pass on one image."""
     image = jax.ShapeDtypeStruct((1, *cohort.image_shape), jnp.float32)
-    network = functools.partial(cohort.peers[k].network.apply, train=False)
+    network = functools.partial(cohort.peers[p].network.apply, train=False)
     variables = {"params": peer.params["network"], **peer.statistics["network"]}
     analysis = jax.jit(network).lower(variables, image).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
 
 
-def activation_bytes(cohort: Cohort, k: int, peer: Any, batch_size: int) -> int:
-    """Bytes that network k's forward pass keeps for the backward pass, before the compiler's work.
+def activation_bytes(cohort: Cohort, p: int, peer: Any, batch_size: int) -> int:
+    """Bytes that a network's forward pass keeps for the backward pass, before the compiler's work.
 
     These are the residuals of `jax.vjp` without the parameters themselves; fusion may keep fewer.
     """
-    images = jax.ShapeDtypeStruct((batch_size, *cohort.image_shape), jnp.float32)
+    if cohort.peers[p].follows is not None:  # it has no backward pass
+        return 0
+    views = (cohort.peers[p].views,) if cohort.peers[p].views > 1 else ()
+    images = jax.ShapeDtypeStruct((batch_size, *views, *cohort.image_shape), jnp.float32)
 
     def residuals(params: Any, statistics: Any, images: jax.Array) -> Any:
         def run(params: Any) -> Any:
-            return apply_peer(cohort, k, params, statistics, images, {"dropout": jax.random.key(0)})
+            return apply_peer(cohort, p, params, statistics, images, {"dropout": jax.random.key(0)})
 
         return jax.vjp(run, params, has_aux=True)[1]
 

@@ -5,8 +5,10 @@ source; the source is a constant in that loss. A node without incoming edges lea
 alone. Each method of this package is a graph plus the losses its edges carry.
 """
 
+import ast
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from afd_jax.errors import SettingError, one_of
 
@@ -139,7 +141,7 @@ def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
     """Builds a graph from a setting.
 
     Args:
-      shape: "cyclic", "all_pairs", "star", "none", or the edges themselves.
+      shape: "cyclic", "all_pairs", "star", "none", or the edges themselves, perhaps as text.
       count: number of networks K.
 
     Raises:
@@ -148,6 +150,7 @@ def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
     >>> make_graph("cyclic", 2)
     Graph(count=2, edges=((0, 1), (1, 0)))
     """
+    shape = _parsed(shape)
     if isinstance(shape, list | tuple):
         return Graph(count, tuple(_as_edge(edge) for edge in shape))
     if shape == "none":
@@ -156,6 +159,15 @@ def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
         remedy = one_of(shape, [*SHAPES, "none"]) + ", or give edges ((source, target), ...)"
         raise SettingError("graph", shape, remedy)
     return Graph(count, SHAPES[shape](count))
+
+
+def _parsed(shape: Any) -> Any:
+    """Edges may come from a command line, as text."""
+    try:
+        return ast.literal_eval(shape) if str(shape).startswith(("(", "[")) else shape
+    except (ValueError, SyntaxError) as error:
+        remedy = "edges are written ((source, target), ...)"
+        raise SettingError("graph", shape, remedy) from error
 
 
 def _as_edge(edge: Sequence[int]) -> Edge:

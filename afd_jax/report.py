@@ -17,6 +17,7 @@ import afd_jax
 from afd_jax.assemble import Run
 from afd_jax.cohort import state_shapes
 from afd_jax.metrics import Record
+from afd_jax.networks.branched import single
 
 
 class Progress:
@@ -70,10 +71,12 @@ class Progress:
     def evaluated(self, record: Record) -> None:
         """Shows an evaluation record."""
         accuracy = [f"{100 * a:.2f}" for a in record["accuracy"]]
-        together, alone = accuracy[: self._run.cohort.members], accuracy[self._run.cohort.members :]
+        together, rest = accuracy[: self._run.cohort.members], accuracy[self._run.cohort.members :]
         line = f"epoch {record['epoch']:.4g}  {record['kind']} accuracy {'/'.join(together)} %"
-        if alone:
-            line += f", alone {'/'.join(alone)} %"
+        if self._run.cohort.alone:
+            line += f", alone {'/'.join(rest)} %"
+        elif rest:
+            line += f", then {'/'.join(rest)} %"
         self._say(f"{line}, ensemble {100 * record['ensemble_accuracy']:.2f} %")
 
     def _say(self, line: str) -> None:
@@ -96,21 +99,28 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float], comm
     heldout = [r for r in records if r["kind"] == "heldout"]
     peers = state_shapes(run.cohort).peers
 
+    nodes = [(p, i) for p, peer in enumerate(run.cohort.peers) for i in range(len(peer.nodes))]
+
     def network(k: int) -> Record:
         best = max(heldout, key=lambda r: r["accuracy"][k], default=None)
+        p, index = nodes[k]
+        params = {"params": peers[p].params["network"]}
+        _, own, _ = single(run.cohort.peers[p].network, params, index)
         return {
-            "name": run.cohort.peers[k].name,
-            "parameters": sum(x.size for x in jax.tree.leaves(peers[k].params["network"])),
+            "name": run.cohort.nodes[k],
+            "parameters": sum(x.size for x in jax.tree.leaves(own)),
             "test_accuracy": test["accuracy"][k],
             "heldout_accuracy": heldout[-1]["accuracy"][k] if heldout else None,
             "best_heldout_epoch": best["epoch"] if best else None,
         }
 
-    every = [network(k) for k in range(len(run.cohort.peers))]
+    every = [network(k) for k in range(len(nodes))]
+    members, rest = every[: run.cohort.members], every[run.cohort.members :]
     seconds = times["train_seconds"]
     return {
-        "networks": every[: run.cohort.members],
-        "alone": every[run.cohort.members :],
+        "networks": members,
+        "alone": rest if run.cohort.alone else [],
+        "others": [] if run.cohort.alone else rest,
         "ensemble_test_accuracy": test["ensemble_accuracy"],
         "seed": run.seed,
         "steps": run.total_steps,
@@ -132,10 +142,11 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float], comm
 def table(summary: Record) -> str:
     """The summary's accuracies, a line per network."""
     alone = summary["alone"] or [None] * len(summary["networks"])
-    width = max(len(n["name"]) for n in summary["networks"]) + 2
+    width = max(len(n["name"]) for n in [*summary["networks"], *summary["others"]]) + 2
     head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>16}"
     lines = [head + (f"{'the same alone':>17}" if summary["alone"] else "")]
-    for network, twin in zip(summary["networks"], alone, strict=True):
+    alone += [None] * len(summary["others"])
+    for network, twin in zip([*summary["networks"], *summary["others"]], alone, strict=True):
         line = f"{network['name']:{width}}{network['parameters']:>12,}"
         line += f"{100 * network['test_accuracy']:>14.2f} %"
         lines.append(line + (f"{100 * twin['test_accuracy']:>15.2f} %" if twin else ""))
@@ -154,12 +165,12 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     train = [r for r in records if r["kind"] == "train"]
     terms = sorted({k.split("/loss/")[1] for r in train for k in r if "/loss/" in k})
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    colors = [f"C{k % run.cohort.members}" for k in range(len(run.cohort.peers))]
+    colors = [f"C{k % run.cohort.members}" for k in range(len(run.cohort.nodes))]
     epochs = [r["epoch"] for r in test]
-    for k, peer in enumerate(run.cohort.peers):
+    for k, node in enumerate(run.cohort.nodes):
         style = "-" if k < run.cohort.members else "--"
         values = [100 * r["accuracy"][k] for r in test]
-        axes[0].plot(epochs, values, style, color=colors[k], label=f"{k} {peer.name}", marker=".")
+        axes[0].plot(epochs, values, style, color=colors[k], label=f"{k} {node}", marker=".")
     ensemble = [100 * r["ensemble_accuracy"] for r in test]
     axes[0].plot(epochs, ensemble, ":", color="0.3", label="ensemble")
     axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
@@ -169,7 +180,7 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
         for i, term in enumerate(terms):
             points = [(r["epoch"], r[f"{k}/loss/{term}"]) for r in train if f"{k}/loss/{term}" in r]
             if points:
-                name = f"{k} {run.cohort.peers[k].name}: {term.replace('_', ' ')}"
+                name = f"{k} {run.cohort.nodes[k]}: {term.replace('_', ' ')}"
                 style = styles[i % len(styles)]
                 axes[1].plot(*zip(*points, strict=True), style, color=colors[k], label=name)
     axes[1].set(xlabel="epoch", ylabel="training loss")

@@ -36,9 +36,11 @@ class TrainState:
       step: int32 scalar, updates done so far.
       rng: key of the run, as `jax.random.key_data`; step n draws from `fold_in(key, n)`, so
         resuming loses nothing random.
-      peers: one state per node of the graph.
+      peers: one state per network.
+      memory: the method's own arrays, see `Method.init_memory`.
     """
 
     step: jax.Array
     rng: jax.Array
     peers: tuple[PeerState, ...]
+    memory: Any

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import optax
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort, apply_peer, as_outputs
+from afd_jax.cohort import Cohort, apply_peer
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import PerExample, Terms
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.state import PeerState, TrainState
 
 Batch = Mapping[str, jax.Array]
 """{"image": [batch, h, w, c], "label": [batch], "index": [batch]}, "mask" [batch] in evaluation."""
 
 Metrics = dict[str, jax.Array]
-Pull = Callable[[Outputs], Any]
+Pull = Callable[[tuple[Outputs, ...]], Any]
 
 
 def images_as_they_are(rng: jax.Array, batch: Batch) -> jax.Array:
@@ -56,7 +56,8 @@ def train_step(
       The new state, and per node a dict of scalars: "loss/<term>" (batch means, weighted as they
       are added up), "accuracy", "gradient_norm/<update>" (of the parameters' gradient),
       "output_gradient_norm/<term>" (of one term's gradient at the network's outputs, which tells
-      terms of one update apart), and the method's own metrics.
+      terms of one update apart), and the method's own metrics. What belongs to a network of several
+      nodes stands at its first.
     """
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     image_rng, network_rng = jax.random.split(rng)
@@ -65,29 +66,36 @@ def train_step(
     images = views(cohort, preprocess, image_rng, batch)
     reduce = _Reduce(axis_name)
 
-    forward = [_forward(cohort, k, p, images[k], network_rng) for k, p in enumerate(state.peers)]
-    peers, outputs, pulls = (list(part) for part in zip(*forward, strict=True))
+    forward = [_forward(cohort, p, s, images[p], network_rng) for p, s in enumerate(state.peers)]
+    peers, by_peer, pulls = (list(part) for part in zip(*forward, strict=True))
+    outputs = [output for nodes in by_peer for output in nodes]
     metrics = [
         {"accuracy": reduce.mean(_hits(o.logits, batch["label"]).astype(jnp.float32))}
         for o in outputs
     ]
 
+    context = cohort.context(batch, state)
+
     def logit_terms(k: int, outputs: Sequence[Outputs], heads: Any) -> Terms:
-        return cohort.method.logit_terms(k, outputs, batch)
+        return cohort.method.logit_terms(k, outputs, context)
 
     peers = _update_networks("logit", cohort, peers, outputs, pulls, logit_terms, reduce, metrics)
     if cohort.method.second_forward:
         # Only what the feature losses see: the others' statistics have had this batch already.
         trains_features = any("feature" in peer.optimizers for peer in cohort.peers)
-        again = cohort.method.graph.joined() if trains_features else ()
-        for k in again:
-            peers[k], outputs[k], pulls[k] = _forward(cohort, k, peers[k], images[k], network_rng)
+        joined = cohort.method.graph.joined() if trains_features else ()
+        for p in range(len(peers)):
+            nodes = cohort.nodes_of(p)
+            if {*nodes} & {*joined}:
+                peers[p], again, pulls[p] = _forward(cohort, p, peers[p], images[p], network_rng)
+                outputs[nodes.start : nodes.stop] = again
     feature_terms = cohort.method.feature_terms
     peers = _update_networks(
         "feature", cohort, peers, outputs, pulls, feature_terms, reduce, metrics
     )
     peers = _update_discriminators(cohort, peers, outputs, reduce, metrics)
-    new = TrainState(step=state.step + 1, rng=state.rng, peers=tuple(peers))
+    peers = _follow(cohort, peers, state.step)
+    new = dataclasses.replace(state, step=state.step + 1, peers=tuple(peers))
     return new, tuple(metrics)
 
 
@@ -97,10 +105,22 @@ def views(
     rng: jax.Array,
     batch: Batch,
 ) -> list[jax.Array]:
-    """What each network sees of a batch: all the same, or each its own; a twin as its original."""
+    """What each network sees of a batch: all the same, or each its own; a twin as its original.
+
+    A network of several views gets them beside each other, on axis 1.
+    """
     if not cohort.method.own_augmentation:
         return [preprocess(rng, batch)] * len(cohort.peers)
-    return [preprocess(jax.random.fold_in(rng, peer.start), batch) for peer in cohort.peers]
+
+    def augmented(start: int, view: int) -> jax.Array:
+        return preprocess(jax.random.fold_in(jax.random.fold_in(rng, start), view), batch)
+
+    return [
+        augmented(peer.start, 0)
+        if peer.views == 1
+        else jnp.stack([augmented(peer.start, view) for view in range(peer.views)], axis=1)
+        for peer in cohort.peers
+    ]
 
 
 def eval_step(
@@ -124,18 +144,8 @@ def eval_step(
       "count" [], "correct" [nodes], "cross_entropy" [nodes] in nats, and "ensemble_correct" [] of
       the averaged probabilities of the `cohort.members`.
     """
-    images = preprocess(jax.random.key(0), batch)
     label, mask = batch["label"], batch["mask"]
-    logits = [
-        as_outputs(
-            peer.network.apply(
-                {"params": peer_state.params["network"], **peer_state.statistics["network"]},
-                images,
-                train=False,
-            )
-        ).logits
-        for peer, peer_state in zip(cohort.peers, state.peers, strict=True)
-    ]
+    logits = eval_logits(cohort, state, preprocess(jax.random.key(0), batch))
     probabilities = [jax.nn.softmax(z.astype(jnp.float32)) for z in logits[: cohort.members]]
     sums = {
         "count": jnp.sum(mask.astype(jnp.int32)),
@@ -146,6 +156,33 @@ def eval_step(
         "ensemble_correct": jnp.sum(_hits(jnp.asarray(sum(probabilities)), label) & mask),
     }
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def heldout_step(
+    cohort: Cohort,
+    state: TrainState,
+    batch: Batch,
+    *,
+    preprocess: Callable[[jax.Array, Batch], jax.Array] = images_as_they_are,
+    axis_name: str | None = None,
+) -> Any:
+    """What the method wants to know about a held-out batch, as sums; arguments as `eval_step`."""
+    logits = eval_logits(cohort, state, preprocess(jax.random.key(0), batch))
+    sums = cohort.method.heldout_sums(logits, batch["label"], batch["mask"])
+    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def eval_logits(cohort: Cohort, state: TrainState, images: jax.Array) -> list[jax.Array]:
+    """Logits [batch, classes] of every node, with running statistics; images are normalised."""
+    return [
+        output.logits
+        for peer, own in zip(cohort.peers, state.peers, strict=True)
+        for output in as_nodes(
+            peer.network.apply(
+                {"params": own.params["network"], **own.statistics["network"]}, images, train=False
+            )
+        )
+    ]
 
 
 class _Reduce:
@@ -168,13 +205,13 @@ class _Reduce:
 
 
 def _forward(
-    cohort: Cohort, k: int, peer: PeerState, images: jax.Array, rng: jax.Array
-) -> tuple[PeerState, Outputs, Pull]:
-    """Runs network k in training mode; `Pull` takes a gradient back to its parameters."""
-    rngs = {"dropout": jax.random.fold_in(rng, k)}
+    cohort: Cohort, p: int, peer: PeerState, images: jax.Array, rng: jax.Array
+) -> tuple[PeerState, tuple[Outputs, ...], Pull]:
+    """Runs a network in training mode; `Pull` takes a gradient back to its parameters."""
+    rngs = {"dropout": jax.random.fold_in(rng, p)}
 
-    def run(params: Any) -> tuple[Outputs, Any]:
-        return apply_peer(cohort, k, params, peer.statistics, images, rngs)
+    def run(params: Any) -> tuple[tuple[Outputs, ...], Any]:
+        return apply_peer(cohort, p, params, peer.statistics, images, rngs)
 
     outputs, pull, statistics = jax.vjp(run, peer.params, has_aux=True)
     return dataclasses.replace(peer, statistics=statistics), outputs, pull
@@ -192,25 +229,34 @@ def _update_networks(
 ) -> list[PeerState]:
     """Steps the networks by one kind of loss; each is differentiated by its own outputs only."""
     updated = []
-    for k, peer in enumerate(peers):
-        optimizer = cohort.peers[k].optimizers.get(update)
+    for p, peer in enumerate(peers):
+        optimizer = cohort.peers[p].optimizers.get(update)
         if optimizer is None:
             updated.append(peer)
             continue
+        nodes = cohort.nodes_of(p)
 
-        def means(own: Outputs, k: int = k) -> tuple[Metrics, PerExample]:
-            everyone = [own if j == k else other for j, other in enumerate(outputs)]
-            terms, logged = terms_of(k, everyone, _discriminators(cohort, peers, k))
-            return {name: losses.mean(values) for name, values in terms.items()}, logged
+        def means(
+            own: tuple[Outputs, ...], p: int = p, nodes: range = nodes
+        ) -> tuple[dict[tuple[int, str], jax.Array], list[PerExample]]:
+            everyone = [*outputs[: nodes.start], *own, *outputs[nodes.stop :]]
+            heads = _discriminators(cohort, peers, p)
+            results = [terms_of(k, everyone, heads) for k in nodes]
+            return {
+                (k, name): losses.mean(values)
+                for k, (terms, _) in zip(nodes, results, strict=True)
+                for name, values in terms.items()
+            }, [logged for _, logged in results]
 
-        values, pull_term, logged = jax.vjp(means, outputs[k], has_aux=True)
-        total = jax.tree.map(jnp.zeros_like, outputs[k])
-        for name in values:
-            one_hot = {n: jnp.full_like(v, n == name) for n, v in values.items()}
+        own = tuple(outputs[nodes.start : nodes.stop])
+        values, pull_term, logged = jax.vjp(means, own, has_aux=True)
+        total = jax.tree.map(jnp.zeros_like, own)
+        for k, name in values:
+            one_hot = {n: jnp.full_like(v, n == (k, name)) for n, v in values.items()}
             (gradient,) = pull_term(one_hot)
             metrics[k][f"output_gradient_norm/{name}"] = reduce.norm_at_outputs(gradient)
             total = jax.tree.map(jnp.add, total, gradient)
-        (gradient,) = reduce.over_devices(pulls[k](total))
+        (gradient,) = reduce.over_devices(pulls[p](total))
         steps, opt = optimizer.update(gradient, peer.optimizers[update], peer.params)
         updated.append(
             dataclasses.replace(
@@ -219,7 +265,11 @@ def _update_networks(
                 optimizers={**peer.optimizers, update: opt},
             )
         )
-        _log(metrics[k], update, values, logged, gradient, reduce)
+        metrics[nodes.start][f"gradient_norm/{update}"] = optax.tree.norm(gradient)
+        for k, name in values:
+            metrics[k][f"loss/{name}"] = reduce.over_devices(values[k, name])
+        for k, per_example in zip(nodes, logged, strict=True):
+            metrics[k].update({name: reduce.mean(v) for name, v in per_example.items()})
     return updated
 
 
@@ -232,14 +282,15 @@ def _update_discriminators(
 ) -> list[PeerState]:
     """Steps the discriminators; all maps are constants."""
     updated = []
-    for k, peer in enumerate(peers):
-        optimizer = cohort.peers[k].optimizers.get("discriminator")
+    for p, peer in enumerate(peers):
+        optimizer = cohort.peers[p].optimizers.get("discriminator")
         if optimizer is None:
             updated.append(peer)
             continue
+        (k,) = cohort.nodes_of(p)
 
-        def total(params: Any, k: int = k) -> tuple[jax.Array, Any]:
-            heads = _discriminators(cohort, peers, k, params)
+        def total(params: Any, p: int = p, k: int = k) -> tuple[jax.Array, Any]:
+            heads = _discriminators(cohort, peers, p, params)
             terms, logged = cohort.method.discriminator_terms(k, outputs, heads)
             values = {name: losses.mean(v) for name, v in terms.items()}
             variables = {name: head.variables for name, head in heads.items()}
@@ -257,35 +308,47 @@ def _update_discriminators(
                 optimizers={**peer.optimizers, "discriminator": opt},
             )
         )
-        _log(metrics[k], "discriminator", values, logged, gradient, reduce)
+        metrics[k]["gradient_norm/discriminator"] = optax.tree.norm(gradient)
+        for name, value in values.items():
+            metrics[k][f"loss/{name}"] = reduce.over_devices(value)
+        metrics[k].update({name: reduce.mean(v) for name, v in logged.items()})
     return updated
 
 
 def _discriminators(
-    cohort: Cohort, peers: Sequence[PeerState], k: int, params: Any = None
+    cohort: Cohort, peers: Sequence[PeerState], p: int, params: Any = None
 ) -> dict[str, BoundHead]:
     heads = {}
-    for name, module in cohort.peers[k].discriminators.items():
-        variables = peers[k].discriminators[name]
+    for name, module in cohort.peers[p].discriminators.items():
+        variables = peers[p].discriminators[name]
         if params is not None:
             variables = {**variables, "params": params[name]}
         heads[name] = BoundHead(module, variables)
     return heads
 
 
-def _log(
-    metrics: Metrics,
-    update: str,
-    values: Mapping[str, jax.Array],
-    logged: PerExample,
-    gradient: Any,
-    reduce: _Reduce,
-) -> None:
-    metrics[f"gradient_norm/{update}"] = optax.tree.norm(gradient)
-    for name, value in values.items():
-        metrics[f"loss/{name}"] = reduce.over_devices(value)
-    for name, per_example in logged.items():
-        metrics[name] = reduce.mean(per_example)
+def _follow(cohort: Cohort, peers: Sequence[PeerState], step: jax.Array) -> list[PeerState]:
+    """Moves the averages towards the new parameters of the networks that they follow.
+
+    The decay is min(1 - 1/(t+1), d) after update t, so that early averages are plain means
+    (Tarvainen and Valpola, "Mean teachers are better role models", 2017).
+    """
+    if cohort.method.average_decay is None:
+        return list(peers)
+    decay = jnp.minimum(1 - 1 / (step + 2), cohort.method.average_decay)
+    return [
+        peer
+        if (leader := cohort.peers[p].follows) is None
+        else dataclasses.replace(
+            peer,
+            params=jax.tree.map(
+                lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
+                peer.params,
+                peers[leader].params,
+            ),
+        )
+        for p, peer in enumerate(peers)
+    ]
 
 
 def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -7,12 +7,14 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from afd_jax.build import make_peers
 from afd_jax.checkpoint import load_variables
-from afd_jax.cohort import as_outputs
 from afd_jax.data.recipe import Recipe
 from afd_jax.errors import SettingError
+from afd_jax.methods import make_method
 from afd_jax.networks import create
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.branched import single
+from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.workdir import Workdir, read_json
 
 
@@ -24,16 +26,19 @@ class TrainedNetwork:
       module: the Flax module.
       variables: {"params": ..., "batch_stats": ...}, for `module.apply`.
       recipe: `recipe.normalise` turns uint8 images into the network's input.
+      output: which of the module's nodes it is, if the module has several.
     """
 
     module: nn.Module
     variables: dict[str, Any]
     recipe: Recipe
+    output: int = 0
 
     def __call__(self, images: jax.typing.ArrayLike) -> Outputs:
         """Classifies images [batch, height, width, channels] uint8, with running statistics."""
         normalised = self.recipe.normalise(jax.numpy.asarray(images))
-        return as_outputs(self.module.apply(self.variables, normalised, train=False))
+        result = self.module.apply(self.variables, normalised, train=False)
+        return as_nodes(result)[self.output]
 
 
 def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
@@ -41,7 +46,9 @@ def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
 
     Args:
       workdir: folder of the run; nothing is written there.
-      node: number of the network, in the order of the config; twins that learned alone follow.
+      node: number of the network, in the order of the config; then its twins that learned alone.
+        Of a network in branches: a branch, as the plain network that it is with the shared stages;
+        then what the method made of the branches, as `--dry-run` lists it.
 
     Raises:
       SettingError: if there is no run, no checkpoint, or no such node.
@@ -50,11 +57,17 @@ def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
     if not folder.config.is_file() or not folder.data.is_file():
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
     config, data = folder.settings(), read_json(folder.data)
-    names = config["networks"] * (2 if config["alone"] else 1)
-    if node not in range(len(names)):
-        raise SettingError("node", node, f"the run has the nodes 0 to {len(names) - 1}")
-    variables = load_variables(folder.checkpoints, node) if folder.checkpoints.is_dir() else None
+    names, options = config["networks"], dict(config["method"])
+    method = make_method(options.pop("name"), config["graph"], names, options)
+    modules = [create(name, data["classes"]) for name in names]
+    peers = make_peers(modules, names, method, alone=config["alone"])
+    nodes = [(p, i) for p, peer in enumerate(peers) for i in range(len(peer.nodes))]
+    if node not in range(len(nodes)):
+        raise SettingError("node", node, f"the run has the nodes 0 to {len(nodes) - 1}")
+    p, index = nodes[node]
+    variables = load_variables(folder.checkpoints, p) if folder.checkpoints.is_dir() else None
     if variables is None:
         raise SettingError("workdir", str(workdir), "no checkpoint in this folder")
+    module, variables, output = single(peers[p].network, variables, index)
     recipe = Recipe(mean=data["mean"], std=data["std"])
-    return TrainedNetwork(create(names[node], data["classes"]), variables, recipe)
+    return TrainedNetwork(module, variables, recipe, output)

@@ -1,5 +1,6 @@
 """One training run from settings to summary; reads from top to bottom."""
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -18,7 +19,7 @@ from afd_jax.errors import SettingError
 from afd_jax.metrics import MetricsLog, Record, evaluation, mean_of
 from afd_jax.signals import Stop, stop_signals
 from afd_jax.state import TrainState
-from afd_jax.step import eval_step, train_step
+from afd_jax.step import eval_step, heldout_step, train_step
 from afd_jax.workdir import Workdir, read_json, write_json
 
 
@@ -112,7 +113,7 @@ def _loop(
     )
     step_fn = functools.partial(train_step, run.device_cohort, preprocess=run.recipe.train)
     update = run.parallel.compile(step_fn, donate=True)
-    evaluate = _Evaluator(run)
+    evaluate, learn = _Evaluator(run), _Heldout(run)
     waiting: list[Any] = []
     with report.Progress(run, start, shown) as progress:
         clock = _Clock(times)
@@ -127,7 +128,8 @@ def _loop(
             stopping = stop.wanted(step)
             evaluating = step % run.eval_every == 0 or last
             saving = step % run.checkpoint_every == 0 or last or stopping
-            if step % run.log_every == 0 or evaluating or saving:
+            learning = run.cohort.method.uses_heldout and step % run.steps_per_epoch == 0
+            if step % run.log_every == 0 or evaluating or saving or learning:
                 # A log line ends wherever a run can continue, so that its means are the same then.
                 # Fetching the metrics waits for the device, so the clock is read after it.
                 means = mean_of(waiting)
@@ -137,6 +139,8 @@ def _loop(
                 log.write(record | {"images_per_second": rate})
                 progress.trained(log.records[-1])
                 waiting = []
+            if learning:
+                state = learn(state)
             if evaluating:
                 for record in evaluate(state, step):
                     log.write(record)
@@ -179,6 +183,23 @@ class _Clock:
         self._times["train_seconds"] += seconds if timed else 0.0
         self._times["timed_steps"] += timed
         return timed / seconds if timed else 0.0
+
+
+class _Heldout:
+    """Renews the method's memory from the held-out set."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        step = functools.partial(heldout_step, run.device_cohort, preprocess=run.recipe.test)
+        self._step = run.parallel.compile(step, donate=False)
+
+    def __call__(self, state: TrainState) -> TrainState:
+        run = self._run
+        batches = eval_batches(run.splits.heldout, run.eval_batch_size)
+        sums = [self._step(state, run.parallel.put_batch(batch)) for batch in batches]
+        total = jax.tree.map(lambda *parts: sum(parts), *jax.device_get(sums))
+        memory = run.cohort.method.update_memory(state.memory, total)
+        return dataclasses.replace(state, memory=run.parallel.put_state(memory))
 
 
 class _Evaluator:

@@ -12,6 +12,7 @@ from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs
 from afd_jax.methods import KDCL, Independent
+from afd_jax.methods.base import Context
 from afd_jax.methods.kdcl import TARGETS
 from afd_jax.networks import Outputs
 from afd_jax.step import views
@@ -64,7 +65,7 @@ def test_targets_equal_loops_over_examples(name, networks, double):
 def terms(method, z, labels, k=0):
     maps = jnp.zeros((BATCH, 1, 1, 1))
     outputs = [Outputs(jnp.asarray(row), maps) for row in z]
-    return method.logit_terms(k, outputs, {"label": jnp.asarray(labels)})[0]
+    return method.logit_terms(k, outputs, Context(jnp.asarray(labels), jnp.arange(BATCH)))[0]
 
 
 def test_loss_is_cross_entropy_and_softened_divergence_from_the_target(double):
@@ -113,7 +114,7 @@ def test_each_network_sees_its_own_augmentation_and_a_twin_its_originals():
 
 def test_bad_options_are_named():
     with pytest.raises(
-        SettingError, match=r"method\.target = 'max': Choose one of: linear, minlog"
+        SettingError, match=r"method\.target = 'max': Choose one of: general, linear"
     ):
         KDCL(Graph(2, all_pairs(2)), target="max")
     with pytest.raises(SettingError, match=r"method\.own_augmentation = 1: must be True or False"):

@@ -202,7 +202,7 @@ def test_maps_of_unequal_size_meet_in_the_common_shape():
                 image_shape=(8, 8, 2),
                 classes=5,
             ),
-            "the graph has 2 nodes",
+            "AFD with this graph takes 2 networks",
         ),
         (
             lambda: make_cohort(

@@ -54,7 +54,7 @@ def pair():
 
     def loss(update, k, params, critics):
         outputs = [
-            apply_peer(cohort, j, params[j], state.peers[j].statistics, batch["image"], {})[0]
+            apply_peer(cohort, j, params[j], state.peers[j].statistics, batch["image"], {})[0][0]
             for j in range(2)
         ]
         heads = {
@@ -65,7 +65,7 @@ def pair():
             for name in cohort.peers[k].discriminators
         }
         terms = {
-            "logit": lambda: cohort.method.logit_terms(k, outputs, batch),
+            "logit": lambda: cohort.method.logit_terms(k, outputs, cohort.context(batch, state)),
             "feature": lambda: cohort.method.feature_terms(k, outputs, heads),
             "discriminator": lambda: cohort.method.discriminator_terms(k, outputs, heads),
         }[update]()[0]

@@ -28,6 +28,7 @@ from afd_jax.losses.adversarial import (
 from afd_jax.losses.alignment import cosine_distance, l1_alignment, l2_alignment
 from afd_jax.losses.classification import cross_entropy, distillation_kl
 from afd_jax.losses.reduce import mean
+from afd_jax.losses.weights import ramp_up_weight
 
 __all__ = [
     "bce_discriminator",
@@ -42,6 +43,7 @@ __all__ = [
     "least_squares_discriminator",
     "least_squares_generator",
     "mean",
+    "ramp_up_weight",
     "wasserstein_discriminator",
     "wasserstein_generator",
 ]

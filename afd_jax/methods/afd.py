@@ -13,7 +13,7 @@ the network's logit optimizer, the generator loss its feature optimizer.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,8 @@ class AFD(MapMethod):
     Raises:
       SettingError: if a number is out of range or the objective unknown.
     """
+
+    own_graph: ClassVar[str] = "cyclic"
 
     adversarial_weight: float = 1.0
     objective: str = "least_squares"

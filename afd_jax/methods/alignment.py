@@ -11,6 +11,7 @@ over the map's elements, and its weight of 1 are assumed.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of, require_number
@@ -34,6 +35,8 @@ class Alignment(MapMethod):
     Raises:
       SettingError: if a number is out of range or the distance unknown.
     """
+
+    own_graph: ClassVar[str] = "cyclic"
 
     distance: str = "l1"
     alignment_weight: float = 1.0

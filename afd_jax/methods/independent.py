@@ -1,10 +1,11 @@
 """Every network alone: cross-entropy, whatever the graph says. The baseline of all others."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 from afd_jax import losses
-from afd_jax.methods.base import Method, Terms
+from afd_jax.methods.base import Context, Method, Terms
 from afd_jax.networks.outputs import Outputs
 
 
@@ -12,6 +13,8 @@ from afd_jax.networks.outputs import Outputs
 class Independent(Method):
     """Each network learns from the labels alone."""
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], batch: Mapping) -> Terms:
+    own_graph: ClassVar[str] = "none"
+
+    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
         """Cross-entropy."""
-        return {"cross_entropy": losses.cross_entropy(outputs[k].logits, batch["label"])}, {}
+        return {"cross_entropy": losses.cross_entropy(outputs[k].logits, context.label)}, {}

@@ -65,4 +65,4 @@ class MapMethod(LogitMethod):
 
 def common_map(outputs: Outputs) -> jax.Array:
     """A network's feature map in the common shape, [batch, height, width, channels]."""
-    return outputs.projected.get("transfer", outputs.features)
+    return outputs.extras.get("transfer", outputs.features)

@@ -1,6 +1,7 @@
 """What every network returns."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.struct
 import jax
@@ -16,11 +17,21 @@ class Outputs:
         papers call the output of the feature extractor G.
       stages: the feature maps at the end of each stage, from the image to `features`, which is the
         last; for methods with several hints. A network of one's own may leave it empty.
-      projected: the map after the method's own layers (a transfer layer, say), by name; filled in
-        by the step, networks leave it empty.
+      extras: what layers of a method make of these, by name: the map after a transfer layer, say.
     """
 
     logits: jax.Array
     features: jax.Array
     stages: tuple[jax.Array, ...] = ()
-    projected: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
+    extras: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
+
+
+def as_nodes(result: Any) -> tuple[Outputs, ...]:
+    """A network's answer as one `Outputs` for each of its nodes.
+
+    A network returns `Outputs`, a plain (logits, features) pair, or, if it has several branches, a
+    tuple of `Outputs`.
+    """
+    if isinstance(result, Outputs):
+        return (result,)
+    return tuple(result) if isinstance(result[0], Outputs) else (Outputs(*result),)
