@@ -85,7 +85,7 @@ class Cohort:
 
     def context(self, batch: Mapping[str, jax.Array], state: TrainState) -> Context:
         """What losses on logits may look at beside the outputs."""
-        progress = state.step / self.total_steps if self.total_steps else 0.0
+        progress = jnp.asarray(state.step, float) / (self.total_steps or jnp.inf)
         return Context(batch["label"], batch["index"], progress, state.memory)
 
     def synchronised(self, axis_name: str) -> "Cohort":

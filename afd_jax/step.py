@@ -335,7 +335,8 @@ def _follow(cohort: Cohort, peers: Sequence[PeerState], step: jax.Array) -> list
     """
     if cohort.method.average_decay is None:
         return list(peers)
-    decay = jnp.minimum(1 - 1 / (step + 2), cohort.method.average_decay)
+    updates = jnp.asarray(step, float) + 1
+    decay = jnp.minimum(1 - 1 / (updates + 1), cohort.method.average_decay)
     return [
         peer
         if (leader := cohort.peers[p].follows) is None

@@ -1,6 +1,6 @@
 """Networks that learn from the labels alone, on CIFAR-100: the baseline of all methods.
 
-  python -m afd_jax --config=configs/cifar100_independent.py:resnet32,resnet32 --workdir=runs/alone \
+  python -m afd_jax --config=configs/cifar100_independent.py:resnet32 --workdir=runs/alone \
       --config.data.data_dir=DIR
 
 What to expect (top-1): ResNet-32 69.38 % (AFD, Chung et al., ICML 2020), 68.8 to 70.0 % elsewhere.

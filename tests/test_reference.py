@@ -1,9 +1,10 @@
 """Updates against PyTorch, in float64: all parameters, statistics and optimizer states.
 
-The numbers come from experiments/reference/updates.py.
+The numbers come from updates.py and branches.py in experiments/reference.
 """
 
 import functools
+import itertools
 import pathlib
 import re
 
@@ -12,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afd_jax.build import make_cohort
 from afd_jax.cohort import init_state
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
-from afd_jax.methods import AFD, DML, Alignment
+from afd_jax.methods import AFD, DML, KDCL, ONE, PCL, Alignment, OKDDip
 from afd_jax.networks import CifarResNet
+from afd_jax.optim import sgd
 from afd_jax.step import train_step
 from tests import small
 
@@ -34,6 +37,13 @@ CASES = {  # networks, method, graph, loss terms
         ADVERSARIAL,
     ),
     "dml": (THREE, DML, all_pairs, ("cross_entropy", "distillation")),
+    "kdcl_naive": (
+        THREE,
+        functools.partial(KDCL, target="naive", own_augmentation=False),
+        all_pairs,
+        ("cross_entropy", "distillation"),
+    ),
+    "kdcl_minlogit": (THREE, KDCL, all_pairs, ("cross_entropy", "distillation")),
     "l1": (
         UNEQUAL,
         functools.partial(Alignment, distillation_weight=0.0),
@@ -79,8 +89,69 @@ def test_two_updates_equal_pytorch(case, double):
     resnet = functools.partial(CifarResNet, depth=8, stem_width=3)
     graph = Graph(len(widths), shape(len(widths)))
     cohort = small.cohort(widths, make=resnet, opt=opt, method=method(graph))
+    arrays = read(case)
+    state = state_before(cohort, arrays)
+    step = jax.jit(functools.partial(train_step, cohort))
+    for i in range(2):
+        state, metrics = step(state, batch_of(arrays, i))
+        assert {f"loss/{t}" for t in terms if t} == {n for n in metrics[0] if "loss/" in n}
+        for t, term in enumerate(terms):
+            if term is None:  # left out here, zero there
+                continue
+            ours = [m[f"loss/{term}"] for m in metrics]
+            np.testing.assert_allclose(ours, arrays["losses"][i, t], rtol=1e-6)
+
+    check_state_after(state, arrays)
+
+
+@pytest.mark.parametrize("method", [ONE, OKDDip, PCL])
+def test_two_updates_of_branches_equal_pytorch(method, double):
+    """Views too: the fixed images of each branch stand in for its augmentation."""
+    network = CifarResNet(small.CLASSES, depth=8, widths=(3, 4, 5), stem_width=3)
+    cohort = make_cohort(
+        [network],
+        method(),
+        {"logit": sgd(0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)},
+        image_shape=small.IMAGE_SHAPE,
+        classes=small.CLASSES,
+        total_steps=4,
+    )
+    arrays = read(method.__name__.lower())
+    state = state_before(cohort, arrays)
+    views = itertools.count()
+
+    def next_view(rng, batch):
+        return batch["image"][:, next(views) % batch["image"].shape[1]]
+
+    step = jax.jit(functools.partial(train_step, cohort, preprocess=next_view))
+    for i in range(2):
+        state, metrics = step(state, batch_of(arrays, i))
+        ours = {
+            f"losses/{k}/{name.removeprefix('loss/')}": value
+            for k, node in enumerate(metrics)
+            for name, value in node.items()
+            if name.startswith("loss/")
+        }
+        assert set(ours) == {name for name in arrays if name.startswith("losses/")}
+        for name, value in ours.items():
+            np.testing.assert_allclose(value, arrays[name][i], rtol=1e-6, err_msg=name)
+    check_state_after(state, arrays)
+
+
+def read(case):
     with np.load(FOLDER / f"update_{case}.npz") as file:
-        arrays = {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files}
+
+
+def batch_of(arrays, i):
+    return {
+        "image": jnp.asarray(arrays["images"][i]),
+        "label": jnp.asarray(arrays["labels"][i]),
+        "index": jnp.arange(6, dtype=jnp.int32),
+    }
+
+
+def state_before(cohort, arrays):
     used = set()
 
     def load(path, leaf):
@@ -96,26 +167,15 @@ def test_two_updates_equal_pytorch(case, double):
 
     state = jax.tree_util.tree_map_with_path(load, init_state(cohort, jax.random.key(0)))
     assert used == {name for name in arrays if name.startswith("before/")}
+    return state
 
-    step = jax.jit(functools.partial(train_step, cohort))
-    for i in range(2):
-        batch = {
-            "image": jnp.asarray(arrays["images"][i]),
-            "label": jnp.asarray(arrays["labels"][i]),
-            "index": jnp.arange(6, dtype=jnp.int32),
-        }
-        state, metrics = step(state, batch)
-        assert {f"loss/{t}" for t in terms if t} == {n for n in metrics[0] if "loss/" in n}
-        for t, term in enumerate(terms):
-            if term is None:  # left out here, zero there
-                continue
-            ours = [m[f"loss/{term}"] for m in metrics]
-            np.testing.assert_allclose(ours, arrays["losses"][i, t], rtol=1e-6)
 
+def check_state_after(state, arrays):
+    used = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             name = f"after/{reference_name(path)}"
             assert leaf.dtype == jnp.float64, name
             used.add(name)
             np.testing.assert_allclose(leaf, arrays[name], rtol=1e-6, atol=1e-12, err_msg=name)
-    assert {name for name in arrays if name.startswith("after/")} <= used
+    assert used == {name for name in arrays if name.startswith("after/")}

@@ -24,6 +24,7 @@ class Case(NamedTuple):
     method: str = "afd"  # which feature loss: "afd", "l1", "l2" or "none"
     temperature: float = 3.0
     distil: bool = True  # whether the logits learn from the sources, too
+    target: str = ""  # all learn from one target: "naive" or "minlogit"
     everyone: bool = False  # learn from all others, not from the one before in the cycle
     second_forward: bool = False  # run again before the feature update
     adamw: bool = False
@@ -38,6 +39,8 @@ CASES = {
     "l1": Case([(3, 4, 7), (3, 5, 5)], "l1", distil=False),
     "l1_and_logits": Case([(3, 4, 5), (3, 4, 5)], "l1"),
     "l2_everyone": Case([(3, 4, 5), (2, 3, 6), (4, 4, 5)], "l2", everyone=True),
+    "kdcl_naive": Case([(3, 4, 5), (2, 3, 6), (4, 4, 5)], "none", target="naive"),
+    "kdcl_minlogit": Case([(3, 4, 5), (2, 3, 6), (4, 4, 5)], "none", target="minlogit"),
 }
 
 
@@ -122,7 +125,7 @@ class Discriminator(nn.Module):
 
 
 def run(case):
-    widths, method, temperature, distil, everyone, second_forward, adamw = CASES[case]
+    widths, method, temperature, distil, target, everyone, second_forward, adamw = CASES[case]
     torch.manual_seed(list(CASES).index(case))
     count = len(widths)
     networks = [Network(w) for w in widths]
@@ -155,8 +158,11 @@ def run(case):
         soft = []
         for k in range(count):
             own = F.log_softmax(logits[k] / temperature, 1)
-            targets = [F.softmax(logits[j].detach() / temperature, 1) for j in sources[k]]
-            kl = sum(F.kl_div(own, target, reduction="batchmean") for target in targets)
+            from_logits = [logits[j] for j in sources[k]]
+            if target:
+                from_logits = [common_target(target, logits, y)]
+            targets = [F.softmax(z.detach() / temperature, 1) for z in from_logits]
+            kl = sum(F.kl_div(own, soft_target, reduction="batchmean") for soft_target in targets)
             soft.append(distil * temperature**2 * kl / len(targets))
         logit_grads = [
             torch.autograd.grad(entropy[k] + soft[k], list(net.parameters()), retain_graph=True)
@@ -204,6 +210,18 @@ def run(case):
     arrays["losses"] = torch.stack(logged).detach().numpy()  # [update, loss, network]
     np.savez_compressed(FOLDER / f"update_{case}.npz", **arrays)
     print(f"{case}: {len(arrays)} arrays, losses of network 0 {arrays['losses'][0, :, 0]}")
+
+
+def common_target(name, logits, labels):
+    """KDCL's target, an image at a time."""
+    rows = []
+    for b, label in enumerate(labels):
+        own = [z[b] for z in logits]
+        if name == "naive":
+            rows.append(min(own, key=lambda z: F.cross_entropy(z[None], label[None]).item()))
+        else:
+            rows.append(torch.stack([z - z[label] for z in own]).min(0).values)
+    return torch.stack(rows)
 
 
 def step(modules, optimizers, grads):

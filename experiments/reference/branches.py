@@ -1,0 +1,169 @@
+"""Two updates of ONE, OKDDip and PCL in PyTorch, float64, written from the papers: for a test.
+
+Imports nothing of this project but the layers of `updates.py` beside it. Writes arrays before and
+after the updates, in this project's layout and names, to tests/reference/update_<case>.npz.
+
+  pip install torch==2.13.0 numpy
+  python experiments/reference/branches.py
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from updates import CLASSES, FOLDER, Block, Norm, conv, layout, rename
+
+WIDTHS = (3, 4, 5)
+T, STEPS, RAMP = 3.0, 4, 80 / 300  # a run of four steps, of which two are taken
+BRANCHES = {"one": 3, "okddip": 4, "pcl": 3}
+
+
+class Lower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stem_norm = conv(2, 3, 3), Norm(3)
+        self.stage1_block1 = Block(3, WIDTHS[0], 1)
+        self.stage2_block1 = Block(WIDTHS[0], WIDTHS[1], 2)
+
+    def forward(self, x):
+        return self.stage2_block1(self.stage1_block1(F.relu(self.stem_norm(self.stem(x)))))
+
+
+class Upper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stage3_block1 = Block(WIDTHS[1], WIDTHS[2], 2)
+        self.classifier = nn.Linear(WIDTHS[2], CLASSES)
+
+    def forward(self, x):
+        pooled = self.stage3_block1(x).mean((2, 3))
+        return self.classifier(pooled), pooled
+
+
+class Network(nn.Module):
+    def __init__(self, method):
+        super().__init__()
+        count = BRANCHES[method]
+        self.method, self.shared = method, Lower()
+        for i in range(count):
+            setattr(self, f"branch{i}", Upper())
+        self.heads = nn.Module()
+        if method == "one":
+            self.heads.linear, self.heads.norm = nn.Linear(WIDTHS[1], count), Norm(count)
+        elif method == "okddip":
+            self.heads.query = nn.Linear(WIDTHS[2], 1, bias=False)
+            self.heads.key = nn.Linear(WIDTHS[2], 1, bias=False)
+        else:
+            self.heads.classifier = nn.Linear(count * WIDTHS[2], CLASSES)
+
+    def forward(self, views):
+        """views: one batch of images for each branch, or one for all."""
+        count = BRANCHES[self.method]
+        low = self.shared(torch.cat(views)).split(len(views[0])) if len(views) > 1 else None
+        shared = low or [self.shared(views[0])] * count
+        parts = [getattr(self, f"branch{i}")(shared[i]) for i in range(count)]
+        logits, pooled = [z for z, _ in parts], [h for _, h in parts]
+        if self.method == "one":
+            scores = self.heads.linear(shared[0].mean((2, 3)))
+            gate = F.softmax(F.relu(self.heads.norm(scores[:, :, None, None]))[..., 0, 0], 1)
+            return logits, sum(gate[:, i, None] * z for i, z in enumerate(logits))
+        if self.method == "okddip":
+            *peers, _ = pooled
+            q, k = (torch.stack([f(h) for h in peers]) for f in (self.heads.query, self.heads.key))
+            attention = F.softmax((q[:, None] * k[None]).sum(-1), 1)  # [target, source, batch]
+            mixes = [
+                sum(attention[a, b, :, None] * logits[b] for b in range(len(peers)))
+                for a in range(len(peers))
+            ]
+            return logits, mixes
+        return logits, self.heads.classifier(torch.cat(pooled, 1))
+
+
+def divergence(own, target):
+    """T² KL(target || own), batch mean; no gradient is stopped here."""
+    p, q = F.log_softmax(target / T, 1), F.log_softmax(own / T, 1)
+    return T**2 * (p.exp() * (p - q)).sum(1).mean()
+
+
+def losses(method, net, average, views, labels, weight):
+    """Per node: cross-entropy and the distillation losses, as a list of dicts."""
+    logits, more = net(views)
+    terms = [{"cross_entropy": F.cross_entropy(z, labels)} for z in logits]
+    if method == "one":
+        for z, term in zip(logits, terms):
+            term["distillation"] = weight * divergence(z, more.detach())
+    elif method == "okddip":
+        *peers, leader = logits
+        for z, mix, term in zip(peers, more, terms):
+            term["distillation"] = weight * divergence(z, mix)
+        terms[-1]["distillation"] = weight * divergence(leader, sum(peers) / len(peers))
+        return terms
+    else:
+        with torch.no_grad():
+            teachers, _ = average(views)
+        for i, (z, term) in enumerate(zip(logits, terms)):
+            others = [t for j, t in enumerate(teachers) if j != i]
+            term["distillation"] = weight * divergence(z, more.detach())
+            term["mean_teachers"] = weight * sum(divergence(z, t) for t in others) / len(others)
+    return [*terms, {"cross_entropy": F.cross_entropy(more, labels)}]
+
+
+def run(method):
+    torch.manual_seed(list(BRANCHES).index(method))
+    net = Network(method)
+    average = copy.deepcopy(net) if method == "pcl" else None
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    views = BRANCHES[method] if method == "pcl" else 1
+    images, labels = torch.randn(2, views, 6, 2, 8, 8), torch.randint(CLASSES, (2, 6))
+    before = snapshot(net, average, sgd)
+    logged = {}
+    for t, (x, y) in enumerate(zip(images, labels)):
+        weight = math.exp(-5 * (1 - min(1, t / STEPS / RAMP)) ** 2)
+        terms = losses(method, net, average, list(x), y, weight)
+        sgd.zero_grad()
+        sum(value for term in terms for value in term.values()).backward()
+        sgd.step()
+        for k, term in enumerate(terms):
+            for name, value in term.items():
+                logged.setdefault(f"losses/{k}/{name}", []).append(value.item())
+        if average is not None:
+            decay = min(1 - 1 / (t + 2), 0.999)
+            with torch.no_grad():
+                for mean, new in zip(average.parameters(), net.parameters()):
+                    mean.mul_(decay).add_(new, alpha=1 - decay)
+    arrays = {f"before/{name}": value for name, value in before.items()}
+    arrays |= {f"after/{name}": value for name, value in snapshot(net, average, sgd).items()}
+    arrays |= {name: np.array(values) for name, values in logged.items()}
+    # [update, batch, view, height, width, channels]
+    arrays["images"] = images.permute(0, 2, 1, 4, 5, 3).numpy()
+    arrays["labels"] = labels.numpy().astype(np.int32)
+    np.savez_compressed(FOLDER / f"update_{method}.npz", **arrays)
+    print(f"{method}: {len(arrays)} arrays, losses { ({n: v[0] for n, v in logged.items()}) }")
+
+
+def snapshot(net, average, sgd):
+    """Everything that changes, under this project's names."""
+    arrays = {}
+    for p, module in enumerate([net] if average is None else [net, average]):
+        for name, parameter in module.named_parameters():
+            path = f"{p}/network/{rename(name)}"
+            arrays[f"params/{path}"] = layout(parameter)
+            momentum = sgd.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                arrays[f"logit/momentum_buffer/{path}"] = layout(momentum)
+        for name, norm in module.named_modules():
+            if isinstance(norm, Norm):
+                path = f"{p}/network/{name.replace('.', '/')}"
+                arrays[f"statistics/{path}/mean"] = layout(norm.mean)
+                arrays[f"statistics/{path}/var"] = layout(norm.var)
+    return arrays
+
+
+if __name__ == "__main__":
+    torch.set_default_dtype(torch.float64)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for method in BRANCHES:
+        run(method)
