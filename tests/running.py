@@ -24,15 +24,15 @@ SETTINGS = (
 )
 
 
-def command(workdir, *more):
-    return main([f"--config={CONFIG}", f"--workdir={workdir}", *SETTINGS, *more])
+def command(workdir, *more, config=CONFIG, settings=SETTINGS):
+    return main([f"--config={config}", f"--workdir={workdir}", *settings, *more])
 
 
 def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def final_state(workdir, *more):
-    run = assemble(read_config(CONFIG, [*SETTINGS, *more]))
+def final_state(workdir, *more, settings=SETTINGS):
+    run = assemble(read_config(CONFIG, [*settings, *more]))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return checkpoints.restore(init_state(run.cohort, jax.random.key(1)))[0]

@@ -6,17 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
+from afd_jax.assemble import assemble
+from afd_jax.config import read_config
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs
 from afd_jax.methods import KDCL, Independent
 from afd_jax.methods.base import Context
-from afd_jax.methods.kdcl import TARGETS
+from afd_jax.methods.kdcl import TARGETS, general_target
 from afd_jax.networks import Outputs
 from afd_jax.step import views
+from afd_jax.trained import load_network
 from tests import small
+from tests.running import CONFIG, SETTINGS, command, final_state
 
 CLASSES, BATCH = 4, 6
 
@@ -119,3 +123,66 @@ def test_bad_options_are_named():
         KDCL(Graph(2, all_pairs(2)), target="max")
     with pytest.raises(SettingError, match=r"method\.own_augmentation = 1: must be True or False"):
         KDCL(Graph(2, all_pairs(2)), own_augmentation=1)
+
+
+def test_general_targets_weights_make_the_least_error(double):
+    """Against a numerical search among all weights of sum 1."""
+    rng = np.random.default_rng(0)
+    z, labels = rng.normal(size=(3, 200, CLASSES)), rng.integers(CLASSES, size=200)
+    z[np.arange(3), :, :] += 2 * np.eye(CLASSES)[labels] * np.array([1.0, 0.5, 0.8])[:, None, None]
+    p = np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True)
+
+    def error(w):
+        mixed = w[0] * p[0] + w[1] * p[1] + (1 - w[0] - w[1]) * p[2]
+        return np.sum((mixed - np.eye(CLASSES)[labels]) ** 2)
+
+    a, b = minimize(error, [1 / 3, 1 / 3], tol=1e-12).x
+    method = KDCL(Graph(3, all_pairs(3)), target="general")
+    mask = np.arange(210) < 200  # padding does not count
+    padded = [jnp.asarray(np.concatenate([row, 9 * row[:10]])) for row in z]
+    sums = method.heldout_sums(padded, jnp.asarray(np.r_[labels, labels[:10]]), jnp.asarray(mask))
+    memory = method.update_memory(method.init_memory(), sums)
+    expected = np.einsum("k,kbc->bc", [a, b, 1 - a - b], z)
+    found = general_target(jnp.asarray(z), memory["error_covariance"])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    # A node learns from the mix of itself and its own sources.
+    ring = dataclasses.replace(method, graph=Graph(3, ((0, 1), (1, 2), (2, 0))))
+    outputs = [Outputs(jnp.asarray(row), jnp.zeros((200, 1, 1, 1))) for row in z]
+    (target,) = ring.target_logits(
+        1, outputs, Context(jnp.asarray(labels), jnp.arange(200), memory=memory)
+    )
+    two = minimize_scalar(lambda w: error([w, 1 - w]), bounds=(-2, 3), method="bounded").x
+    np.testing.assert_allclose(target, two * z[0] + (1 - two) * z[1], atol=1e-3)
+
+
+def test_general_target_starts_from_even_weights():
+    method = KDCL(Graph(2, all_pairs(2)), target="general")
+    z, labels = logits(2)
+    outputs = [Outputs(jnp.asarray(row, jnp.float32), jnp.zeros((BATCH, 1, 1, 1))) for row in z]
+    context = Context(jnp.asarray(labels), jnp.arange(BATCH), memory=method.init_memory())
+    (target,) = method.target_logits(0, outputs, context)
+    np.testing.assert_allclose(target, np.mean(z, axis=0), rtol=1e-5)
+
+
+def test_a_run_renews_the_weights_from_the_held_out_images(tmp_path, capsys):
+    more = [
+        *SETTINGS[:-1],
+        "--config.method.name=kdcl",
+        "--config.method.target=general",
+        "--config.graph=all_pairs",
+        "--config.alone=False",
+        "--config.duration=2 epochs",
+    ]
+    assert command(tmp_path / "refused", *more, "--config.data.heldout=0", settings=()) == 2
+    assert "config.data.heldout = 0.0: the method learns from held-out" in capsys.readouterr().err
+    assert command(tmp_path / "w", *more, settings=()) == 0
+    covariance = final_state(tmp_path / "w", *more, settings=()).memory["error_covariance"]
+    heldout = assemble(read_config(CONFIG, more)).splits.heldout
+    errors = []
+    for k in range(2):
+        z = np.asarray(load_network(tmp_path / "w", k)(heldout.images).logits, np.float64)
+        p = np.exp(z - np.max(z, 1, keepdims=True))
+        errors.append(p / np.sum(p, 1, keepdims=True) - np.eye(10)[heldout.labels])
+    expected = [[np.mean(np.sum(a * b, 1)) for a in errors] for b in errors]
+    np.testing.assert_allclose(covariance, expected, rtol=1e-4)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.networks import Outputs
+from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.staged import StagedNetwork
 
 
 class Tiny(nn.Module):
@@ -120,3 +122,15 @@ class Wrapped(nn.Module):
         x = x + jax.lax.stop_gradient(nn.Dense(4, name="still")(x))
         x = x * straight_through(self.param("rounded", nn.initializers.ones, (1, 1, 1, 4)))
         return nn.jit(nn.Dense)(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2))), x
+
+
+class Cut(StagedNetwork):
+    """Three stages of one layer, which can be cut between any two."""
+
+    channels: int = 3
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        layer = ConvNorm(
+            self.channels + index, 3, 2, axis_name=self.axis_name, name=f"stage{index}"
+        )
+        return layer(x, train=train)
