@@ -12,7 +12,7 @@ from afd_jax.networks.staged import StagedNetwork
 
 
 class Combination(nn.Module):
-    """What a method adds to branches: layers on top of them all; a subclass overrides `__call__`.
+    """What a method adds to branches; a subclass overrides what it needs.
 
     Attributes:
       nodes: names of what it returns: the branches, and perhaps more.
@@ -22,10 +22,14 @@ class Combination(nn.Module):
     nodes: tuple[str, ...]
     axis_name: str | None = None
 
+    def prepare(self, shared: jax.Array) -> jax.Array:
+        """What the branches get for the map that they begin from; the map itself."""
+        return shared
+
     def __call__(
         self, shared: jax.Array, branches: Sequence[Outputs], *, train: bool
     ) -> tuple[Outputs, ...]:
-        """Maps what the branches return to one `Outputs` per node.
+        """Maps what the branches return to one `Outputs` per node; as they are.
 
         Args:
           shared: the map that the branches begin from, [batch, height, width, channels] (with views
@@ -77,15 +81,16 @@ class Branched(nn.Module):
             return self.network.clone(parent=self, name=name, axis_name=self.axis_name)
 
         shared = part("shared").lower(flat, train=train, stages=self.shared)
+        heads = self.combination.clone(parent=self, name="heads", axis_name=self.axis_name)
         if views:
             shared = shared.reshape(*images.shape[:2], *shared.shape[1:])
+        shared = heads.prepare(shared)
         outputs = [
             part(f"branch{i}").upper(
                 shared[:, i] if views else shared, train=train, stages=self.shared
             )
             for i in range(self.branches)
         ]
-        heads = self.combination.clone(parent=self, name="heads", axis_name=self.axis_name)
         return heads(shared, outputs, train=train)
 
 
