@@ -16,7 +16,7 @@ import pytest
 from afd_jax.build import make_cohort
 from afd_jax.cohort import init_state
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
-from afd_jax.methods import AFD, DML, KDCL, ONE, PCL, Alignment, OKDDip
+from afd_jax.methods import AFD, CLILR, DML, KDCL, ONE, PCL, Alignment, OKDDip
 from afd_jax.networks import CifarResNet
 from afd_jax.optim import sgd
 from afd_jax.step import train_step
@@ -104,7 +104,7 @@ def test_two_updates_equal_pytorch(case, double):
     check_state_after(state, arrays)
 
 
-@pytest.mark.parametrize("method", [ONE, OKDDip, PCL])
+@pytest.mark.parametrize("method", [ONE, OKDDip, PCL, CLILR])
 def test_two_updates_of_branches_equal_pytorch(method, double):
     """Views too: the fixed images of each branch stand in for its augmentation."""
     network = CifarResNet(small.CLASSES, depth=8, widths=(3, 4, 5), stem_width=3)

@@ -10,6 +10,7 @@ from afd_jax.errors import SettingError, one_of
 from afd_jax.methods.afd import AFD
 from afd_jax.methods.alignment import Alignment
 from afd_jax.methods.base import Method
+from afd_jax.methods.cl_ilr import CLILR
 from afd_jax.methods.dml import DML
 from afd_jax.methods.independent import Independent
 from afd_jax.methods.kdcl import KDCL
@@ -19,6 +20,7 @@ from afd_jax.methods.pcl import PCL
 
 __all__ = [
     "AFD",
+    "CLILR",
     "DML",
     "KDCL",
     "METHODS",
@@ -35,6 +37,7 @@ __all__ = [
 METHODS: dict[str, type[Method]] = {
     "afd": AFD,
     "alignment": Alignment,
+    "cl_ilr": CLILR,
     "dml": DML,
     "independent": Independent,
     "kdcl": KDCL,

@@ -1,4 +1,4 @@
-"""Two updates of ONE, OKDDip and PCL in PyTorch, float64, written from the papers: for a test.
+"""Two updates of the methods on branches in PyTorch, float64, written from the papers: for a test.
 
 Imports nothing of this project but the layers of `updates.py` beside it. Writes arrays before and
 after the updates, in this project's layout and names, to tests/reference/update_<case>.npz.
@@ -18,7 +18,7 @@ from updates import CLASSES, FOLDER, Block, Norm, conv, layout, rename
 
 WIDTHS = (3, 4, 5)
 T, STEPS, RAMP = 3.0, 4, 80 / 300  # a run of four steps, of which two are taken
-BRANCHES = {"one": 3, "okddip": 4, "pcl": 3}
+BRANCHES = {"one": 3, "okddip": 4, "pcl": 3, "clilr": 4}
 
 
 class Lower(nn.Module):
@@ -56,7 +56,7 @@ class Network(nn.Module):
         elif method == "okddip":
             self.heads.query = nn.Linear(WIDTHS[2], 1, bias=False)
             self.heads.key = nn.Linear(WIDTHS[2], 1, bias=False)
-        else:
+        elif method == "pcl":
             self.heads.classifier = nn.Linear(count * WIDTHS[2], CLASSES)
 
     def forward(self, views):
@@ -64,8 +64,12 @@ class Network(nn.Module):
         count = BRANCHES[self.method]
         low = self.shared(torch.cat(views)).split(len(views[0])) if len(views) > 1 else None
         shared = low or [self.shared(views[0])] * count
+        if self.method == "clilr" and shared[0].requires_grad:
+            shared[0].register_hook(lambda gradient: gradient / count)
         parts = [getattr(self, f"branch{i}")(shared[i]) for i in range(count)]
         logits, pooled = [z for z, _ in parts], [h for _, h in parts]
+        if self.method == "clilr":
+            return logits, [(sum(logits) - z) / (count - 1) for z in logits]
         if self.method == "one":
             scores = self.heads.linear(shared[0].mean((2, 3)))
             gate = F.softmax(F.relu(self.heads.norm(scores[:, :, None, None]))[..., 0, 0], 1)
@@ -95,6 +99,10 @@ def losses(method, net, average, views, labels, weight):
     if method == "one":
         for z, term in zip(logits, terms):
             term["distillation"] = weight * divergence(z, more.detach())
+    elif method == "clilr":
+        for z, mean, term in zip(logits, more, terms):
+            term["distillation"] = weight * divergence(z, mean)
+        return terms
     elif method == "okddip":
         *peers, leader = logits
         for z, mix, term in zip(peers, more, terms):
