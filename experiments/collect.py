@@ -49,7 +49,7 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
         raise SettingError("RUN_DIR", seeds, "the runs must have different seeds")
     configs[0]["data"].pop("data_dir")
     summaries = [read_json(folder.summary) for folder in folders]
-    nodes = [[*s["networks"], *s["alone"]] for s in summaries]
+    nodes = [[*s["networks"], *s["alone"], *s.get("others", [])] for s in summaries]
     curves = [
         [
             {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}

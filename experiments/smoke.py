@@ -13,11 +13,12 @@ import sys
 import tempfile
 import time
 
+from afd_jax.config import read_config
 from afd_jax.metrics import read_metrics
 from afd_jax.workdir import Workdir, read_json
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-NETWORKS = "resnet8,resnet8"
+NETWORK = "resnet8"
 
 
 def run(command: list[str], *, stop: bool) -> tuple[int, str]:
@@ -39,7 +40,9 @@ def try_config(file: pathlib.Path, folder: Workdir, overrides: list[str]) -> str
     Raises:
       AssertionError: naming what is wrong.
     """
-    settings = [f"--config={file}:{NETWORKS},smoke", f"--workdir={folder.path}", *overrides]
+    networks = [NETWORK] * len(read_config(str(file)).networks)  # as many as the config has
+    argument = ",".join([*networks, "smoke"])
+    settings = [f"--config={file}:{argument}", f"--workdir={folder.path}", *overrides]
     command = [sys.executable, "-u", "-m", "afd_jax", *settings]
     started = time.perf_counter()
     code, output = run(command, stop=True)

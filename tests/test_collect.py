@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.collect import main
+from experiments.compare import main as compare
+from experiments.compare import rows
 
 
 @pytest.fixture
@@ -44,3 +46,37 @@ def test_runs_that_do_not_belong_together(finished, another_seed, tmp_path, caps
     assert main([target, str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
     assert not (tmp_path / "pair.json").exists()
+
+
+def test_methods_beside_each_other(finished, another_seed, tmp_path, capsys):
+    other = shutil.copytree(another_seed, tmp_path / "other")
+    summary = json.loads((other / "summary.json").read_text()) | {"seed": 0}
+    summary["networks"][1]["test_accuracy"] = 0.5
+    (other / "summary.json").write_text(json.dumps(summary))
+    config = json.loads((other / "config.json").read_text()) | {"seed": 0}
+    (other / "config.json").write_text(json.dumps(config))
+    target = tmp_path / "both"
+    assert compare([str(target), f"one={finished}", f"two={other}"]) == 0
+    result = json.loads(target.with_suffix(".json").read_text())
+    two = result["methods"]["two"]["networks"]
+    assert two["tests.tiny:Wider"] == {"mean": 0.5, "std": None, "values": [0.5]}
+    assert "| two | tests.tiny:Wider | 50.00 % |" in capsys.readouterr().out
+    assert target.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+    assert compare([str(target), f"one={finished}", f"two={another_seed}"]) == 2
+    assert "two: seeds = [1]: differs from one's, [0]" in capsys.readouterr().err
+    (other / "config.json").write_text(json.dumps(config | {"batch_size": 33}))
+    assert compare([str(target), f"one={finished}", f"two={other}"]) == 2
+    assert "two: batch_size = 33: differs from one's, 32" in capsys.readouterr().err
+
+
+def test_networks_of_one_name_are_averaged_within_a_seed():
+    """Two networks of one architecture, or the branches of one network."""
+    for networks in (["a", "a"], ["a"]):
+        runs = [
+            {"seed": s, "networks": [{"test_accuracy": x} for x in own]}
+            for s, own in enumerate(((0.1, 0.3), (0.4, 0.6)))
+        ]
+        result = {"config": {"networks": networks}, "runs": runs, "ensemble_test_accuracy": None}
+        found = rows(result)["networks"]["a"]
+        np.testing.assert_allclose(found["values"], [0.2, 0.5])
