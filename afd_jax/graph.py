@@ -129,7 +129,7 @@ class Graph:
         """One line per edge, then the nodes that learn alone: for logs."""
         lines = [f"{j} {names[j]} -> {k} {names[k]}" for j, k in self.edges]
         alone = [k for k in range(self.count) if k not in self.joined()]
-        return "\n".join(lines + [f"{k} {names[k]} (alone)" for k in alone])
+        return "\n".join(lines + [f"{k} {names[k]} (outside the graph)" for k in alone])
 
     def mermaid(self, names: Sequence[str]) -> str:
         """The graph as Mermaid source, which notebooks and code hosts draw as a picture."""

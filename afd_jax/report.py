@@ -165,7 +165,8 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     train = [r for r in records if r["kind"] == "train"]
     terms = sorted({k.split("/loss/")[1] for r in train for k in r if "/loss/" in k})
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    colors = [f"C{k % run.cohort.members}" for k in range(len(run.cohort.nodes))]
+    cycle = run.cohort.members if run.cohort.alone else 10  # a twin has its original's color
+    colors = [f"C{k % cycle}" for k in range(len(run.cohort.nodes))]
     epochs = [r["epoch"] for r in test]
     for k, node in enumerate(run.cohort.nodes):
         style = "-" if k < run.cohort.members else "--"

@@ -64,12 +64,12 @@ def try_config(file: pathlib.Path, folder: Workdir, overrides: list[str]) -> str
     )
     method = read_json(folder.config)["method"]["name"]
     names = ", ".join(dict.fromkeys(name.split("/loss/")[1] for name in terms))
-    return f"{method:14}{seconds:>8.0f}{accuracy:>14}  {names}"
+    return f"{method:14}{seconds:>8.0f}{accuracy:>21}  {names}"
 
 
 def main(overrides: list[str]) -> int:
     """Goes through the configs; 1 if any of them fails."""
-    print(f"{'config':22}{'method':14}{'seconds':>8}{'accuracy, %':>14}  loss terms", flush=True)
+    print(f"{'config':22}{'method':14}{'seconds':>8}{'accuracy, %':>21}  loss terms", flush=True)
     failed = False
     for file in sorted(CONFIGS.glob("*.py")):
         with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ def test_other_shapes():
 
 def test_drawings():
     graph = Graph(3, ((0, 1),))
-    assert graph.text(["a", "b", "c"]).splitlines() == ["0 a -> 1 b", "2 c (alone)"]
+    assert graph.text(["a", "b", "c"]).splitlines() == ["0 a -> 1 b", "2 c (outside the graph)"]
     assert graph.mermaid(["a", "b", "c"]).splitlines() == [
         "graph LR",
         '  n0["0: a"]',

@@ -161,7 +161,7 @@ def test_dry_run_prints_graph_and_costs_and_trains_nothing(capsys, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert main([f"--config={ROOT}/configs/digits_afd.py", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "0 resnet8 -> 1 resnet14" in out and "2 resnet8 alone (alone)" in out
+    assert "0 resnet8 -> 1 resnet14" in out and "2 resnet8 alone (outside the graph)" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("resnet8  "))
     assert row[1] == "77,754"
     # ResNet-8 on one 8x8x1 image by hand: pairs of output and kernel tap that fall into the image
