@@ -163,8 +163,10 @@ def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
 
 def _parsed(shape: Any) -> Any:
     """Edges may come from a command line, as text."""
+    if not isinstance(shape, str) or not shape.startswith(("(", "[")):
+        return shape
     try:
-        return ast.literal_eval(shape) if str(shape).startswith(("(", "[")) else shape
+        return ast.literal_eval(shape)
     except (ValueError, SyntaxError) as error:
         remedy = "edges are written ((source, target), ...)"
         raise SettingError("graph", shape, remedy) from error
