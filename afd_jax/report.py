@@ -76,7 +76,7 @@ class Progress:
         if self._run.cohort.alone:
             line += f", alone {'/'.join(rest)} %"
         elif rest:
-            line += f", then {'/'.join(rest)} %"
+            line += f", others {'/'.join(rest)} %"
         self._say(f"{line}, ensemble {100 * record['ensemble_accuracy']:.2f} %")
 
     def _say(self, line: str) -> None:
