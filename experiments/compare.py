@@ -96,8 +96,10 @@ def plot(result: dict[str, Any], file: pathlib.Path) -> None:
         axis.plot(
             100 * np.array(value["values"]), [y] * len(value["values"]), "o", color="C0", ms=4
         )
-        bar = {"fmt": "|", "color": "0.2", "capsize": 3, "ms": 14}
-        axis.errorbar(100 * value["mean"], y, xerr=100 * (value["std"] or 0), **bar)
+        spread_of = 100 * (value["std"] or 0)
+        axis.errorbar(
+            100 * value["mean"], y, xerr=spread_of, fmt="|", color="0.2", capsize=3, ms=14
+        )
     axis.set_yticks(range(len(rows)), [label for label, _ in rows])
     axis.invert_yaxis()
     seeds = len(result["recipe"]["seeds"])

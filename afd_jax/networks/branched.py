@@ -41,7 +41,7 @@ class Combination(nn.Module):
 
 
 class Branched(nn.Module):
-    """Branches of one network on shared lower stages, as ONE, OKDDip and PCL train them.
+    """Branches of one network on shared lower stages, as ONE and its relatives train them.
 
     Attributes:
       network: what shared stages and one branch are together.
@@ -49,9 +49,6 @@ class Branched(nn.Module):
       shared: number of stages that are shared, counted from the image.
       combination: the method's layers on top of the branches.
       axis_name: device axis over which BatchNorm is synchronised.
-
-    Raises:
-      SettingError: if the network cannot be cut, or not there.
     """
 
     network: nn.Module
