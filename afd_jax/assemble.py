@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from afd_jax.build import make_cohort
+from afd_jax.build import make_cohort, make_peers
 from afd_jax.choices import call
 from afd_jax.cohort import Cohort
 from afd_jax.config import check_keys, to_steps
@@ -74,13 +74,12 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         require_number(field, config[field], least=1, whole=True)
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
-    for name in names:
-        create(name, classes=10)
     options = config.method.to_dict()
     method = make_method(options.pop("name", None), config.graph, names, options)
     if method.uses_heldout and not config.data.heldout:
         remedy = "the method learns from held-out images once an epoch; keep some, such as 0.1"
         raise SettingError("data.heldout", config.data.heldout, remedy)
+    make_peers([create(name, classes=10) for name in names], names, method, alone=config.alone)
     parallel = make_parallel(config.parallel.mode, config.parallel.devices)
     parallel.check_batch_size("batch_size", config.batch_size)
     _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below

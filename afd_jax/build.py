@@ -16,7 +16,7 @@ from afd_jax.dependence import used_inputs
 from afd_jax.errors import SettingError, first_line
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import Method
-from afd_jax.networks.branched import Branched
+from afd_jax.networks.branched import Branched, single
 from afd_jax.networks.outputs import Outputs, as_nodes
 
 
@@ -76,6 +76,11 @@ def make_cohort(
         ]
     members = peers[0].network.branches if branched else len(networks)
     cohort = Cohort(tuple(peers), members, method, image_shape, classes, total_steps, alone)
+    if method.graph.count != len(cohort.nodes):
+        remedy = f"the graph has {method.graph.count} nodes, the networks make {len(cohort.nodes)}"
+        raise SettingError("graph", method.graph.edges, remedy)
+    for peer, shapes_of in zip(peers, state_shapes(cohort).peers, strict=True):
+        single(peer.network, {"params": shapes_of.params["network"]}, 0)  # as a check
     masks = _who_trains_what(cohort)
     peers = [
         dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[p]))
@@ -111,6 +116,9 @@ def make_peers(
         twins = [(f"{peer.name} alone", peer) for peer in peers]
         peers += [dataclasses.replace(p, name=name, nodes=(name,)) for name, p in twins]
     if method.average_decay is not None:
+        if alone:
+            remedy = f"{type(method).__name__} adds averages, and twins cannot stand beside them"
+            raise SettingError("alone", alone, remedy)
         peers += [
             dataclasses.replace(
                 peer,
@@ -176,6 +184,8 @@ def _problem(result: Any, classes: int) -> str | None:
     """What is wrong with a network's answer to two images, if anything is."""
     if not isinstance(result, Outputs) and not (isinstance(result, tuple) and len(result) == 2):
         return f"must return Outputs(logits, features), returns {type(result).__name__}"
+    if len(as_nodes(result)) > 1:
+        return "must return Outputs(logits, features), returns several"
     (outputs,) = as_nodes(result)
     logits, features = outputs.logits, outputs.features
     shape = getattr(logits, "shape", None)

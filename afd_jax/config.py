@@ -26,7 +26,8 @@ def base_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "seed": 0,
-            # Names of afd_jax.networks, or "package.module:Class". One node of the graph each.
+            # Names of afd_jax.networks, or "package.module:Class". Nodes of the graph, or one
+            # network in branches.
             "networks": ("resnet8", "resnet8"),
             # "own" (of the method's paper), "cyclic", "all_pairs", "star", "none", or edges
             # ((source, target), ...).

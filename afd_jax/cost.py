@@ -6,9 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from afd_jax.assemble import Run
 from afd_jax.cohort import Cohort, apply_peer, state_shapes
+from afd_jax.networks.branched import Branched, single
+from afd_jax.state import PeerState
 
 _MIB = 2**20
 
@@ -22,27 +25,38 @@ def describe(run: Run) -> str:
     discriminators), and what one forward pass keeps for the backward pass at this batch size.
     """
     cohort, parallel = run.cohort, run.parallel
-    names = [peer.name for peer in cohort.peers]
     state = state_shapes(cohort)
     per_device = run.batch_size // len(parallel.devices)
     lines = [
         f"method {type(cohort.method).__name__}; source -> target:",
         *("  " + line for line in cohort.method.graph.text(cohort.nodes).splitlines()),
         "",
-        f"{'network':<22}{'parameters':>12}{'+ heads':>10}{'MFLOPs/image':>14}"
-        f"{'state MiB':>11}{'kept MiB':>10}",
     ]
+    width = 2 + max(len(name) for name in ["  of which a branch", *(p.name for p in cohort.peers)])
+    lines.append(
+        f"{'network':<{width}}{'parameters':>12}{'+ heads':>10}{'MFLOPs/image':>14}"
+        f"{'state MiB':>11}{'kept MiB':>10}"
+    )
     for p, peer in enumerate(state.peers):
-        network = _count(peer.params["network"])
-        heads = _count(peer.params["projections"]) + sum(
-            _count(v["params"]) for v in peer.discriminators.values()
-        )
-        flops = flops_per_image(cohort, p, peer) / 1e6
+        module, variables = cohort.peers[p].network, network_variables(peer)
+        branched = isinstance(module, Branched)
+        heads = _count(peer.params["projections"])
+        heads += sum(_count(v["params"]) for v in peer.discriminators.values())
+        heads += _count(variables["params"].get("heads", {})) if branched else 0
+        own = _count(variables["params"]) - (heads if branched else 0)
+        flops = flops_per_image(cohort, module, variables) / 1e6
         kept = activation_bytes(cohort, p, peer, per_device) / _MIB
         lines.append(
-            f"{names[p]:<22}{network:>12,}{heads:>10,}{flops:>14.1f}"
+            f"{cohort.peers[p].name:<{width}}{own:>12,}{heads:>10,}{flops:>14.1f}"
             f"{_bytes(peer) / _MIB:>11.1f}{kept:>10.1f}"
         )
+        if branched:
+            module, variables, _ = single(module, variables, 0)
+            flops = flops_per_image(cohort, module, variables) / 1e6
+            lines.append(
+                f"{'  of which a branch':<{width}}{_count(variables['params']):>12,}"
+                f"{'':>10}{flops:>14.1f}"
+            )
     lines += [
         "",
         f"data: {len(run.splits.train):,} train, {len(run.splits.heldout):,} held out, "
@@ -55,11 +69,15 @@ def describe(run: Run) -> str:
     return "\n".join(lines)
 
 
-def flops_per_image(cohort: Cohort, p: int, peer: Any) -> float:
-    """Floating-point operations of a network's forward pass on one image."""
+def network_variables(peer: PeerState) -> dict[str, Any]:
+    """What a network's module takes, out of its state."""
+    return {"params": peer.params["network"], **peer.statistics["network"]}
+
+
+def flops_per_image(cohort: Cohort, module: nn.Module, variables: Any) -> float:
+    """Floating-point operations of a module's forward pass on one image."""
     image = jax.ShapeDtypeStruct((1, *cohort.image_shape), jnp.float32)
-    network = functools.partial(cohort.peers[p].network.apply, train=False)
-    variables = {"params": peer.params["network"], **peer.statistics["network"]}
+    network = functools.partial(module.apply, train=False)
     analysis = jax.jit(network).lower(variables, image).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
 

@@ -1,8 +1,9 @@
 """The loss graph: who learns from whom.
 
-Nodes are networks, numbered from 0. An edge `(source, target)` says that the target learns from the
-source; the source is a constant in that loss. A node without incoming edges learns from the labels
-alone. Each method of this package is a graph plus the losses its edges carry.
+Nodes are networks or branches of one, numbered from 0. An edge `(source, target)` says that the
+target learns from the source; a source in another network is a constant in that loss. A node
+without incoming edges learns from the labels alone. Each method of this package is a graph plus the
+losses its edges carry.
 """
 
 import ast

@@ -142,15 +142,18 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float], comm
 def table(summary: Record) -> str:
     """The summary's accuracies, a line per network."""
     alone = summary["alone"] or [None] * len(summary["networks"])
-    width = max(len(n["name"]) for n in [*summary["networks"], *summary["others"]]) + 2
+    others = summary.get("others", [])  # older folders have none
+    average = "mean of branches" if others else "ensemble"
+    width = max(len(name) for name in [average, *(n["name"] for n in summary["networks"] + others)])
+    width += 2
     head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>16}"
     lines = [head + (f"{'the same alone':>17}" if summary["alone"] else "")]
-    alone += [None] * len(summary["others"])
-    for network, twin in zip([*summary["networks"], *summary["others"]], alone, strict=True):
+    alone += [None] * len(others)
+    for network, twin in zip(summary["networks"] + others, alone, strict=True):
         line = f"{network['name']:{width}}{network['parameters']:>12,}"
         line += f"{100 * network['test_accuracy']:>14.2f} %"
         lines.append(line + (f"{100 * twin['test_accuracy']:>15.2f} %" if twin else ""))
-    lines.append(f"{'ensemble':{width}}{'':12}{100 * summary['ensemble_test_accuracy']:>14.2f} %")
+    lines.append(f"{average:{width}}{'':12}{100 * summary['ensemble_test_accuracy']:>14.2f} %")
     return "\n".join(lines)
 
 
@@ -164,7 +167,8 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     test = [r for r in records if r["kind"] == "test"]
     train = [r for r in records if r["kind"] == "train"]
     terms = sorted({k.split("/loss/")[1] for r in train for k in r if "/loss/" in k})
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
     cycle = run.cohort.members if run.cohort.alone else 10  # a twin has its original's color
     colors = [f"C{k % cycle}" for k in range(len(run.cohort.nodes))]
     epochs = [r["epoch"] for r in test]
@@ -175,9 +179,9 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     ensemble = [100 * r["ensemble_accuracy"] for r in test]
     axes[0].plot(epochs, ensemble, ":", color="0.3", label="ensemble")
     axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
-    axes[0].legend(fontsize="small")
+    axes[0].legend(fontsize="small", **below)
     styles = ["-", "--", "-.", ":"]
-    for k in range(run.cohort.members):
+    for k in range(run.cohort.members if run.cohort.alone else len(run.cohort.nodes)):
         for i, term in enumerate(terms):
             points = [(r["epoch"], r[f"{k}/loss/{term}"]) for r in train if f"{k}/loss/{term}" in r]
             if points:
@@ -186,7 +190,7 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
                 axes[1].plot(*zip(*points, strict=True), style, color=colors[k], label=name)
     axes[1].set(xlabel="epoch", ylabel="training loss")
     axes[1].set_yscale("symlog", linthresh=1e-2)  # some methods' losses go below zero
-    axes[1].legend(fontsize="x-small", ncols=2)
+    axes[1].legend(fontsize="x-small", **below)
     for axis in axes:
         axis.locator_params(axis="x", integer=True)
         axis.grid(alpha=0.3)

@@ -342,11 +342,14 @@ def _follow(cohort: Cohort, peers: Sequence[PeerState], step: jax.Array) -> list
         if (leader := cohort.peers[p].follows) is None
         else dataclasses.replace(
             peer,
-            params=jax.tree.map(
-                lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
-                peer.params,
-                peers[leader].params,
-            ),
+            params={
+                **peer.params,
+                "network": jax.tree.map(
+                    lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
+                    peer.params["network"],
+                    peers[leader].params["network"],
+                ),
+            },
         )
         for p, peer in enumerate(peers)
     ]

@@ -3,8 +3,9 @@
   python -m afd_jax --config=configs/cifar100_kdcl.py:resnet32,wrn-16-2 --workdir=runs/kdcl \
       --config.data.data_dir=DIR
 
-`--config.method.target` is minlogit, linear or naive. Each network sees its own augmentation. The
-schedule is AFD's, so that methods are compared under one recipe.
+`--config.method.target` is minlogit, linear, naive, or general, which needs
+`--config.data.heldout=0.1` or so. Each network sees its own augmentation. The schedule is AFD's, so
+that methods are compared under one recipe.
 
 What to expect (the paper, its recipe, top-1): ResNet-32 69.90 % alone, 74.30 % beside WRN-16-2,
 which goes from 72.20 % to 75.50 %.

@@ -26,7 +26,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "distillation_weight": 1.0,
         "ramp_up": 80 / 300,  # of 300 epochs
     }
-    cifar100(config)
+    cifar100(config)  # whose normalisation differs a little from theirs
     config.data.pad_mode = "zero"
     config.optimizers.logit.schedule = {"name": "step", "at": (151 / 300, 225 / 300), "factor": 0.1}
     return smoke(config) if small else config

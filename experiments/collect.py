@@ -79,11 +79,12 @@ def plot(result: dict[str, Any], file: pathlib.Path) -> None:
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
     epochs = [point["epoch"] for point in result["curves"][0]]
     members = len(result["runs"][0]["networks"])
+    cycle = members if result["runs"][0]["alone"] else 10  # a twin has its original's color
     for k, name in enumerate(result["test_accuracy"]):
         curves = 100 * np.array([[p["accuracy"][k] for p in run] for run in result["curves"]])
         style = "-" if k < members else "--"
-        axis.plot(epochs, curves.mean(0), style, color=f"C{k % members}", label=name, marker=".")
-        axis.fill_between(epochs, curves.min(0), curves.max(0), color=f"C{k % members}", alpha=0.15)
+        axis.plot(epochs, curves.mean(0), style, color=f"C{k % cycle}", label=name, marker=".")
+        axis.fill_between(epochs, curves.min(0), curves.max(0), color=f"C{k % cycle}", alpha=0.15)
     ensemble = 100 * np.array([[p["ensemble_accuracy"] for p in run] for run in result["curves"]])
     axis.plot(epochs, ensemble.mean(0), ":", color="0.3", label="ensemble")
     axis.set(xlabel="epoch", ylabel="test accuracy, %")

@@ -8,6 +8,7 @@ averaged over its networks (or branches) within a seed; mean and sample deviatio
 
 import json
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -57,10 +58,9 @@ def _recipe(result: dict[str, Any]) -> dict[str, Any]:
 
 def rows(result: dict[str, Any]) -> dict[str, Any]:
     """Per architecture, accuracies of a seed's networks averaged; and the ensemble's."""
-    networks = result["config"]["networks"]
     members = [run["networks"] for run in result["runs"]]
-    # One name for several members: branches of one network.
-    names = networks if len(networks) == len(members[0]) else networks * len(members[0])
+    # The branches of a network count as one, but for a leader.
+    names = [re.sub(r" branch \d+$", "", network["name"]) for network in members[0]]
     rows = {}
     for name in dict.fromkeys(names):
         own = [k for k, other in enumerate(names) if other == name]

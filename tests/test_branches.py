@@ -249,6 +249,9 @@ ENDS = ("branch 0", "branch 1", "branch 2", "ensemble classifier")
         ),
         (lambda: cohort_of(ONE(), alone=True), "alone = True: the branches share layers"),
         (lambda: cohort_of(ONE(), total_steps=None), "total_steps = None: say how long"),
+        (lambda: cohort_of(ONE(), tiny.Same(5)), r"networks = \['ConvNorm_0'\]: Same names"),
+        (lambda: cohort_of(ONE(), tiny.OneStage(5)), "networks = 'OneStage': has one stage, so"),
+        (lambda: cohort_of(ONE(second_forward=True)), "second_forward = True: has no effect on"),
         (lambda: ONE(branches=1), "method.branches = 1: must be a whole number and at least 2"),
         (lambda: ONE(ramp_up=2.0), "method.ramp_up = 2.0: must be a number and at least 0"),
         (

@@ -72,11 +72,16 @@ def test_methods_beside_each_other(finished, another_seed, tmp_path, capsys):
 
 def test_networks_of_one_name_are_averaged_within_a_seed():
     """Two networks of one architecture, or the branches of one network."""
-    for networks in (["a", "a"], ["a"]):
+    for names in (["a", "a", "b"], ["a branch 0", "a branch 1", "a leader"]):
         runs = [
-            {"seed": s, "networks": [{"test_accuracy": x} for x in own]}
-            for s, own in enumerate(((0.1, 0.3), (0.4, 0.6)))
+            {
+                "seed": s,
+                "networks": [
+                    {"name": n, "test_accuracy": x} for n, x in zip(names, own, strict=True)
+                ],
+            }
+            for s, own in enumerate(((0.1, 0.3, 0.9), (0.4, 0.6, 0.8)))
         ]
-        result = {"config": {"networks": networks}, "runs": runs, "ensemble_test_accuracy": None}
-        found = rows(result)["networks"]["a"]
-        np.testing.assert_allclose(found["values"], [0.2, 0.5])
+        found = rows({"runs": runs, "ensemble_test_accuracy": None})["networks"]
+        np.testing.assert_allclose(found["a"]["values"], [0.2, 0.5])
+        assert list(found) == ["a", names[2]] and found[names[2]]["values"] == [0.9, 0.8]

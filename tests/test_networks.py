@@ -182,6 +182,7 @@ def test_maps_of_unequal_size_meet_in_the_common_shape():
             lambda: cohort_of(tiny.Tiny(5), tiny.FlatFeatures(5)),
             r"feature map \[batch, height, width, channels\].*returns \[batch, 2\]",
         ),
+        (lambda: cohort_of(tiny.Two(5), tiny.Two(5)), r"networks\[0\] = 'Two': .*returns several"),
         (
             lambda: cohort_of(tiny.Tiny(7), tiny.Tiny(5)),
             r"networks\[0\].*logits of shape \[batch, 5\], returns \[batch, 7\]",

@@ -134,3 +134,32 @@ class Cut(StagedNetwork):
             self.channels + index, 3, 2, axis_name=self.axis_name, name=f"stage{index}"
         )
         return layer(x, train=train)
+
+
+class Same(Cut):
+    """Leaves the names of its layers to Flax."""
+
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        return ConvNorm(self.channels, 3, 2, axis_name=self.axis_name)(x, train=train)
+
+    @property
+    def stage_count(self) -> int:
+        return 2
+
+
+class OneStage(Cut):
+    """Cannot be cut."""
+
+    @property
+    def stage_count(self) -> int:
+        return 1
+
+
+class Two(Tiny):
+    """Returns two answers."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[Outputs, Outputs]:
+        x = nn.Conv(4, (3, 3))(images)
+        own = Outputs(nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2))), x)
+        return own, own

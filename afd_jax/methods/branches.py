@@ -36,6 +36,9 @@ class BranchMethod(LogitMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.second_forward:
+            remedy = "has no effect on branches, which have no losses on maps; leave it out"
+            raise SettingError("method.second_forward", self.second_forward, remedy)
         require_number("method.branches", self.branches, least=2, whole=True)
         require_number("method.shared", self.shared, least=0, whole=True)
         object.__setattr__(self, "graph", Graph(*self.make_graph()))

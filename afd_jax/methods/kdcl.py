@@ -115,7 +115,7 @@ def general_target(logits: jax.Array, covariance: jax.Array) -> jax.Array:
     [[0.75 1.  ]]
     """
     count = len(covariance)
-    ridge = 1e-6 * jnp.trace(covariance) / count
+    ridge = 1e-6 * jnp.trace(covariance) / count + jnp.finfo(covariance.dtype).tiny
     weights = jnp.linalg.solve(covariance + ridge * jnp.eye(count), jnp.ones(count))
     return jnp.einsum("k,kbc->bc", weights / jnp.sum(weights), logits)
 

@@ -34,7 +34,10 @@ class Gate(Combination):
     def __call__(
         self, shared: jax.Array, branches: Sequence[Outputs], *, train: bool
     ) -> tuple[Outputs, ...]:
-        """As in `Combination`; the ensemble's extras hold "gate" [batch, branches], of sum 1."""
+        """As in `Combination`; the ensemble's extras hold "gate" [batch, branches], of sum 1.
+
+        With a view for each branch the gate sees the mean over their maps.
+        """
         pooled = jnp.mean(shared, axis=tuple(range(1, shared.ndim - 1)))
         init = uniform_fan_in(pooled.shape[-1])
         scores = nn.Dense(len(branches), kernel_init=init, bias_init=init, name="linear")(pooled)

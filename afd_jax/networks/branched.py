@@ -104,9 +104,18 @@ def single(
     Returns:
       (module, variables, which of the module's outputs): for a branch the plain network, made of
       the shared stages and the branch; else the whole.
+
+    Raises:
+      SettingError: if a branch and the shared stages have layers of one name.
     """
     if not isinstance(module, Branched) or index >= module.branches:
         return module, dict(variables), index
+    params = variables["params"]
+    both = {*params.get("shared", {})} & {*params.get(f"branch{index}", {})}
+    if both:
+        name = type(module.network).__name__
+        remedy = f"{name} names layers of several stages alike; give each layer a name of its own"
+        raise SettingError("networks", sorted(both), remedy)
     own = {
         collection: {**tree.get("shared", {}), **tree.get(f"branch{index}", {})}
         for collection, tree in variables.items()
@@ -133,6 +142,8 @@ def branched(
         remedy = "has no stages to share; take one of afd_jax.networks, or a StagedNetwork"
         raise SettingError("networks", name, remedy)
     most = network.stage_count - 1
+    if not most:
+        raise SettingError("networks", name, "has one stage, so none can be shared")
     if shared not in range(most + 1):
         remedy = f"{name} has {most + 1} stages, of which 1 to {most} can be shared (0: {most})"
         raise SettingError("method.shared", shared, remedy)

@@ -15,8 +15,9 @@ class Outputs:
       logits: [batch, classes], unnormalised log-probabilities.
       features: [batch, height, width, channels], the last feature map, before pooling; what the
         papers call the output of the feature extractor G.
-      stages: the feature maps at the end of each stage, from the image to `features`, which is the
-        last; for methods with several hints. A network of one's own may leave it empty.
+      stages: the feature maps at the end of each stage (of a branch: its own stages), the last of
+        which is `features`; for methods with several hints. A network of one's own may leave it
+        empty.
       extras: what layers of a method make of these, by name: the map after a transfer layer, say.
     """
 
