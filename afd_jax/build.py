@@ -79,8 +79,9 @@ def make_cohort(
     if method.graph.count != len(cohort.nodes):
         remedy = f"the graph has {method.graph.count} nodes, the networks make {len(cohort.nodes)}"
         raise SettingError("graph", method.graph.edges, remedy)
-    for peer, shapes_of in zip(peers, state_shapes(cohort).peers, strict=True):
-        single(peer.network, {"params": shapes_of.params["network"]}, 0)  # as a check
+    if branched:  # each branch must be usable by itself
+        state = state_shapes(cohort).peers[0]
+        single(peers[0].network, {"params": state.params["network"]}, 0)
     masks = _who_trains_what(cohort)
     peers = [
         dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[p]))
