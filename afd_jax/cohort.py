@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from afd_jax.compiler import once_options
 from afd_jax.errors import SettingError
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import Context, Method
@@ -125,8 +126,7 @@ def init_state(cohort: Cohort, rng: jax.Array) -> TrainState:
       cohort: as made by `make_cohort`.
       rng: a key, `jax.random.key(seed)`.
     """
-    # Optimising this program takes the CPU compiler seconds and saves milliseconds.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    options = once_options(jax.default_backend())
     return jax.jit(functools.partial(_init, cohort), compiler_options=options)(rng)
 
 

@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import batch_norm, conv
+from afd_jax.networks.layers import batch_norm, conv, relu
 
 
 class Discriminator(nn.Module):
@@ -73,7 +73,7 @@ class Transfer(nn.Module):
             resized = (maps.shape[0], height, width, maps.shape[-1])
             maps = jax.image.resize(maps, resized, "linear", antialias=True)
         x = conv(channels, 1, name="conv")(maps)
-        return nn.relu(batch_norm(train, self.axis_name)(name="norm")(x))
+        return relu(batch_norm(train, self.axis_name)(name="norm")(x))
 
 
 def common_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from afd_jax.cohort import Cohort
+from afd_jax.compiler import training_options
 from afd_jax.errors import SettingError, one_of, require_number
 
 AXIS = "data"
@@ -114,7 +115,11 @@ class Parallel:
                 step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
             )
         return jax.jit(
-            step, in_shardings=(whole, split), out_shardings=whole, donate_argnums=donated
+            step,
+            in_shardings=(whole, split),
+            out_shardings=whole,
+            donate_argnums=donated,
+            compiler_options=training_options(self.devices[0].platform),
         )
 
 

@@ -23,7 +23,7 @@ from afd_jax.graph import Edge
 from afd_jax.methods.base import Context, Terms
 from afd_jax.methods.branches import BranchMethod
 from afd_jax.networks.branched import Combination
-from afd_jax.networks.layers import batch_norm, uniform_fan_in
+from afd_jax.networks.layers import batch_norm, relu, uniform_fan_in
 from afd_jax.networks.outputs import Outputs
 
 
@@ -41,7 +41,7 @@ class Gate(Combination):
         pooled = jnp.mean(shared, axis=tuple(range(1, shared.ndim - 1)))
         init = uniform_fan_in(pooled.shape[-1])
         scores = nn.Dense(len(branches), kernel_init=init, bias_init=init, name="linear")(pooled)
-        scores = nn.relu(batch_norm(train, self.axis_name)(name="norm")(scores))
+        scores = relu(batch_norm(train, self.axis_name)(name="norm")(scores))
         gate = nn.softmax(scores)
         logits = jnp.stack([branch.logits for branch in branches], axis=1)
         mixed = jnp.sum(gate[:, :, None] * logits, axis=1)

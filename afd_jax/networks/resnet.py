@@ -10,7 +10,8 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import batch_norm, conv, norm_relu
+from afd_jax.networks.chain import chain
+from afd_jax.networks.layers import batch_norm, conv, norm_relu, relu
 from afd_jax.networks.staged import StagedNetwork
 
 
@@ -32,12 +33,12 @@ class BasicBlock(nn.Module):
         """Applies the block; `train` selects the batch's own statistics."""
         norm = batch_norm(train, self.axis_name)
         y = conv(self.width, 3, self.stride, name="conv1")(x)
-        y = nn.relu(norm(name="norm1")(y))
+        y = relu(norm(name="norm1")(y))
         y = norm(name="norm2")(conv(self.width, 3, name="conv2")(y))
         if x.shape != y.shape:
             x = conv(self.width, 1, self.stride, name="shortcut")(x)
             x = norm(name="shortcut_norm")(x)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class CifarResNet(StagedNetwork):
@@ -66,8 +67,9 @@ class CifarResNet(StagedNetwork):
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """N blocks; the later stages halve the map."""
+        blocks = []
         for block in range((self.depth - 2) // 6):
             stride = 2 if index > 0 and block == 0 else 1
             name = f"stage{index + 1}_block{block + 1}"
-            x = BasicBlock(self.widths[index], stride, self.axis_name, name=name)(x, train=train)
-        return x
+            blocks.append(BasicBlock(self.widths[index], stride, self.axis_name, name=name))
+        return chain(blocks, x, train=train)

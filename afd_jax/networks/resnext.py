@@ -3,7 +3,7 @@
 import jax
 from flax import linen as nn
 
-from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.layers import ConvNorm, relu
 from afd_jax.networks.staged import StagedNetwork
 
 
@@ -37,7 +37,7 @@ class ResNeXtBlock(nn.Module):
             x = ConvNorm(self.out, 1, self.stride, relu=False, axis_name=axis, name="shortcut")(
                 x, train=train
             )
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNeXt(StagedNetwork):

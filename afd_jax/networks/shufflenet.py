@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.layers import ConvNorm, relu
 from afd_jax.networks.staged import StagedNetwork
 
 
@@ -58,9 +58,9 @@ class GroupedUnit(nn.Module):
             y, train=train
         )
         if self.stride == 1:
-            return nn.relu(x + y)
+            return relu(x + y)
         x = nn.avg_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        return nn.relu(jnp.concatenate([y, x], axis=-1))
+        return relu(jnp.concatenate([y, x], axis=-1))
 
 
 class ShuffleNetV1(StagedNetwork):

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
+from afd_jax.networks.chain import chain
 from afd_jax.networks.layers import conv, norm_relu
 from afd_jax.networks.staged import StagedNetwork
 
@@ -56,12 +57,13 @@ class WideResNet(StagedNetwork):
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """N blocks; the later stages halve the map."""
+        width = 16 * 2**index * self.factor
+        blocks = []
         for block in range((self.depth - 4) // 6):
             stride = 2 if index > 0 and block == 0 else 1
             name = f"stage{index + 1}_block{block + 1}"
-            width = 16 * 2**index * self.factor
-            x = WideBlock(width, stride, self.axis_name, name=name)(x, train=train)
-        return x
+            blocks.append(WideBlock(width, stride, self.axis_name, name=name))
+        return chain(blocks, x, train=train)
 
     def finish(self, x: jax.Array, train: bool) -> jax.Array:
         """BatchNorm and ReLU, as blocks begin with them."""

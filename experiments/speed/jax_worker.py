@@ -17,6 +17,7 @@ from afd_jax.graph import make_graph
 from afd_jax.methods import AFD, DML, Independent
 from afd_jax.networks import create
 from afd_jax.optim import adam, sgd
+from afd_jax.parallel import make_parallel
 from afd_jax.report import commit
 from afd_jax.step import train_step
 
@@ -76,7 +77,7 @@ def main():
     }
     state = jax.block_until_ready(init_state(cohort, key))
     start = time.perf_counter()
-    step = jax.jit(functools.partial(train_step, cohort), donate_argnums=0)
+    step = make_parallel("jit", 1).compile(functools.partial(train_step, cohort), donate=True)
     compiled = step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start
     state, _ = jax.block_until_ready(compiled(state, batch))
