@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from afd_jax import seeds
 from afd_jax.build import make_cohort, make_peers
 from afd_jax.choices import call
 from afd_jax.cohort import Cohort
@@ -31,7 +32,7 @@ class Run:
       splits: the data.
       recipe: augmentation and normalisation.
       parallel: devices, and how the step runs on them.
-      seed: of parameters, augmentation and the order of examples.
+      seeds: of parameters, augmentation and the order of examples; they train side by side.
       batch_size: over all devices.
       eval_batch_size: likewise, a multiple of the number of devices, no more than the set needs.
       steps_per_epoch: full batches in one pass over the training set.
@@ -39,6 +40,7 @@ class Run:
       log_every: steps between two log lines.
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
+      steps_per_call: at most so many steps run without the host.
     """
 
     cohort: Cohort
@@ -46,7 +48,7 @@ class Run:
     splits: Splits
     recipe: Recipe
     parallel: Parallel
-    seed: int
+    seeds: tuple[int, ...]
     batch_size: int
     eval_batch_size: int
     steps_per_epoch: int
@@ -54,6 +56,12 @@ class Run:
     log_every: int
     eval_every: int
     checkpoint_every: int
+    steps_per_call: int
+
+    @property
+    def keys(self) -> jax.Array:
+        """Keys of the seeds; a single one has no axis."""
+        return seeds.join([jax.random.key(np.uint32(seed)) for seed in self.seeds])
 
 
 def assemble(config: ml_collections.ConfigDict) -> Run:
@@ -69,6 +77,7 @@ def assemble(config: ml_collections.ConfigDict) -> Run:
 
 def _assemble(config: ml_collections.ConfigDict) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
+    require_number("seeds", config.seeds, least=1, most=2**32 - config.seed, whole=True)
     require_flag("alone", config.alone)
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
@@ -106,6 +115,7 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         names=names,
         alone=config.alone,
         total_steps=total_steps,
+        precision=config.precision,
     )
     devices = len(parallel.devices)
     largest = max(len(splits.heldout), len(splits.test))
@@ -115,7 +125,7 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         splits=splits,
         recipe=recipe,
         parallel=parallel,
-        seed=config.seed,
+        seeds=tuple(range(config.seed, config.seed + config.seeds)),
         batch_size=config.batch_size,
         eval_batch_size=-(-min(config.eval_batch_size, largest) // devices) * devices,
         steps_per_epoch=steps_per_epoch,
@@ -123,6 +133,7 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         log_every=steps("log_every"),
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
+        steps_per_call=_steps_per_call(config.parallel.steps_per_call, parallel),
     )
 
 
@@ -184,6 +195,9 @@ def _optimizer(settings: Mapping[str, Any], total_steps: int) -> optax.GradientT
     return call("name", OPTIMIZERS, options, schedule)
 
 
-def seed_key(seed: int) -> jax.Array:
-    """The key of a run."""
-    return jax.random.key(np.uint32(seed))
+def _steps_per_call(wanted: int | None, parallel: Parallel) -> int:
+    if wanted is None:
+        # A loop costs a CPU more than the calls it saves; elsewhere the number is assumed.
+        return 1 if parallel.devices[0].platform == "cpu" else 10
+    require_number("parallel.steps_per_call", wanted, least=1, whole=True)
+    return wanted

@@ -11,9 +11,9 @@ import optax
 from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort, Peer, apply_peer, dummy_batch, state_shapes
+from afd_jax.cohort import PRECISIONS, Cohort, Peer, apply_peer, dummy_batch, state_shapes
 from afd_jax.dependence import used_inputs
-from afd_jax.errors import SettingError, first_line
+from afd_jax.errors import SettingError, first_line, one_of
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import Method
 from afd_jax.networks.branched import Branched, single
@@ -30,6 +30,7 @@ def make_cohort(
     names: Sequence[str] | None = None,
     alone: bool = False,
     total_steps: int | None = None,
+    precision: str = "float32",
 ) -> Cohort:
     """Checks that networks, method and data fit together, and says who trains what.
 
@@ -44,11 +45,14 @@ def make_cohort(
       alone: add a twin of every network, after them all, that starts from the same parameters and
         has no edges.
       total_steps: of the run; only methods with a ramp-up need it.
+      precision: "float32", or "bfloat16": see `Cohort`.
 
     Raises:
       SettingError: if the number of networks is not the method's, a network cannot take the images
         or returns no proper logits and feature map, or an optimizer is missing.
     """
+    if precision not in PRECISIONS:
+        raise SettingError("precision", precision, one_of(precision, PRECISIONS))
     names = [type(network).__name__ for network in networks] if names is None else list(names)
     if len(names) != len(networks):
         raise SettingError("names", names, f"give one for each of the {len(networks)} networks")
@@ -75,7 +79,9 @@ def make_cohort(
             for k, peer in enumerate(peers)
         ]
     members = peers[0].network.branches if branched else len(networks)
-    cohort = Cohort(tuple(peers), members, method, image_shape, classes, total_steps, alone)
+    cohort = Cohort(
+        tuple(peers), members, method, image_shape, classes, total_steps, alone, precision
+    )
     if method.graph.count != len(cohort.nodes):
         remedy = f"the graph has {method.graph.count} nodes, the networks make {len(cohort.nodes)}"
         raise SettingError("graph", method.graph.edges, remedy)

@@ -36,7 +36,7 @@ class Checkpoints:
           state: of the run.
           notes: what else must survive, JSON values (time spent so far).
         """
-        step = int(state.step)
+        step = state.steps_done
         if step not in self._manager.all_steps():
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)

@@ -21,6 +21,7 @@ from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.state import PeerState, TrainState
 
 UPDATES = ("logit", "feature", "discriminator")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Cohort:
       classes: number of classes.
       total_steps: of the run, if it is known.
       alone: whether the nodes after the members are their twins.
+      precision: of the networks' own arithmetic in training. With "bfloat16" the network and the
+        gradients inside it are computed in half precision; parameters, BatchNorm's statistics,
+        what the network returns, losses, heads and optimizers stay in float32.
     """
 
     peers: tuple[Peer, ...]
@@ -73,6 +77,7 @@ class Cohort:
     classes: int
     total_steps: int | None = None
     alone: bool = False
+    precision: str = "float32"
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -124,10 +129,11 @@ def init_state(cohort: Cohort, rng: jax.Array) -> TrainState:
 
     Args:
       cohort: as made by `make_cohort`.
-      rng: a key, `jax.random.key(seed)`.
+      rng: a key, `jax.random.key(seed)`, or [seeds] keys for as many runs side by side.
     """
+    init = functools.partial(_init, cohort)
     options = once_options(jax.default_backend())
-    return jax.jit(functools.partial(_init, cohort), compiler_options=options)(rng)
+    return jax.jit(jax.vmap(init) if rng.ndim else init, compiler_options=options)(rng)
 
 
 def state_shapes(cohort: Cohort) -> TrainState:
@@ -217,13 +223,18 @@ def apply_peer(
       The outputs of its nodes, and the updated statistics.
     """
     peer = cohort.peers[p]
+    own = params["network"]
+    if cohort.precision == "bfloat16":
+        own, images = optax.tree.cast((own, images), jnp.bfloat16)
     result, updated = peer.network.apply(
-        {"params": params["network"], **statistics["network"]},
+        {"params": own, **statistics["network"]},
         images,
         train=True,
         mutable=list(statistics["network"]),
         rngs=dict(rngs),
     )
+    if cohort.precision == "bfloat16":
+        result = optax.tree.cast(result, jnp.float32)
     heads = {
         name: BoundHead(
             module, {"params": params["projections"][name], **statistics["projections"][name]}

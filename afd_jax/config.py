@@ -26,6 +26,7 @@ def base_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "seed": 0,
+            "seeds": 1,  # so many runs side by side in one program, from `seed` upwards
             # Names of afd_jax.networks, or "package.module:Class". Nodes of the graph, or one
             # network in branches.
             "networks": ("resnet8", "resnet8"),
@@ -56,6 +57,8 @@ def base_config() -> ml_collections.ConfigDict:
                 "pad_mode": "reflect",  # or "zero"
                 "flip": False,
             },
+            # Of the networks' arithmetic in training: "float32" or "bfloat16" (assumed).
+            "precision": "float32",
             "batch_size": 128,  # over all devices
             "eval_batch_size": 500,
             # Durations: a number and one of steps, epochs, examples.
@@ -63,8 +66,13 @@ def base_config() -> ml_collections.ConfigDict:
             "log_every": "50 steps",
             "eval_every": "1 epochs",
             "checkpoint_every": "1 epochs",
-            # mode: "auto" (pmap on several devices, jit on one), "jit", "pmap", "shard_map".
-            "parallel": {"mode": "auto", "devices": placeholder(int)},
+            "parallel": {
+                # "auto" (pmap on several devices, jit on one), "jit", "pmap", "shard_map".
+                "mode": "auto",
+                "devices": placeholder(int),  # None: all
+                # At most so many steps without the host; None: 1 on CPUs, 10 elsewhere.
+                "steps_per_call": placeholder(int),
+            },
         }
     )
 

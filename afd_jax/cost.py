@@ -64,7 +64,8 @@ def describe(run: Run) -> str:
         f"{run.splits.classes} classes",
         f"{run.total_steps:,} steps of {run.batch_size} images "
         f"({run.total_steps / run.steps_per_epoch:.4g} epochs) on {len(parallel.devices)} x "
-        f"{parallel.devices[0].platform}, {parallel.mode}",
+        f"{parallel.devices[0].platform}, {parallel.mode}"
+        + (f", {len(run.seeds)} seeds at once (all costs per seed)" if len(run.seeds) > 1 else ""),
     ]
     return "\n".join(lines)
 

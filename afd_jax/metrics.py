@@ -3,11 +3,13 @@
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from afd_jax import seeds
 
 Record = dict[str, Any]
 
@@ -73,26 +75,49 @@ def flatten(per_node: Sequence[Mapping[str, Any]]) -> Record:
     >>> flatten([{"accuracy": 0.5}, {"accuracy": 0.25}])
     {'0/accuracy': 0.5, '1/accuracy': 0.25}
     """
-    return {f"{k}/{name}": float(v) for k, node in enumerate(per_node) for name, v in node.items()}
+    return {f"{k}/{name}": v for k, node in enumerate(per_node) for name, v in node.items()}
 
 
-def mean_of(steps: Sequence[Sequence[Mapping[str, Any]]]) -> Record:
-    """Averages the metrics of several steps, fetched from the device together."""
-    fetched = [flatten(step) for step in jax.device_get(list(steps))]
-    return {name: float(np.mean([step[name] for step in fetched])) for name in fetched[0]}
+def mean_of(calls: Sequence[Sequence[Mapping[str, Any]]], count: int) -> list[Record]:
+    """Averages metrics over calls and their steps, fetched from the device together.
+
+    Args:
+      calls: of each call, a dict per node with values [steps], or [steps, seeds] for several.
+      count: number of seeds.
+
+    Returns:
+      What `flatten` makes of the nodes, for each seed.
+    """
+    fetched = [flatten(call) for call in jax.device_get(list(calls))]
+    means = {
+        name: np.mean(np.concatenate([call[name] for call in fetched]), 0, np.float64)
+        for name in fetched[0]
+    }
+    return [jax.tree.map(float, own) for own in seeds.split(means, count)]
 
 
-def evaluation(sums: Iterable[Mapping[str, Any]]) -> Record:
-    """Turns the sums of `step.eval_step` over all batches into means over all examples.
+def mean_record(records: Sequence[Record]) -> Record:
+    """One record for those of several seeds, numbers and lists of numbers averaged."""
+
+    def mean(name: str) -> Any:
+        values = [record[name] for record in records]
+        if isinstance(values[0], list):
+            return np.mean(values, axis=0).tolist()
+        return values[0] if isinstance(values[0], str | int) else float(np.mean(values))
+
+    return {name: mean(name) for name in records[0] if name != "seed"}
+
+
+def evaluation(total: Mapping[str, Any]) -> Record:
+    """Turns the sums of `step.eval_step` over a whole set into means over all examples.
+
+    Args:
+      total: of one seed.
 
     Returns:
       "accuracy" and "cross_entropy" (lists, one per node, fractions and nats) and
       "ensemble_accuracy".
     """
-    total: dict[str, Any] = {}
-    for batch in jax.device_get(list(sums)):
-        for name, value in batch.items():
-            total[name] = total.get(name, 0) + np.asarray(value, np.float64)
     count = total["count"]
     return {
         "accuracy": (total["correct"] / count).tolist(),

@@ -87,12 +87,13 @@ class Parallel:
             name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()
         }
 
-    def compile(self, step: Callable[..., Any], *, donate: bool) -> Any:
+    def compile(self, step: Callable[..., Any], *, donate: bool, shared: bool = False) -> Any:
         """Wraps a `step(state, batch, axis_name=...)` that returns replicated values.
 
         Args:
           step: pure; under pmap and shard_map it sees its device's part of the batch.
           donate: let the step reuse the memory of the state it is given.
+          shared: the step takes a third argument, which every device has the whole of.
 
         Returns:
           A jitted function (state, batch), which can also be lowered and compiled ahead of time.
@@ -103,21 +104,21 @@ class Parallel:
             return jax.pmap(
                 step,
                 axis_name=AXIS,
-                in_axes=(None, 0),
+                in_axes=(None, 0, None) if shared else (None, 0),
                 out_axes=None,
                 donate_argnums=donated,
                 devices=self.devices,
             )
-        whole, split = NamedSharding(self.mesh, P()), NamedSharding(self.mesh, P(AXIS))
+        parts = (P(), P(AXIS), P()) if shared else (P(), P(AXIS))
         if self.mode == "shard_map":
             # check_vma=False: the step averages its gradients itself, as under pmap.
             step = jax.shard_map(
-                step, mesh=self.mesh, in_specs=(P(), P(AXIS)), out_specs=P(), check_vma=False
+                step, mesh=self.mesh, in_specs=parts, out_specs=P(), check_vma=False
             )
         return jax.jit(
             step,
-            in_shardings=(whole, split),
-            out_shardings=whole,
+            in_shardings=tuple(NamedSharding(self.mesh, part) for part in parts),
+            out_shardings=NamedSharding(self.mesh, P()),
             donate_argnums=donated,
             compiler_options=training_options(self.devices[0].platform),
         )

@@ -3,6 +3,7 @@
 import datetime
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ from tqdm import tqdm
 import afd_jax
 from afd_jax.assemble import Run
 from afd_jax.cohort import state_shapes
-from afd_jax.metrics import Record
+from afd_jax.metrics import Record, mean_record
 from afd_jax.networks.branched import single
+
+_PARTS = ("networks", "alone", "others")
 
 
 class Progress:
@@ -95,6 +98,41 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float], comm
         (all other steps), over all sessions of the run.
       commit: of the code, as `commit()` gave it when training began.
     """
+    runs = []
+    for seed in run.seeds:
+        own = [r for r in records if r.get("seed", seed) == seed]  # older records have no seed
+        runs.append({"seed": seed, **_accuracies(run, own)})
+    if len(runs) == 1:
+        every = runs[0]
+    else:
+        every = {
+            "seeds": list(run.seeds),
+            **{part: _over_seeds([r[part] for r in runs]) for part in _PARTS},
+            **_spread("ensemble_test_accuracy", [r["ensemble_test_accuracy"] for r in runs]),
+            "runs": runs,
+        }
+    seconds = times["train_seconds"]
+    images = times["timed_steps"] * run.batch_size * len(runs)
+    return {
+        **every,
+        "steps": run.total_steps,
+        "epochs": run.total_steps / run.steps_per_epoch,
+        "compile_seconds": times["compile_seconds"],
+        "train_seconds": seconds,
+        "images_per_second": images / seconds if seconds else None,
+        "jax_version": jax.__version__,
+        "versions": {
+            "afd_jax": afd_jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+        },
+        "commit": commit,
+        "device": _device(run),
+    }
+
+
+def _accuracies(run: Run, records: Sequence[Record]) -> Record:
+    """Of one seed, by network."""
     test = [r for r in records if r["kind"] == "test"][-1]
     heldout = [r for r in records if r["kind"] == "heldout"]
     peers = state_shapes(run.cohort).peers
@@ -116,27 +154,29 @@ def summarise(run: Run, records: Sequence[Record], times: dict[str, float], comm
 
     every = [network(k) for k in range(len(nodes))]
     members, rest = every[: run.cohort.members], every[run.cohort.members :]
-    seconds = times["train_seconds"]
     return {
         "networks": members,
         "alone": rest if run.cohort.alone else [],
         "others": [] if run.cohort.alone else rest,
         "ensemble_test_accuracy": test["ensemble_accuracy"],
-        "seed": run.seed,
-        "steps": run.total_steps,
-        "epochs": run.total_steps / run.steps_per_epoch,
-        "compile_seconds": times["compile_seconds"],
-        "train_seconds": seconds,
-        "images_per_second": times["timed_steps"] * run.batch_size / seconds if seconds else None,
-        "jax_version": jax.__version__,
-        "versions": {
-            "afd_jax": afd_jax.__version__,
-            "flax": flax.__version__,
-            "optax": optax.__version__,
-        },
-        "commit": commit,
-        "device": _device(run),
     }
+
+
+def _over_seeds(runs: Sequence[Sequence[Record]]) -> list[Record]:
+    """Means and deviations of networks, which each run has in the same order."""
+    return [
+        {
+            "name": same[0]["name"],
+            "parameters": same[0]["parameters"],
+            **_spread("test_accuracy", [n["test_accuracy"] for n in same]),
+        }
+        for same in zip(*runs, strict=True)
+    ]
+
+
+def _spread(name: str, values: Sequence[float]) -> Record:
+    """Mean and sample deviation."""
+    return {name: statistics.mean(values), f"{name}_deviation": statistics.stdev(values)}
 
 
 def table(summary: Record) -> str:
@@ -151,10 +191,27 @@ def table(summary: Record) -> str:
     alone += [None] * len(others)
     for network, twin in zip(summary["networks"] + others, alone, strict=True):
         line = f"{network['name']:{width}}{network['parameters']:>12,}"
-        line += f"{100 * network['test_accuracy']:>14.2f} %"
-        lines.append(line + (f"{100 * twin['test_accuracy']:>15.2f} %" if twin else ""))
-    lines.append(f"{average:{width}}{'':12}{100 * summary['ensemble_test_accuracy']:>14.2f} %")
+        line += _percent(network, "test_accuracy", 16)
+        lines.append(line + (_percent(twin, "test_accuracy", 17) if twin else ""))
+    lines.append(f"{average:{width}}{'':12}" + _percent(summary, "ensemble_test_accuracy", 16))
+    if "runs" in summary:
+        lines.append(f"mean and deviation of the seeds {', '.join(map(str, summary['seeds']))}")
     return "\n".join(lines)
+
+
+def _percent(record: Record, name: str, width: int) -> str:
+    deviation = record.get(f"{name}_deviation")
+    after = "" if deviation is None else f" ± {100 * deviation:.2f}"
+    return f"{100 * record[name]:.2f}{after} %".rjust(width)
+
+
+def _means(records: Sequence[Record], kind: str) -> list[Record]:
+    """The records of one kind, averaged over seeds."""
+    by_step: dict[int, list[Record]] = {}
+    for record in records:
+        if record["kind"] == kind:
+            by_step.setdefault(record["step"], []).append(record)
+    return [mean_record(same) for same in by_step.values()]
 
 
 def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None:
@@ -164,8 +221,7 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    test = [r for r in records if r["kind"] == "test"]
-    train = [r for r in records if r["kind"] == "train"]
+    test, train = (_means(records, kind) for kind in ("test", "train"))
     terms = sorted({k.split("/loss/")[1] for r in train for k in r if "/loss/" in k})
     figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 
 
 @flax.struct.dataclass
@@ -30,7 +31,7 @@ class PeerState:
 
 @flax.struct.dataclass
 class TrainState:
-    """The whole run at one moment.
+    """The whole run at one moment; of several seeds, each array has them on its first axis.
 
     Attributes:
       step: int32 scalar, updates done so far.
@@ -44,3 +45,8 @@ class TrainState:
     rng: jax.Array
     peers: tuple[PeerState, ...]
     memory: Any
+
+    @property
+    def steps_done(self) -> int:
+        """The step as a number; waits for the device."""
+        return int(np.asarray(self.step).flat[0])

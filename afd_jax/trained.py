@@ -15,6 +15,7 @@ from afd_jax.methods import make_method
 from afd_jax.networks import create
 from afd_jax.networks.branched import single
 from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.seeds import split
 from afd_jax.workdir import Workdir, read_json
 
 
@@ -41,7 +42,9 @@ class TrainedNetwork:
         return as_nodes(result)[self.output]
 
 
-def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
+def load_network(
+    workdir: str | pathlib.Path, node: int, *, seed: int | None = None
+) -> TrainedNetwork:
     """Loads one network from the newest checkpoint of a run.
 
     Args:
@@ -49,9 +52,10 @@ def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
       node: number of the network, in the order of the config; then its twins that learned alone.
         Of a network in branches: a branch, as the plain network that it is with the shared stages;
         then what the method made of the branches, as `--dry-run` lists it.
+      seed: which of a run's seeds; the first if None.
 
     Raises:
-      SettingError: if there is no run, no checkpoint, or no such node.
+      SettingError: if there is no run, no checkpoint, or no such node or seed.
     """
     folder = Workdir(pathlib.Path(workdir))
     if not folder.config.is_file() or not folder.data.is_file():
@@ -68,6 +72,10 @@ def load_network(workdir: str | pathlib.Path, node: int) -> TrainedNetwork:
     variables = load_variables(folder.checkpoints, p) if folder.checkpoints.is_dir() else None
     if variables is None:
         raise SettingError("workdir", str(workdir), "no checkpoint in this folder")
+    first, count = config["seed"], config["seeds"]
+    if seed is not None and seed - first not in range(count):
+        raise SettingError("seed", seed, f"the run has the seeds {first} to {first + count - 1}")
+    variables = split(variables, count)[0 if seed is None else seed - first]
     module, variables, output = single(peers[p].network, variables, index)
     recipe = Recipe(mean=data["mean"], std=data["std"])
     return TrainedNetwork(module, variables, recipe, output)

@@ -1,25 +1,22 @@
 """One training run from settings to summary; reads from top to bottom."""
 
-import dataclasses
-import functools
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
 from afd_jax import report
-from afd_jax.assemble import Run, assemble, seed_key
+from afd_jax.assemble import Run, assemble
 from afd_jax.checkpoint import Checkpoints
 from afd_jax.cohort import init_state
-from afd_jax.data import Examples, eval_batches, train_batches
 from afd_jax.errors import SettingError
-from afd_jax.metrics import MetricsLog, Record, evaluation, mean_of
+from afd_jax.metrics import MetricsLog, Record, evaluation, mean_of, mean_record
+from afd_jax.program import Evaluate, Learn, Update
 from afd_jax.signals import Stop, stop_signals
 from afd_jax.state import TrainState
-from afd_jax.step import eval_step, heldout_step, train_step
 from afd_jax.workdir import Workdir, read_json, write_json
 
 
@@ -67,15 +64,15 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
         return summary
 
     # 2. State: new, or the newest checkpoint.
-    state = run.parallel.put_state(init_state(run.cohort, seed_key(run.seed)))
+    state = run.parallel.put_state(init_state(run.cohort, run.keys))
     times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     with Checkpoints(folder.checkpoints) as checkpoints:
         restored = checkpoints.restore(state)
         if restored:
             state, times = restored
             state = run.parallel.put_state(state)
-            say(f"continuing {folder.path} at step {int(state.step)} of {run.total_steps}")
-        log = MetricsLog(folder.metrics, int(state.step))
+            say(f"continuing {folder.path} at step {state.steps_done} of {run.total_steps}")
+        log = MetricsLog(folder.metrics, state.steps_done)
 
         # 3. Train.
         with stop_signals() as stop:
@@ -103,26 +100,19 @@ def _loop(
     stop: Stop,
     shown: bool,
 ) -> None:
-    start = int(state.step)
-    batches = train_batches(
-        run.splits.train,
-        run.batch_size,
-        seed=run.seed,
-        start_step=start,
-        end_step=run.total_steps,
-    )
-    step_fn = functools.partial(train_step, run.device_cohort, preprocess=run.recipe.train)
-    update = run.parallel.compile(step_fn, donate=True)
-    evaluate, learn = _Evaluator(run), _Heldout(run)
+    start = state.steps_done
+    update = Update(run, start)
+    evaluate, learn = Evaluate(run), Learn(run)
     waiting: list[Any] = []
     with report.Progress(run, start, shown) as progress:
         clock = _Clock(times)
-        for step, batch in enumerate(batches, start + 1):
-            state, metrics = update(state, run.parallel.put_batch(batch))
+        for call, rows in enumerate(update.batches(), 1):
+            state, metrics = update(state, rows)
+            step = start + call * update.steps
             waiting.append(metrics)
-            if step == start + 1:
+            if call == 1:
                 jax.block_until_ready(metrics)
-                clock.compiled()
+                clock.compiled(update.steps)
 
             last = step == run.total_steps
             stopping = stop.wanted(step)
@@ -132,25 +122,43 @@ def _loop(
             if step % run.log_every == 0 or evaluating or saving or learning:
                 # A log line ends wherever a run can continue, so that its means are the same then.
                 # Fetching the metrics waits for the device, so the clock is read after it.
-                means = mean_of(waiting)
-                rate = clock.trained(steps=len(waiting)) * run.batch_size
-                epoch = step / run.steps_per_epoch
-                record = {"kind": "train", "step": step, "epoch": epoch, **means}
-                log.write(record | {"images_per_second": rate})
-                progress.trained(log.records[-1])
+                each = mean_of(waiting, len(run.seeds))
+                rate = clock.trained(steps=len(waiting) * update.steps) * run.batch_size
+                speed = {"images_per_second": rate * len(run.seeds)}
+                progress.trained(_write(log, run, "train", step, each, speed))
                 waiting = []
             if learning:
                 state = learn(state)
             if evaluating:
-                for record in evaluate(state, step):
-                    log.write(record)
-                    progress.evaluated(record)
+                for split in ("heldout", "test"):
+                    if len(examples := getattr(run.splits, split)):
+                        each = [evaluation(sums) for sums in evaluate(state, examples)]
+                        progress.evaluated(_write(log, run, split, step, each))
             if saving:
                 checkpoints.save(run.parallel.shared_state(state), times)
             if not waiting:
                 clock.restart()
             if stopping and not last:
                 raise Interrupted(f"stopped at step {step} of {run.total_steps}, state saved")
+
+
+def _write(
+    log: MetricsLog,
+    run: Run,
+    kind: str,
+    step: int,
+    each: Sequence[Record],
+    more: Mapping[str, float] | None = None,
+) -> Record:
+    """Logs a record for each seed; returns their mean."""
+    head = {"kind": kind, "step": step, "epoch": step / run.steps_per_epoch}
+    records = [
+        {**head, "seed": seed, **own, **(more or {})}
+        for seed, own in zip(run.seeds, each, strict=True)
+    ]
+    for record in records:
+        log.write(record)
+    return mean_record(records)
 
 
 class _Clock:
@@ -170,10 +178,10 @@ class _Clock:
         """Starts to count from here."""
         self._start = time.perf_counter()
 
-    def compiled(self) -> None:
-        """The first step is done, compilation included."""
+    def compiled(self, steps: int) -> None:
+        """The first steps are done, compilation included."""
         self._times["compile_seconds"] += time.perf_counter() - self._start
-        self._uncounted = 1
+        self._uncounted = steps
         self.restart()
 
     def trained(self, steps: int) -> float:
@@ -183,41 +191,6 @@ class _Clock:
         self._times["train_seconds"] += seconds if timed else 0.0
         self._times["timed_steps"] += timed
         return timed / seconds if timed else 0.0
-
-
-class _Heldout:
-    """Renews the method's memory from the held-out set."""
-
-    def __init__(self, run: Run):
-        self._run = run
-        step = functools.partial(heldout_step, run.device_cohort, preprocess=run.recipe.test)
-        self._step = run.parallel.compile(step, donate=False)
-
-    def __call__(self, state: TrainState) -> TrainState:
-        run = self._run
-        batches = eval_batches(run.splits.heldout, run.eval_batch_size)
-        sums = [self._step(state, run.parallel.put_batch(batch)) for batch in batches]
-        total = jax.tree.map(lambda *parts: sum(parts), *jax.device_get(sums))
-        memory = run.cohort.method.update_memory(state.memory, total)
-        return dataclasses.replace(state, memory=run.parallel.put_state(memory))
-
-
-class _Evaluator:
-    """Measures a state on the whole held-out and test sets."""
-
-    def __init__(self, run: Run):
-        self._run = run
-        step = functools.partial(eval_step, run.device_cohort, preprocess=run.recipe.test)
-        self._step = run.parallel.compile(step, donate=False)
-
-    def __call__(self, state: TrainState, step: int) -> Iterator[Record]:
-        for split in ("heldout", "test"):
-            examples: Examples = getattr(self._run.splits, split)
-            if len(examples):
-                batches = eval_batches(examples, self._run.eval_batch_size)
-                sums = [self._step(state, self._run.parallel.put_batch(b)) for b in batches]
-                epoch = step / self._run.steps_per_epoch
-                yield {"kind": split, "step": step, "epoch": epoch, **evaluation(sums)}
 
 
 def _silent(*_: Any) -> None:

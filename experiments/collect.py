@@ -40,28 +40,31 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
     configs = [folder.settings() for folder in folders]
     data = [read_json(folder.data) if folder.data.is_file() else {} for folder in folders]
     for folder, config, facts in zip(folders, configs, data):
-        require_same(config, configs[0], first.path, but=["config.seed"])
+        require_same(config, configs[0], first.path, but=["config.seed", "config.seeds"])
         if facts != data[0]:
             remedy = f"was trained on other data than {first.path}"
             raise SettingError("RUN_DIR", str(folder.path), remedy)
-    seeds = [config.pop("seed") for config in configs]
+    summaries = [run for folder in folders for run in _seeds(read_json(folder.summary))]
+    seeds = [summary["seed"] for summary in summaries]
     if len(set(seeds)) < len(seeds):
         raise SettingError("RUN_DIR", seeds, "the runs must have different seeds")
     configs[0]["data"].pop("data_dir")
-    summaries = [read_json(folder.summary) for folder in folders]
+    for field in ("seed", "seeds"):
+        configs[0].pop(field)
     nodes = [[*s["networks"], *s["alone"], *s.get("others", [])] for s in summaries]
     curves = [
         [
             {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}
             for r in read_metrics(folder.metrics)
-            if r["kind"] == "test"
+            if r["kind"] == "test" and r.get("seed", run["seed"]) == run["seed"]
         ]
         for folder in folders
+        for run in _seeds(read_json(folder.summary))
     ]
-    for folder, curve in zip(folders, curves):
+    for seed, curve in zip(seeds, curves):
         if [point["epoch"] for point in curve] != [point["epoch"] for point in curves[0]]:
-            remedy = f"has evaluations at other epochs than {first.path}"
-            raise SettingError("RUN_DIR", str(folder.metrics), remedy)
+            remedy = f"has evaluations at other epochs than the first run, {first.path}"
+            raise SettingError("RUN_DIR, seed", seed, remedy)
     return {
         "config": configs[0],
         "test_accuracy": {
@@ -72,6 +75,12 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
         "runs": summaries,
         "curves": curves,
     }
+
+
+def _seeds(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """A summary for each seed of a run."""
+    common = {key: value for key, value in summary.items() if key not in ("runs", "seeds")}
+    return [{**common, **run} for run in summary.get("runs", [summary])]
 
 
 def plot(result: dict[str, Any], file: pathlib.Path) -> None:

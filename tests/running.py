@@ -3,8 +3,6 @@
 import json
 import pathlib
 
-import jax
-
 from afd_jax.__main__ import main
 from afd_jax.assemble import assemble
 from afd_jax.checkpoint import Checkpoints
@@ -32,7 +30,7 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def final_state(workdir, *more, settings=SETTINGS):
-    run = assemble(read_config(CONFIG, [*settings, *more]))
+def final_state(workdir, *more, config=CONFIG, settings=SETTINGS):
+    run = assemble(read_config(config, [*settings, *more]))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(init_state(run.cohort, jax.random.key(1)))[0]
+        return checkpoints.restore(init_state(run.cohort, run.keys))[0]

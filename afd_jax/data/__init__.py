@@ -1,6 +1,6 @@
 """Data: sources, held-out splits, the order of batches, and augmentation on the device."""
 
-from afd_jax.data.batches import eval_batches, train_batches
+from afd_jax.data.batches import eval_batches, train_rows
 from afd_jax.data.examples import Examples, Splits, channel_statistics
 from afd_jax.data.recipe import Recipe
 from afd_jax.data.sources import load
@@ -12,5 +12,5 @@ __all__ = [
     "channel_statistics",
     "eval_batches",
     "load",
-    "train_batches",
+    "train_rows",
 ]

@@ -1,6 +1,6 @@
 """The order in which examples are seen: a function of seed and step, so there is none to save."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -10,37 +10,34 @@ from afd_jax.data.examples import Examples
 NumpyBatch = dict[str, np.ndarray]
 
 
-def train_batches(
-    examples: Examples, batch_size: int, *, seed: int, start_step: int, end_step: int
-) -> Iterator[NumpyBatch]:
-    """Yields this host's part of each training batch.
+def train_rows(
+    count: int, batch_size: int, *, seeds: Sequence[int], start_step: int, end_step: int
+) -> Iterator[np.ndarray]:
+    """Yields this host's part of each training batch, as rows of the training set.
 
     Every epoch is a new permutation of all examples, drawn from (seed, epoch); what does not fill
     the last batch of an epoch is left out of that epoch.
 
     Args:
-      examples: the training set.
+      count: of training examples.
       batch_size: over all hosts.
-      seed: of the run.
+      seeds: of the run.
       start_step: the first step to yield, counted from the beginning of the run.
       end_step: the step to stop before.
 
     Yields:
-      {"image", "label", "index"}, numpy.
+      [batch] int32; for several seeds [batch, seeds].
     """
-    per_epoch = len(examples) // batch_size
-    epoch, order = -1, np.empty(0, np.int64)
+    per_epoch = count // batch_size
+    epoch, order = -1, np.empty(0, np.int32)
     for step in range(start_step, end_step):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+            draws = [np.random.default_rng((seed, epoch)).permutation(count) for seed in seeds]
+            order = np.stack(draws, axis=1).astype(np.int32)
         first = step % per_epoch * batch_size
         rows = _own_part(order[first : first + batch_size])
-        yield {
-            "image": examples.images[rows],
-            "label": examples.labels[rows],
-            "index": rows.astype(np.int32),
-        }
+        yield rows if len(seeds) > 1 else rows[:, 0]
 
 
 def eval_batches(examples: Examples, batch_size: int) -> Iterator[NumpyBatch]:

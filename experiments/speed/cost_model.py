@@ -1,0 +1,190 @@
+"""What a step costs as the number of networks, their depth, the batch and the devices grow.
+
+  python experiments/speed/cost_model.py --out=experiments/results/cost_model [--network=resnet32]
+
+Per row: operations as the compiler counts them before it optimises, memory as it plans it, and
+(unless --no-times) the median time of some steps on this machine. Over devices: the collective
+operations of the compiled program and the bytes that they reduce, on eight fake devices, and from
+them an estimate for a pod: what each step sends, against how long it computes.
+"""
+
+import argparse
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax.build import make_cohort
+from afd_jax.cohort import init_state, state_shapes
+from afd_jax.graph import make_graph
+from afd_jax.methods import AFD, DML
+from afd_jax.networks import create
+from afd_jax.optim import adam, sgd
+from afd_jax.parallel import make_parallel
+from afd_jax.report import commit
+from afd_jax.step import train_step
+
+METHODS = {"afd": AFD, "dml": DML}
+BYTES = {"f32": 4, "bf16": 2, "f64": 8, "s32": 4, "u32": 4, "pred": 1}
+# Of one TPU v4 chip (Jouppi et al., "TPU v4", ISCA 2023): bfloat16 operations, and bytes between
+# neighbours, per second. What a step reaches of the first is assumed.
+POD = {"flops": 275e12, "link_bytes": 50e9, "assumed_share_of_flops": 0.3}
+
+
+def cohort_of(method, shape, network, count):
+    slow = adam(2e-5, weight_decay=0.1)
+    fast = sgd(0.1, momentum=0.9, weight_decay=1e-4)
+    return make_cohort(
+        [create(network, 100)] * count,
+        METHODS[method](make_graph(shape, count)),
+        {"logit": fast, "feature": slow, "discriminator": slow},
+        image_shape=(32, 32, 3),
+        classes=100,
+    )
+
+
+def batch_of(size):
+    key = jax.random.key(0)
+    return {
+        "image": jax.random.normal(key, (size, 32, 32, 3)),
+        "label": jax.random.randint(key, (size,), 0, 100),
+        "index": jnp.arange(size),
+    }
+
+
+def row(method, shape, network, count, size, steps):
+    """Costs of one step."""
+    cohort, batch = cohort_of(method, shape, network, count), batch_of(size)
+    step = make_parallel("jit", 1).compile(functools.partial(train_step, cohort), donate=True)
+    start = time.perf_counter()
+    lowered = step.lower(state_shapes(cohort), batch)
+    middle = time.perf_counter()
+    compiled = lowered.compile()
+    end = time.perf_counter()
+    memory = compiled.memory_analysis()
+    result = {
+        "method": method,
+        "graph": shape,
+        "network": network,
+        "networks": count,
+        "batch": size,
+        "flops_per_network_and_image": lowered.cost_analysis()["flops"] / count / size,
+        "state_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "trace_seconds": middle - start,
+        "compile_seconds": end - middle,
+    }
+    if steps:
+        state = init_state(cohort, jax.random.key(0))
+        times = []
+        for _ in range(steps + 1):
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(compiled(state, batch))
+            times.append(time.perf_counter() - start)
+        result["step_seconds"] = statistics.median(times[1:])
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def collectives(mode, network, count, size, devices):
+    """Number and bytes of the reductions in the program of one device."""
+    parallel = make_parallel(mode, devices)
+    cohort = parallel.prepare(cohort_of("afd", "cyclic", network, count))
+    step = parallel.compile(functools.partial(train_step, cohort), donate=True)
+    state = parallel.put_state(init_state(cohort, jax.random.key(0)))
+    text = step.lower(state, parallel.put_batch(batch_of(size))).compile().as_text()
+    found = re.findall(r"= (\S.*?) (all-reduce|all-gather|reduce-scatter)(?:-start)?\(", text)
+    sizes = [
+        BYTES[kind] * math.prod(int(n) for n in shape.split(",") if n)
+        for shapes, _ in found
+        for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+    ]
+    result = {
+        "mode": mode,
+        "devices": devices,
+        "batch": size,
+        "operations": len(found),
+        "bytes": sum(sizes),
+        "large_operations": sum(s > 4096 for s in sizes),
+        "large_bytes": sum(s for s in sizes if s > 4096),
+    }
+    return result
+
+
+def over_devices(network, size):
+    """`collectives` in a process that has eight fake devices."""
+    command = [sys.executable, __file__, "--out=-", f"--network={network}", f"--batch={size}"]
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    output = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    return json.loads(output)
+
+
+def pod(flops, reduced_bytes, per_chip):
+    """Estimated efficiency of data parallelism on a ring: computing / (computing + reducing)."""
+    compute = per_chip * flops / (POD["flops"] * POD["assumed_share_of_flops"])
+    rows = []
+    for chips in (8, 32, 128):
+        reduce = 2 * (chips - 1) / chips * reduced_bytes / POD["link_bytes"]
+        rows.append(
+            {
+                "chips": chips,
+                "images_per_chip": per_chip,
+                "compute_seconds": compute,
+                "reduce_seconds": reduce,
+                "efficiency": compute / (compute + reduce),
+            }
+        )
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="without .json")
+    parser.add_argument("--network", default="resnet8")
+    parser.add_argument("--depths", default="resnet8,resnet20,resnet32")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--no-times", action="store_true")
+    options = parser.parse_args()
+    if str(options.out) == "-":
+        pairs = [(mode, devices) for mode in ("jit", "pmap") for devices in (2, 4, 8)]
+        found = [collectives(m, options.network, 2, options.batch, d) for m, d in pairs]
+        print(json.dumps(found))
+        return
+    steps, size, network = 0 if options.no_times else options.steps, options.batch, options.network
+    rows = [row("afd", "cyclic", network, k, size, steps) for k in (2, 3, 4, 8)]
+    rows += [row("afd", "all_pairs", network, k, size, steps) for k in (3, 4, 8)]
+    rows += [row("dml", "all_pairs", network, 2, size, steps)]
+    rows += [row("afd", "cyclic", n, 2, size, steps) for n in options.depths.split(",")]
+    rows += [row("dml", "all_pairs", n, 2, size, steps) for n in options.depths.split(",")[1:]]
+    rows += [row("afd", "cyclic", network, 2, b, steps) for b in (32, 64, 256)]
+    over = over_devices(network, size)
+    pair = rows[0]
+    flops = pair["flops_per_network_and_image"] * pair["networks"]
+    result = {
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+        "versions": {"jax": jax.__version__},
+        "commit": commit(),
+        "rows": rows,
+        "collectives": over,
+        "pod_assumptions": POD,
+        "pod": [r for b in (16, 128) for r in pod(flops, over[-1]["bytes"], b)],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Data on the device, several steps a call, several seeds at once: numbers of the plain step."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from afd_jax.assemble import assemble
+from afd_jax.cohort import init_state
+from afd_jax.config import read_config
+from afd_jax.program import Update, steps_per_call
+from afd_jax.step import train_step
+from afd_jax.trained import load_network
+from afd_jax.workdir import Workdir
+from experiments.collect import collect
+from tests import small
+from tests.running import ROOT, SETTINGS, command, final_state, lines
+
+CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Stages,tests.tiny:Stages"
+AUGMENTED = ("--config.data.pad=1", "--config.data.flip=True")
+
+
+def assembled(*more):
+    return assemble(read_config(CONFIG, [*SETTINGS, *AUGMENTED, "--config.alone=False", *more]))
+
+
+def trained(run, calls):
+    state, update = run.parallel.put_state(init_state(run.cohort, run.keys)), Update(run, 0)
+    for _, rows in zip(range(calls), update.batches(), strict=False):
+        state, metrics = update(state, rows)
+    return jax.device_get((state, metrics))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Four steps of the pure function on batches from the host, one at a time."""
+    run = assembled()
+    state, train = init_state(run.cohort, run.keys), run.splits.train
+    step = jax.jit(functools.partial(train_step, run.cohort, preprocess=run.recipe.train))
+    for rows in np.concatenate(
+        [rows for _, rows in zip(range(4), Update(run, 0).batches(), strict=False)], 1
+    ).T:
+        batch = {"image": train.images[rows], "label": train.labels[rows], "index": rows}
+        state, metrics = step(state, batch)
+    return jax.device_get((state, metrics))
+
+
+@pytest.mark.parametrize("calls", [4, 2])
+def test_the_quick_way_equals_the_plain_step(plain, calls):
+    state, metrics = trained(assembled(f"--config.parallel.steps_per_call={4 // calls}"), calls)
+    assert state.steps_done == plain[0].steps_done == 4
+    assert small.largest_difference(state.peers, plain[0].peers) < 1e-5
+    last = jax.tree.map(lambda x: x[-1], metrics)
+    assert small.largest_difference(last, plain[1]) < 1e-5
+
+
+def test_seeds_side_by_side_equal_each_alone(tmp_path):
+    short = ("--config.duration=8 steps", "--config.parallel.steps_per_call=2")
+    assert command(tmp_path / "both", *short, "--config.seeds=2", config=CONFIG) == 0
+    both = final_state(tmp_path / "both", *short, "--config.seeds=2", config=CONFIG)
+    summary = json.loads((tmp_path / "both" / "summary.json").read_text())
+    for i in range(2):
+        folder = tmp_path / f"seed{i}"
+        assert command(folder, *short, f"--config.seed={i}", config=CONFIG) == 0
+        own = jax.tree.map(lambda x, i=i: x[i], both)
+        alone = final_state(folder, *short, f"--config.seed={i}", config=CONFIG)
+        assert small.largest_difference(own.peers, alone.peers) < 1e-4
+        records = [r for r in lines(tmp_path / "both") if r["seed"] == i]
+        for ours, theirs in zip(records, lines(folder), strict=True):
+            assert {*ours} == {*theirs} and ours["kind"] == theirs["kind"]
+            if ours["kind"] == "train":
+                np.testing.assert_allclose(
+                    ours["0/loss/cross_entropy"], theirs["0/loss/cross_entropy"], rtol=1e-4
+                )
+        single = json.loads((folder / "summary.json").read_text())
+        assert summary["runs"][i]["networks"] == single["networks"]
+        image = np.zeros((1, 8, 8, 1), np.uint8)
+        ours = load_network(tmp_path / "both", 1, seed=i)(image).logits
+        np.testing.assert_allclose(ours, load_network(folder, 1)(image).logits, rtol=1e-3)
+    accuracies = [run["networks"][1]["test_accuracy"] for run in summary["runs"]]
+    assert summary["networks"][1]["test_accuracy"] == np.mean(accuracies)
+    np.testing.assert_allclose(
+        summary["networks"][1]["test_accuracy_deviation"], np.std(accuracies, ddof=1)
+    )
+    # Gathered, one folder of two seeds is two folders of one.
+    ours = collect([Workdir(tmp_path / "both")])
+    theirs = collect([Workdir(tmp_path / "seed0"), Workdir(tmp_path / "seed1")])
+    assert ours["test_accuracy"] == theirs["test_accuracy"]
+    assert ours["config"] == theirs["config"] and ours["curves"] == theirs["curves"]
+
+
+def test_calls_end_where_something_is_due():
+    run = assembled("--config.log_every=12 steps", "--config.parallel.steps_per_call=10")
+    assert (run.steps_per_epoch, run.total_steps) == (6, 24)
+    assert steps_per_call(run, 0) == 6
+    assert steps_per_call(run, 4) == 2  # continued after four steps
