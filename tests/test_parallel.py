@@ -81,6 +81,21 @@ def test_without_synchronised_norm_they_differ(one_device):
     assert small.largest_difference(jax.device_get(state.peers), one_device[0]) > 1e-3
 
 
+def test_each_gradient_is_averaged_in_one_piece():
+    cohort = small.cohort().synchronised("data")
+    state = init_state(cohort, jax.random.key(0))
+    step = functools.partial(train_step, cohort, axis_name="data")
+    jaxpr = jax.make_jaxpr(step, axis_env=[("data", 2)])(state, small.batch())
+    averaged = [v.aval.size for e in jaxpr.eqns if e.primitive.name == "psum" for v in e.invars]
+    counts = [
+        sum(x.size for x in jax.tree.leaves(part))
+        for peer in state.peers
+        for part in (peer.params, peer.params, [d["params"] for d in peer.discriminators.values()])
+    ]
+    widest = 12  # statistics of BatchNorm, two for each channel
+    assert sorted(size for size in averaged if size > widest) == sorted(counts)
+
+
 def test_auto_is_pmap_on_several_devices():
     assert make_parallel("auto").mode == "pmap" and len(make_parallel("auto").devices) == 8
     assert make_parallel("auto", 1).mode == "jit"
