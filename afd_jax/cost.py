@@ -11,6 +11,7 @@ from flax import linen as nn
 from afd_jax.assemble import Run
 from afd_jax.cohort import Cohort, apply_peer, state_shapes
 from afd_jax.networks.branched import Branched, single
+from afd_jax.networks.chain import written_out
 from afd_jax.state import PeerState
 
 _MIB = 2**20
@@ -79,7 +80,8 @@ def flops_per_image(cohort: Cohort, module: nn.Module, variables: Any) -> float:
     """Floating-point operations of a module's forward pass on one image."""
     image = jax.ShapeDtypeStruct((1, *cohort.image_shape), jnp.float32)
     network = functools.partial(module.apply, train=False)
-    analysis = jax.jit(network).lower(variables, image).cost_analysis()
+    with written_out():
+        analysis = jax.jit(network).lower(variables, image).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
 
 

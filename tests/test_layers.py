@@ -1,5 +1,8 @@
 """Layers in the form that is quick on the CPU give what the plain form gives."""
 
+import functools
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from flax import linen as nn
 from jax import lax
 
 from afd_jax.compiler import training_options
+from afd_jax.cost import flops_per_image
 from afd_jax.networks import chain, create
 from afd_jax.networks.convolution import conv_general_dilated
 from afd_jax.networks.layers import relu
@@ -80,6 +84,20 @@ def test_a_chain_in_a_loop_is_the_chain_written_out(monkeypatch, train):
     assert loops == 6 and none == 0  # there and back through three stages
     assert jax.tree.structure(ours) == jax.tree.structure(plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, plain)
+
+
+def test_operations_in_a_loop_are_all_counted():
+    image = jnp.zeros((1, 16, 16, 3))
+
+    def flops(name):
+        network = create(name, 10)
+        shapes = jax.eval_shape(functools.partial(network.init, train=False), rng, image)
+        cohort = types.SimpleNamespace(image_shape=image.shape[1:])
+        return flops_per_image(cohort, network, shapes)
+
+    rng = jax.random.key(0)
+    published = 125.49 / 40.55  # multiply-adds of ResNet-56 and 20, He et al.
+    np.testing.assert_allclose(flops("resnet56") / flops("resnet20"), published, rtol=0.03)
 
 
 def test_the_compiler_still_knows_the_options():
