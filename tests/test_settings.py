@@ -35,7 +35,7 @@ MISTAKES = {
     "--config.seed=4294967296": "config.seed = 4294967296: must be a whole number and at least 0",
     "--config.seeds=0": "config.seeds = 0: must be a whole number and at least 1",
     "--config.seeds=4294967297": "config.seeds = 4294967297: must be a whole number and at least 1",
-    "--config.precision=half": "config.precision = 'half': Choose one of bfloat16, float32",
+    "--config.precision=half": "config.precision = 'half': Choose one of: bfloat16, float32",
     "--config.parallel.steps_per_call=0": "config.parallel.steps_per_call = 0: must be a whole",
     "--config.duration=1e99 epochs": "config.duration = '1e99 epochs': must be at most",
     "--config.duration=1e308 epochs": "config.duration = '1e308 epochs': must be at most",
