@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from afd_jax.assemble import assemble
             from afd_jax.cost import describe
 
-            print(describe(assemble(config)))
+            print(describe(assemble(config, known.workdir or "")))
             return 0
         from afd_jax.metrics import Diverged
         from afd_jax.trainer import Interrupted, train

@@ -1,6 +1,7 @@
 """From settings to objects: data, networks, method, optimizers and devices of one run."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import optax
 from afd_jax import seeds
 from afd_jax.build import make_cohort, make_peers
 from afd_jax.choices import call
-from afd_jax.cohort import Cohort
+from afd_jax.cohort import Cohort, init_state
 from afd_jax.config import check_keys, to_steps
 from afd_jax.data import Recipe, Splits, channel_statistics, load
 from afd_jax.errors import SettingError, require_flag, require_number, within
@@ -20,6 +21,9 @@ from afd_jax.methods import make_method
 from afd_jax.networks import create
 from afd_jax.optim import OPTIMIZERS, SCHEDULES
 from afd_jax.parallel import Parallel, make_parallel
+from afd_jax.stages import sources
+from afd_jax.state import TrainState
+from afd_jax.teachers import Teacher, load_teachers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Run:
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
       steps_per_call: at most so many steps run without the host.
+      teachers: the frozen networks.
     """
 
     cohort: Cohort
@@ -57,6 +62,11 @@ class Run:
     eval_every: int
     checkpoint_every: int
     steps_per_call: int
+    teachers: tuple[Teacher, ...] = ()
+
+    def initial_state(self) -> TrainState:
+        """The arrays at the beginning, the teachers' included."""
+        return init_state(self.cohort, self.keys, [t.variables for t in self.teachers])
 
     @property
     def keys(self) -> jax.Array:
@@ -64,18 +74,22 @@ class Run:
         return seeds.join([jax.random.key(np.uint32(seed)) for seed in self.seeds])
 
 
-def assemble(config: ml_collections.ConfigDict) -> Run:
+def assemble(config: ml_collections.ConfigDict, workdir: str | pathlib.Path = "") -> Run:
     """Builds a run from its settings.
+
+    Args:
+      config: settings.
+      workdir: folder of the run, below which teachers may have been trained.
 
     Raises:
       SettingError: for anything in the settings that cannot work.
     """
     check_keys(config)
     with within("config"):
-        return _assemble(config)
+        return _assemble(config, pathlib.Path(workdir))
 
 
-def _assemble(config: ml_collections.ConfigDict) -> Run:
+def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
     require_number("seeds", config.seeds, least=1, most=2**32 - config.seed, whole=True)
     require_flag("alone", config.alone)
@@ -84,11 +98,15 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
     options = config.method.to_dict()
-    method = make_method(options.pop("name", None), config.graph, names, options)
+    found = sources(config, workdir)
+    method = make_method(options.pop("name", None), config.graph, names, options, len(found))
     if method.uses_heldout and not config.data.heldout:
         remedy = "the method learns from held-out images once an epoch; keep some, such as 0.1"
         raise SettingError("data.heldout", config.data.heldout, remedy)
     make_peers([create(name, classes=10) for name in names], names, method, alone=config.alone)
+    for source in found:
+        if source.network is not None:
+            create(source.network, classes=10)
     parallel = make_parallel(config.parallel.mode, config.parallel.devices)
     parallel.check_batch_size("batch_size", config.batch_size)
     _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below
@@ -105,6 +123,13 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         return to_steps(field, config[field], batch_size=size, examples=examples)
 
     total_steps = steps("duration")
+    teachers = load_teachers(
+        found,
+        image_shape=splits.image_shape,
+        classes=splits.classes,
+        recipe=recipe,
+        count=config.seeds,
+    )
     modules = {name: create(name, splits.classes) for name in names}
     cohort = make_cohort(
         [modules[name] for name in names],
@@ -113,8 +138,12 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         image_shape=splits.image_shape,
         classes=splits.classes,
         names=names,
+        teachers=[teacher.module for teacher in teachers],
+        teacher_names=[f"teacher {teacher.name}" for teacher in teachers],
         alone=config.alone,
         total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        examples=len(splits.train),
         precision=config.precision,
     )
     devices = len(parallel.devices)
@@ -134,6 +163,7 @@ def _assemble(config: ml_collections.ConfigDict) -> Run:
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
         steps_per_call=_steps_per_call(config.parallel.steps_per_call, parallel),
+        teachers=teachers,
     )
 
 

@@ -28,8 +28,12 @@ def make_cohort(
     image_shape: tuple[int, int, int],
     classes: int,
     names: Sequence[str] | None = None,
+    teachers: Sequence[nn.Module] = (),
+    teacher_names: Sequence[str] | None = None,
     alone: bool = False,
     total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    examples: int = 0,
     precision: str = "float32",
 ) -> Cohort:
     """Checks that networks, method and data fit together, and says who trains what.
@@ -42,9 +46,13 @@ def make_cohort(
       image_shape: (height, width, channels).
       classes: number of classes.
       names: for logs and errors, one per network; the modules' class names if None.
+      teachers: frozen networks, whose variables `init_state` takes.
+      teacher_names: likewise.
       alone: add a twin of every network, after them all, that starts from the same parameters and
         has no edges.
-      total_steps: of the run; only methods with a ramp-up need it.
+      total_steps: of the run; only methods with a ramp-up or the like need it.
+      steps_per_epoch: only methods that look at epochs need it.
+      examples: of the training set; only methods that keep something of each need it.
       precision: "float32", or "bfloat16": see `Cohort`.
 
     Raises:
@@ -53,21 +61,37 @@ def make_cohort(
     """
     if precision not in PRECISIONS:
         raise SettingError("precision", precision, one_of(precision, PRECISIONS))
-    names = [type(network).__name__ for network in networks] if names is None else list(names)
-    if len(names) != len(networks):
-        raise SettingError("names", names, f"give one for each of the {len(networks)} networks")
-    if len(networks) != method.network_count:
-        of = f"{method.network_count} network" + ("s" if method.network_count > 1 else "")
-        remedy = f"{type(method).__name__} with this graph takes {of}"
-        raise SettingError("networks", names, remedy)
+    names = _names("names", names, networks)
+    teacher_names = _names("teacher_names", teacher_names, teachers)
+    for field, given, wanted, what in (
+        ("networks", names, method.network_count, "network"),
+        ("teachers", teacher_names, method.teachers, "teacher"),
+    ):
+        if len(given) != wanted:
+            of = f"{wanted} {what}" + ("" if wanted == 1 else "s")
+            remedy = f"{type(method).__name__} with this graph takes {of}"
+            raise SettingError(field, given, remedy)
     if method.needs_progress and not total_steps:
-        remedy = "say how long the run is; the method's ramp-up is a share of it"
+        remedy = "say how long the run is; a weight of the method depends on it"
         raise SettingError("total_steps", total_steps, remedy)
-    shapes = _check_networks(names, networks, image_shape, classes)
+    if method.needs_epochs and not steps_per_epoch:
+        remedy = "say how long an epoch is; the method looks at epochs"
+        raise SettingError("steps_per_epoch", steps_per_epoch, remedy)
+    if method.uses_examples and not examples:
+        remedy = "say how many there are; the method keeps something of each"
+        raise SettingError("examples", examples, remedy)
+    for edge in method.graph.edges:
+        if edge[1] >= method.graph.count - method.teachers:
+            remedy = f"node {edge[1]} is a frozen teacher, which learns from nobody"
+            raise SettingError("graph", edge, remedy)
     peers = make_peers(networks, names, method, alone=alone)
+    peers += [Peer(n, t, (n,), frozen=True) for n, t in zip(teacher_names, teachers, strict=True)]
+    shapes = _check_networks("networks", names, networks, image_shape, classes)
+    teacher_shapes = _check_networks("teachers", teacher_names, teachers, image_shape, classes)
     if alone:
-        graph = dataclasses.replace(method.graph, count=2 * len(networks))
-        method, shapes = dataclasses.replace(method, graph=graph), shapes * 2
+        graph = method.graph.with_room(len(networks), len(networks))
+        method = dataclasses.replace(method, graph=graph)
+    shapes = shapes * (2 if alone or method.follower else 1) + teacher_shapes
     branched = any(len(peer.nodes) > 1 for peer in peers)
     if not branched:
         peers = [
@@ -78,9 +102,18 @@ def make_cohort(
             )
             for k, peer in enumerate(peers)
         ]
-    members = peers[0].network.branches if branched else len(networks)
+    members = peers[0].network.branches if branched else len(networks) or len(teachers)
     cohort = Cohort(
-        tuple(peers), members, method, image_shape, classes, total_steps, alone, precision
+        peers=tuple(peers),
+        members=members,
+        method=method,
+        image_shape=image_shape,
+        classes=classes,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        examples=examples,
+        alone=alone,
+        precision=precision,
     )
     if method.graph.count != len(cohort.nodes):
         remedy = f"the graph has {method.graph.count} nodes, the networks make {len(cohort.nodes)}"
@@ -101,10 +134,10 @@ def make_peers(
 ) -> list[Peer]:
     """The networks that a method trains, in the order of a state; no heads, no optimizers.
 
-    Those asked for, as they are or in branches, come first; then their twins, or their averages.
+    Those asked for, as they are or in branches, come first; then their twins, or their followers.
 
     Raises:
-      SettingError: if a network cannot be branched, or has branches and should have a twin.
+      SettingError: if a network cannot be branched, or is to have a twin and cannot.
     """
     peers = []
     for k, (name, network) in enumerate(zip(names, networks, strict=True)):
@@ -119,26 +152,38 @@ def make_peers(
                 remedy += "itself in another run, with config.method.name='independent'"
                 raise SettingError("alone", alone, remedy)
         peers.append(peer)
+    if alone and not method.takes_twins:
+        remedy = f"{type(method).__name__} has no twins; train the network by itself in another "
+        remedy += "run, with config.method.name='independent'"
+        raise SettingError("alone", alone, remedy)
     if alone:
         twins = [(f"{peer.name} alone", peer) for peer in peers]
         peers += [dataclasses.replace(p, name=name, nodes=(name,)) for name, p in twins]
-    if method.average_decay is not None:
-        if alone:
-            remedy = f"{type(method).__name__} adds averages, and twins cannot stand beside them"
-            raise SettingError("alone", alone, remedy)
+    if method.follower is not None:
+        of = method.follower.name
         peers += [
             dataclasses.replace(
                 peer,
-                name=f"average of {peer.name}",
-                nodes=tuple(f"average of {node}" for node in peer.nodes),
+                name=f"{of} {peer.name}",
+                nodes=tuple(f"{of} {node}" for node in peer.nodes),
                 follows=p,
+                frozen=method.follower.evaluates,
             )
             for p, peer in enumerate(peers)
         ]
     return peers
 
 
+def _names(field: str, names: Sequence[str] | None, modules: Sequence[nn.Module]) -> list[str]:
+    if names is None:
+        return [type(module).__name__ for module in modules]
+    if len(names) != len(modules):
+        raise SettingError(field, names, f"give one for each of the {len(modules)} networks")
+    return list(names)
+
+
 def _check_networks(
+    field: str,
     names: Sequence[str],
     networks: Sequence[nn.Module],
     image_shape: tuple[int, int, int],
@@ -148,14 +193,14 @@ def _check_networks(
     checked: dict[int, Outputs] = {}
     for k, (name, network) in enumerate(zip(names, networks, strict=True)):
         if id(network) not in checked:
-            checked[id(network)] = _check_network(k, name, network, image_shape, classes)
+            at = f"{field}[{k}]"
+            checked[id(network)] = _check_network(at, name, network, image_shape, classes)
     return [checked[id(network)] for network in networks]
 
 
 def _check_network(
-    k: int, name: str, network: nn.Module, image_shape: tuple[int, int, int], classes: int
+    field: str, name: str, network: nn.Module, image_shape: tuple[int, int, int], classes: int
 ) -> Outputs:
-    field = f"networks[{k}]"
     if not isinstance(network, nn.Module):
         raise SettingError(field, name, "must be a Flax Linen module")
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
@@ -230,7 +275,7 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
             dataclasses.replace(v, params=p) for v, p in zip(variables, all_params, strict=True)
         ]
         zeros = [_zeros(s.statistics) for s in states]
-        heads = [
+        heads: list[dict[str, Any]] = [
             {n: BoundHead(m, _zeros(v.discriminators[n])) for n, m in peer.discriminators.items()}
             for peer, v in zip(cohort.peers, variables, strict=True)
         ]
@@ -242,8 +287,11 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
         results = []
         for p, peer in enumerate(cohort.peers):
             terms: dict[str, list[jax.Array]] = {"logit": [], "feature": []}
+            seen = dataclasses.replace(context, discriminators=heads[p])
             for k in cohort.nodes_of(p) if peer.follows is None else ():
-                terms["logit"] += cohort.method.logit_terms(k, outputs, context)[0].values()
+                if not cohort.method.learns(k):
+                    continue
+                terms["logit"] += cohort.method.logit_terms(k, outputs, seen)[0].values()
                 terms["feature"] += cohort.method.feature_terms(k, outputs, heads[p])[0].values()
             results.append({u: _total(t) for u, t in terms.items() if t})
         return results

@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,9 @@ class Peer:
       start: number that the network's first parameters are drawn from; equal for a network and its
         twin, so that they start from the same ones.
       views: how many augmentations of a batch it takes, beside each other on axis 1; 1 is none.
-      follows: number of the peer whose parameters this one averages over time; None if it trains.
+      follows: number of the peer that this one is the follower of; None if it is none.
+      frozen: neither parameters nor statistics ever change in a step; it runs as in evaluation.
+        Layers that the method puts on top of it may train all the same.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Peer:
     start: int = 0
     views: int = 1
     follows: int | None = None
+    frozen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +63,14 @@ class Cohort:
     Attributes:
       peers: the networks; their nodes, one after the other, are those of the graph.
       members: how many nodes, counted from the first, are the networks or branches asked for. The
-        others are their twins, which learn alone, or what else the method makes of them.
+        others are their twins, which learn alone, or what else the method makes of them, and, at
+        the end, frozen teachers.
       method: graph and losses.
       image_shape: (height, width, channels).
       classes: number of classes.
       total_steps: of the run, if it is known.
+      steps_per_epoch: likewise.
+      examples: of the training set, likewise.
       alone: whether the nodes after the members are their twins.
       precision: of the networks' own arithmetic in training. With "bfloat16" the network and the
         gradients inside it are computed in half precision; parameters, BatchNorm's statistics,
@@ -76,8 +83,15 @@ class Cohort:
     image_shape: tuple[int, int, int]
     classes: int
     total_steps: int | None = None
+    steps_per_epoch: int | None = None
+    examples: int = 0
     alone: bool = False
     precision: str = "float32"
+
+    @property
+    def teachers(self) -> range:
+        """Numbers of the peers that are frozen teachers: the last ones."""
+        return range(len(self.peers) - self.method.teachers, len(self.peers))
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -92,7 +106,15 @@ class Cohort:
     def context(self, batch: Mapping[str, jax.Array], state: TrainState) -> Context:
         """What losses on logits may look at beside the outputs."""
         progress = jnp.asarray(state.step, float) / (self.total_steps or jnp.inf)
-        return Context(batch["label"], batch["index"], progress, state.memory)
+        per_epoch = self.steps_per_epoch
+        return Context(
+            label=batch["label"],
+            index=batch["index"],
+            progress=progress,
+            epoch=state.step // per_epoch if per_epoch else 0,
+            epochs=(self.total_steps or math.inf) / per_epoch if per_epoch else math.inf,
+            memory=state.memory,
+        )
 
     def synchronised(self, axis_name: str) -> "Cohort":
         """A copy whose BatchNorm layers average their statistics over a device axis.
@@ -124,16 +146,59 @@ class Cohort:
         return dataclasses.replace(self, peers=peers)
 
 
-def init_state(cohort: Cohort, rng: jax.Array) -> TrainState:
+def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> TrainState:
     """Makes the arrays of a new run, compiled as one program.
 
     Args:
       cohort: as made by `make_cohort`.
       rng: a key, `jax.random.key(seed)`, or [seeds] keys for as many runs side by side.
+      teachers: variables of the cohort's frozen teachers, each {"params": ..., "batch_stats": ...}
+        as for `module.apply`, with an axis of seeds if the keys have one; and for layers that were
+        trained on top of them "heads": {name: variables}.
+
+    Raises:
+      SettingError: if variables are missing or not those of the teacher's network.
     """
+    if len(teachers) != len(cohort.teachers):
+        remedy = f"give the variables of each of the {len(cohort.teachers)} frozen teachers"
+        raise SettingError("teachers", len(teachers), remedy)
     init = functools.partial(_init, cohort)
     options = once_options(jax.default_backend())
-    return jax.jit(jax.vmap(init) if rng.ndim else init, compiler_options=options)(rng)
+    state = jax.jit(jax.vmap(init) if rng.ndim else init, compiler_options=options)(rng)
+    peers = list(state.peers)
+    for p, variables in zip(cohort.teachers, teachers, strict=True):
+        peers[p] = _placed(cohort.peers[p].name, peers[p], variables)
+    return dataclasses.replace(state, peers=tuple(peers))
+
+
+def _placed(name: str, peer: PeerState, variables: Mapping[str, Any]) -> PeerState:
+    """The state of a teacher, with its variables in place of those that were drawn."""
+    own = dict(variables)
+    heads = own.pop("heads", None)
+    statistics, params = _split(own)
+    new = dataclasses.replace(
+        peer,
+        params={**peer.params, "network": params},
+        statistics={**peer.statistics, "network": statistics},
+    )
+    if heads is not None:
+        layers = {n: _split(v) for n, v in heads.items() if n in peer.params["projections"]}
+        new.params["projections"] = {n: p for n, (_, p) in layers.items()}
+        new.statistics["projections"] = {n: s for n, (s, _) in layers.items()}
+    wanted, given = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree.leaves_with_path((state.params, state.statistics))
+        }
+        for state in (peer, new)
+    )
+    for path in {**wanted, **given}:
+        if wanted.get(path) != given.get(path):
+            remedy = (
+                f"the network's {path} has shape {wanted.get(path)}, the given {given.get(path)}"
+            )
+            raise SettingError("teachers", name, remedy)
+    return jax.tree.map(lambda old, x: jnp.array(x, old.dtype), peer, new)
 
 
 def state_shapes(cohort: Cohort) -> TrainState:
@@ -153,7 +218,7 @@ def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
         step=step,
         rng=jax.random.key_data(rng),
         peers=tuple(peers),
-        memory=cohort.method.init_memory(),
+        memory=cohort.method.init_memory(cohort.examples, cohort.classes),
     )
 
 
@@ -220,19 +285,23 @@ def apply_peer(
       rngs: keys for the network's stochastic layers, {"dropout": key}.
 
     Returns:
-      The outputs of its nodes, and the updated statistics.
+      The outputs of its nodes, and the updated statistics; those of a frozen network as they were.
     """
     peer = cohort.peers[p]
     own = params["network"]
+    if peer.frozen:
+        own = jax.lax.stop_gradient(own)
     if cohort.precision == "bfloat16":
         own, images = optax.tree.cast((own, images), jnp.bfloat16)
     result, updated = peer.network.apply(
         {"params": own, **statistics["network"]},
         images,
-        train=True,
-        mutable=list(statistics["network"]),
+        train=not peer.frozen,
+        mutable=[] if peer.frozen else list(statistics["network"]),
         rngs=dict(rngs),
     )
+    if peer.frozen:
+        updated = statistics["network"]
     if cohort.precision == "bfloat16":
         result = optax.tree.cast(result, jnp.float32)
     heads = {
@@ -252,6 +321,8 @@ def dummy_batch(cohort: Cohort) -> tuple[jax.Array, dict[str, jax.Array]]:
     return jnp.zeros((2, *cohort.image_shape), jnp.float32), {
         "label": jnp.zeros_like(index),
         "index": index,
+        "partner_image": jnp.zeros((2, *cohort.image_shape), jnp.float32),
+        "partner": index,
     }
 
 

@@ -30,8 +30,15 @@ def base_config() -> ml_collections.ConfigDict:
             # Names of afd_jax.networks, or "package.module:Class". Nodes of the graph, or one
             # network in branches.
             "networks": ("resnet8", "resnet8"),
+            # Frozen networks that teach the others: folders of finished runs, "runs/a" or, for its
+            # node 1, "runs/a@1"; or names of networks, each trained first, alone and by this
+            # recipe, in WORKDIR/teacher_0, ...
+            "teachers": (),
+            # A chain of so many, each with the one before for its teacher, in WORKDIR/generation_1,
+            # ... and the last in WORKDIR; the first has `teachers`, or the labels alone.
+            "generations": 1,
             # "own" (of the method's paper), "cyclic", "all_pairs", "star", "none", or edges
-            # ((source, target), ...).
+            # ((source, target), ...), where teachers are the nodes after the networks.
             "graph": "own",
             # Also train, on the same batches, a twin of every network that starts from the same
             # parameters and learns from the labels alone.
@@ -155,6 +162,16 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
     return max(1, round(steps))
 
 
+def scaled(duration: str, share: float) -> str:
+    """A share of a duration.
+
+    >>> scaled("300 epochs", 0.15)
+    '45 epochs'
+    """
+    number, unit = str(duration).split()
+    return f"{float(number) * share:g} {unit}"
+
+
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Shrinks any config to about a minute on two CPU cores: it shows that all parts work."""
     config.data.limit = 512
@@ -168,7 +185,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def parse_arguments(argument: str, default: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """Reads what stands behind the colon in --config=FILE:ARGUMENT.
+    """Reads what stands behind the colon in --config=FILE:ARGUMENT, for networks alike in role.
 
     Args:
       argument: network names separated by commas, and perhaps the word "smoke".
@@ -183,6 +200,29 @@ def parse_arguments(argument: str, default: Sequence[str]) -> tuple[tuple[str, .
     words = [word.strip() for word in argument.split(",") if word.strip()]
     networks = tuple(word for word in words if word != "smoke")
     return networks or tuple(default), "smoke" in words
+
+
+def parse_student(
+    argument: str, student: str, teachers: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """As `parse_arguments`, for a student and, after it, its teachers.
+
+    Args:
+      argument: names separated by commas; a teacher may be the folder of a run.
+      student: the default.
+      teachers: likewise; None for one like the student.
+
+    Returns:
+      (networks, teachers, whether "smoke" was there).
+
+    >>> parse_student("resnet8,runs/teacher", "resnet32", ("resnet56",))
+    (('resnet8',), ('runs/teacher',), False)
+    >>> parse_student("resnet8,smoke", "resnet32", None)
+    (('resnet8',), ('resnet8',), True)
+    """
+    (first, *rest), small = parse_arguments(argument, (student,))
+    own = tuple(rest) or ((first,) if teachers is None else tuple(teachers))
+    return (first,), own, small
 
 
 def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:

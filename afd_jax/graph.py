@@ -63,6 +63,15 @@ def star(count: int, center: int = 0) -> tuple[Edge, ...]:
     return tuple((j, center) for j in range(count) if j != center)
 
 
+def from_teachers(students: int, teachers: int) -> tuple[Edge, ...]:
+    """Every teacher teaches every student; nodes are the students, then the teachers.
+
+    >>> from_teachers(2, 2)
+    ((2, 0), (3, 0), (2, 1), (3, 1))
+    """
+    return tuple((students + j, k) for k in range(students) for j in range(teachers))
+
+
 SHAPES = {"cyclic": cyclic_pairs, "all_pairs": all_pairs, "star": star}
 
 
@@ -126,6 +135,15 @@ class Graph:
             found |= new
         return tuple(sorted(found))
 
+    def with_room(self, at: int, count: int) -> "Graph":
+        """The graph with `count` new nodes before node `at`, outside all edges.
+
+        >>> Graph(3, ((2, 0), (2, 1))).with_room(2, 2)
+        Graph(count=5, edges=((4, 0), (4, 1)))
+        """
+        edges = tuple(tuple(n + count * (n >= at) for n in edge) for edge in self.edges)
+        return Graph(self.count + count, edges)  # type: ignore[arg-type]
+
     def text(self, names: Sequence[str]) -> str:
         """One line per edge, then the nodes that learn alone: for logs."""
         lines = [f"{j} {names[j]} -> {k} {names[k]}" for j, k in self.edges]
@@ -138,12 +156,14 @@ class Graph:
         return "\n".join(["graph LR", *nodes, *(f"  n{j} --> n{k}" for j, k in self.edges)])
 
 
-def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
+def make_graph(shape: str | Sequence[Sequence[int]], count: int, teachers: int = 0) -> Graph:
     """Builds a graph from a setting.
 
     Args:
       shape: "cyclic", "all_pairs", "star", "none", or the edges themselves, perhaps as text.
       count: number of networks K.
+      teachers: number of frozen teachers, which are the nodes after the networks; whatever shape
+        the networks have among themselves, each teacher teaches all of them. Edges stand alone.
 
     Raises:
       SettingError: if the shape is unknown, an edge is wrong, or K < 2 where edges are asked for.
@@ -153,13 +173,14 @@ def make_graph(shape: str | Sequence[Sequence[int]], count: int) -> Graph:
     """
     shape = _parsed(shape)
     if isinstance(shape, list | tuple):
-        return Graph(count, tuple(_as_edge(edge) for edge in shape))
+        return Graph(count + teachers, tuple(_as_edge(edge) for edge in shape))
+    taught = from_teachers(count, teachers)
     if shape == "none":
-        return Graph(count, ())
+        return Graph(count + teachers, taught)
     if shape not in SHAPES:
         remedy = one_of(shape, [*SHAPES, "none"]) + ", or give edges ((source, target), ...)"
         raise SettingError("graph", shape, remedy)
-    return Graph(count, SHAPES[shape](count))
+    return Graph(count + teachers, SHAPES[shape](count) + taught)
 
 
 def _parsed(shape: Any) -> Any:

@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import batch_norm, conv, relu
+from afd_jax.networks.layers import batch_norm, conv, relu, uniform_fan_in
 
 
 class Discriminator(nn.Module):
@@ -62,18 +62,87 @@ class Transfer(nn.Module):
       axis_name: device axis over which BatchNorm is synchronised.
     """
 
-    shape: tuple[int, int, int]
+    shape: Sequence[int]
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, *shape]."""
         height, width, channels = self.shape
-        if maps.shape[1:3] != (height, width):
-            resized = (maps.shape[0], height, width, maps.shape[-1])
-            maps = jax.image.resize(maps, resized, "linear", antialias=True)
-        x = conv(channels, 1, name="conv")(maps)
+        x = conv(channels, 1, name="conv")(resized(maps, (height, width)))
         return relu(batch_norm(train, self.axis_name)(name="norm")(x))
+
+
+class NonLinearTransformation(nn.Module):
+    """Brings a student's feature map to where its teacher's is: 3x3 convolutions, each LeakyReLU.
+
+    FEED's non-linear transformation layer (Park and Kwak, ECAI 2020), and with fewer channels the
+    translator and the halves of the paraphraser of factor transfer (Kim, Park, Kwak, NeurIPS 2018).
+    Stride 1, padding 1, biases and LeakyReLU after each convolution are those of the latter's code;
+    the bilinear, antialiased resize where height or width differ is assumed.
+
+    Attributes:
+      widths: channels after each convolution, (64, 64, 64).
+      size: (height, width) to bring maps to; None leaves theirs.
+      slope: of LeakyReLU.
+    """
+
+    widths: Sequence[int]
+    size: Sequence[int] | None = None
+    slope: float = 0.1
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to [batch, *size, widths[-1]]."""
+        x = resized(maps, self.size or maps.shape[1:3])
+        for i, width in enumerate(self.widths):
+            init = uniform_fan_in(9 * x.shape[-1])
+            layer = conv(width, 3, bias=True, bias_init=init, name=f"conv{i + 1}")
+            x = nn.leaky_relu(layer(x), self.slope)
+        return x
+
+
+class ProbabilityDiscriminator(nn.Module):
+    """Tells whose predicted probabilities it sees: one score per image.
+
+    Fully connected layers with LeakyReLU, then one to a single number (AI-KD, Kim et al., 2024;
+    widths and slope are assumed).
+
+    Attributes:
+      widths: of the layers.
+      slope: of LeakyReLU.
+      sigmoid: end in a sigmoid, as for `Discriminator`.
+      spectral: divide each layer's weights by their largest singular value, which bounds the slope
+        of the score as the Wasserstein loss needs it (Miyato et al., 2018).
+    """
+
+    widths: Sequence[int] = (64, 64)
+    slope: float = 0.2
+    sigmoid: bool = True
+    spectral: bool = False
+
+    @nn.compact
+    def __call__(self, probabilities: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, classes] to scores [batch]."""
+
+        def dense(width: int, name: str, x: jax.Array) -> jax.Array:
+            layer = nn.Dense(width, name=name)
+            if not self.spectral:
+                return layer(x)
+            return nn.SpectralNorm(layer, name=f"{name}_norm")(x, update_stats=train)
+
+        x = probabilities
+        for i, width in enumerate(self.widths):
+            x = nn.leaky_relu(dense(width, f"linear{i + 1}", x), self.slope)
+        score = dense(1, "score", x)[:, 0]
+        return nn.sigmoid(score) if self.sigmoid else score
+
+
+def resized(maps: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Maps [batch, height, width, channels] brought to `size`, bilinearly and antialiased."""
+    if maps.shape[1:3] == tuple(size):
+        return maps
+    return jax.image.resize(maps, (maps.shape[0], *size, maps.shape[-1]), "linear", antialias=True)
 
 
 def common_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:

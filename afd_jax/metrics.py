@@ -109,7 +109,7 @@ def mean_record(records: Sequence[Record]) -> Record:
 
 
 def evaluation(total: Mapping[str, Any]) -> Record:
-    """Turns the sums of `step.eval_step` over a whole set into means over all examples.
+    """Turns the sums of `evaluate.eval_step` over a whole set into means over all examples.
 
     Args:
       total: of one seed.

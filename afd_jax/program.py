@@ -16,13 +16,14 @@ import numpy as np
 
 from afd_jax import seeds
 from afd_jax.assemble import Run
-from afd_jax.data import Examples, eval_batches, train_rows
+from afd_jax.data import Examples, NumpyBatch, eval_batches, train_rows, with_partners
+from afd_jax.evaluate import eval_step, heldout_step
 from afd_jax.state import TrainState
-from afd_jax.step import Metrics, eval_step, heldout_step, train_step
+from afd_jax.step import Metrics, train_step
 
 
 class Update:
-    """Some steps of training in one call; the images stay on the devices, rows are sent.
+    """Some steps of training in one call; the images stay on the devices, their rows are sent.
 
     Args:
       run: as assembled.
@@ -38,9 +39,19 @@ class Update:
         step = functools.partial(_some_steps, run)
         self._step = run.parallel.compile(step, donate=True, shared=True)
 
-    def batches(self) -> Iterator[np.ndarray]:
-        """What each call trains on: rows of the training set [batch, steps] or [..., seeds]."""
+    def batches(self) -> Iterator[NumpyBatch]:
+        """What each call trains on: "index" and, for methods that pair images, "partner".
+
+        Rows of the training set, [batch, steps] or [batch, steps, seeds].
+        """
+        each = self._each_step()
+        for first in each:
+            steps = [first, *(next(each) for _ in range(self.steps - 1))]
+            yield jax.tree.map(lambda *rows: np.stack(rows, axis=1), *steps)
+
+    def _each_step(self) -> Iterator[NumpyBatch]:
         run = self._run
+        follower = run.cohort.method.follower
         each = train_rows(
             len(run.splits.train),
             run.batch_size,
@@ -48,14 +59,21 @@ class Update:
             start_step=self._start,
             end_step=run.total_steps,
         )
-        for rows in each:
-            yield np.stack([rows, *(next(each) for _ in range(self.steps - 1))], axis=1)
+        if not (follower and follower.sees_partners):
+            return ({"index": rows} for rows in each)
+        return with_partners(
+            each,
+            run.splits.train.labels,
+            seeds=run.seeds,
+            start_step=self._start,
+            steps_per_epoch=run.steps_per_epoch,
+        )
 
     def __call__(
-        self, state: TrainState, rows: np.ndarray
+        self, state: TrainState, rows: NumpyBatch
     ) -> tuple[TrainState, tuple[Metrics, ...]]:
         """Trains on one item of `batches`; metrics have shape [steps] or [steps, seeds]."""
-        return self._step(state, self._run.parallel.put_batch({"index": rows}), self._data)
+        return self._step(state, self._run.parallel.put_batch(rows), self._data)
 
 
 def steps_per_call(run: Run, start: int) -> int:
@@ -70,21 +88,25 @@ def steps_per_call(run: Run, start: int) -> int:
 def _some_steps(
     run: Run, state: TrainState, batch: Any, data: Any, *, axis_name: str | None
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
-    def one(state: TrainState, rows: jax.Array) -> tuple[TrainState, tuple[Metrics, ...]]:
-        images = {name: values[rows] for name, values in data.items()}
+    def one(
+        state: TrainState, rows: dict[str, jax.Array]
+    ) -> tuple[TrainState, tuple[Metrics, ...]]:
+        taken = {name: values[rows["index"]] for name, values in data.items()}
+        if "partner" in rows:
+            taken["partner_image"] = data["image"][rows["partner"]]
         return train_step(
             run.device_cohort,
             state,
-            {**images, "index": rows},
+            {**taken, **rows},
             preprocess=run.recipe.train,
             axis_name=axis_name,
         )
 
     step = seeds.mapped(one, len(run.seeds), (0, 1))
-    rows = jnp.moveaxis(batch["index"], 1, 0)
-    if len(rows) > 1:
+    rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), dict(batch))
+    if len(rows["index"]) > 1:
         return jax.lax.scan(step, state, rows)
-    state, metrics = step(state, rows[0])
+    state, metrics = step(state, jax.tree.map(lambda x: x[0], rows))
     return state, jax.tree.map(lambda x: x[None], metrics)
 
 

@@ -76,11 +76,17 @@ class Progress:
         accuracy = [f"{100 * a:.2f}" for a in record["accuracy"]]
         together, rest = accuracy[: self._run.cohort.members], accuracy[self._run.cohort.members :]
         line = f"epoch {record['epoch']:.4g}  {record['kind']} accuracy {'/'.join(together)} %"
+        names = self._run.cohort.nodes[len(together) :]
         if self._run.cohort.alone:
-            line += f", alone {'/'.join(rest)} %"
-        elif rest:
+            line += f", alone {'/'.join(rest[: len(together)])} %"
+            names, rest = names[len(together) :], rest[len(together) :]
+        if len(rest) > 2:
             line += f", others {'/'.join(rest)} %"
-        self._say(f"{line}, ensemble {100 * record['ensemble_accuracy']:.2f} %")
+        else:
+            line += "".join(f", {name} {a} %" for name, a in zip(names, rest, strict=True))
+        if len(together) > 1:
+            line += f", ensemble {100 * record['ensemble_accuracy']:.2f} %"
+        self._say(line)
 
     def _say(self, line: str) -> None:
         if self._shown:
@@ -154,10 +160,11 @@ def _accuracies(run: Run, records: Sequence[Record]) -> Record:
 
     every = [network(k) for k in range(len(nodes))]
     members, rest = every[: run.cohort.members], every[run.cohort.members :]
+    twins = len(members) if run.cohort.alone else 0
     return {
         "networks": members,
-        "alone": rest if run.cohort.alone else [],
-        "others": [] if run.cohort.alone else rest,
+        "alone": rest[:twins],
+        "others": rest[twins:],
         "ensemble_test_accuracy": test["ensemble_accuracy"],
     }
 
@@ -183,17 +190,24 @@ def table(summary: Record) -> str:
     """The summary's accuracies, a line per network."""
     alone = summary["alone"] or [None] * len(summary["networks"])
     others = summary.get("others", [])  # older folders have none
-    average = "mean of branches" if others else "ensemble"
-    width = max(len(name) for name in [average, *(n["name"] for n in summary["networks"] + others)])
-    width += 2
+    before = [
+        {**network, "name": f"generation {network['generation']}"}
+        for network in summary.get("generations", [])
+    ]
+    several = len(summary["networks"]) > 1
+    average = "mean of branches" if "branch" in summary["networks"][0]["name"] else "ensemble"
+    every = summary["networks"] + others + before
+    width = max(len(name) for name in [average, *(n["name"] for n in every)]) + 2
     head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>16}"
     lines = [head + (f"{'the same alone':>17}" if summary["alone"] else "")]
-    alone += [None] * len(others)
-    for network, twin in zip(summary["networks"] + others, alone, strict=True):
+    alone += [None] * len(others + before)
+    for network, twin in zip(every, alone, strict=True):
         line = f"{network['name']:{width}}{network['parameters']:>12,}"
         line += _percent(network, "test_accuracy", 16)
         lines.append(line + (_percent(twin, "test_accuracy", 17) if twin else ""))
-    lines.append(f"{average:{width}}{'':12}" + _percent(summary, "ensemble_test_accuracy", 16))
+    if several:
+        value = _percent(summary, "ensemble_test_accuracy", 16)
+        lines.append(f"{average:{width}}{'':12}{value}")
     if "runs" in summary:
         lines.append(f"mean and deviation of the seeds {', '.join(map(str, summary['seeds']))}")
     return "\n".join(lines)
@@ -232,8 +246,9 @@ def plot_curves(run: Run, records: Sequence[Record], file: pathlib.Path) -> None
         style = "-" if k < run.cohort.members else "--"
         values = [100 * r["accuracy"][k] for r in test]
         axes[0].plot(epochs, values, style, color=colors[k], label=f"{k} {node}", marker=".")
-    ensemble = [100 * r["ensemble_accuracy"] for r in test]
-    axes[0].plot(epochs, ensemble, ":", color="0.3", label="ensemble")
+    if run.cohort.members > 1:
+        ensemble = [100 * r["ensemble_accuracy"] for r in test]
+        axes[0].plot(epochs, ensemble, ":", color="0.3", label="ensemble")
     axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
     axes[0].legend(fontsize="small", **below)
     styles = ["-", "--", "-.", ":"]

@@ -1,10 +1,10 @@
-"""One update of all networks, and one evaluation: pure functions for every method.
+"""One update of all networks: a pure function for every method.
 
-They hold no state and compile nothing; `afd_jax.parallel` wraps them in jit, pmap or shard_map.
+It holds no state and compiles nothing; `afd_jax.parallel` wraps it in jit, pmap or shard_map.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,21 +14,14 @@ import optax
 
 from afd_jax import losses
 from afd_jax.cohort import Cohort, apply_peer
+from afd_jax.evaluate import Batch, hits, images_as_they_are
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import PerExample, Terms
-from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.networks.outputs import Outputs
 from afd_jax.state import PeerState, TrainState
-
-Batch = Mapping[str, jax.Array]
-"""{"image": [batch, h, w, c], "label": [batch], "index": [batch]}, "mask" [batch] in evaluation."""
 
 Metrics = dict[str, jax.Array]
 Pull = Callable[[tuple[Outputs, ...]], Any]
-
-
-def images_as_they_are(rng: jax.Array, batch: Batch) -> jax.Array:
-    """The default preprocessing: none."""
-    return batch["image"]
 
 
 def train_step(
@@ -71,14 +64,15 @@ def train_step(
     peers, by_peer, pulls = (list(part) for part in zip(*forward, strict=True))
     outputs = [output for nodes in by_peer for output in nodes]
     metrics = [
-        {"accuracy": reduce.mean(_hits(o.logits, batch["label"]).astype(jnp.float32))}
+        {"accuracy": reduce.mean(hits(o.logits, batch["label"]).astype(jnp.float32))}
         for o in outputs
     ]
 
     context = cohort.context(batch, state)
 
     def logit_terms(k: int, outputs: Sequence[Outputs], heads: Any) -> Terms:
-        return cohort.method.logit_terms(k, outputs, context)
+        seen = dataclasses.replace(context, discriminators=heads)
+        return cohort.method.logit_terms(k, outputs, seen)
 
     peers = _update_networks("logit", cohort, peers, outputs, pulls, logit_terms, reduce, metrics)
     if cohort.method.second_forward:
@@ -95,8 +89,12 @@ def train_step(
         "feature", cohort, peers, outputs, pulls, feature_terms, reduce, metrics
     )
     peers = _update_discriminators(cohort, peers, outputs, reduce, metrics)
-    peers = _follow(cohort, peers, state.step)
-    new = dataclasses.replace(state, step=state.step + 1, peers=tuple(peers))
+    peers = follow(cohort, peers, state.step)
+    memory = state.memory
+    if cohort.method.uses_examples:
+        logits, index = reduce.whole(([o.logits for o in outputs], batch["index"]))
+        memory = cohort.method.remember(memory, logits, index)
+    new = TrainState(state.step + 1, state.rng, tuple(peers), memory)
     return new, tuple(metrics)
 
 
@@ -108,8 +106,15 @@ def views(
 ) -> list[jax.Array]:
     """What each network sees of a batch: all the same, or each its own; a twin as its original.
 
-    A network of several views gets them beside each other, on axis 1.
+    A network of several views gets them beside each other, on axis 1. A follower may see, for each
+    image, another one of the same class: "partner_image", and "partner" for its index.
     """
+    follower = cohort.method.follower
+    if follower and follower.sees_partners:
+        partners = {**batch, "image": batch["partner_image"], "index": batch["partner"]}
+        own = preprocess(rng, batch)
+        others = preprocess(jax.random.fold_in(rng, 1), partners)
+        return [own if peer.follows is None else others for peer in cohort.peers]
     if not cohort.method.own_augmentation:
         return [preprocess(rng, batch)] * len(cohort.peers)
 
@@ -121,68 +126,6 @@ def views(
         if peer.views == 1
         else jnp.stack([augmented(peer.start, view) for view in range(peer.views)], axis=1)
         for peer in cohort.peers
-    ]
-
-
-def eval_step(
-    cohort: Cohort,
-    state: TrainState,
-    batch: Batch,
-    *,
-    preprocess: Callable[[jax.Array, Batch], jax.Array] = images_as_they_are,
-    axis_name: str | None = None,
-) -> Metrics:
-    """Sums over one batch with running statistics; add them up over the set, then divide.
-
-    Args:
-      cohort: networks and method; static.
-      state: of the run.
-      batch: as in `train_step`; "mask" [batch] is False for padding.
-      preprocess: normalisation; its key is a constant.
-      axis_name: the device axis, inside pmap or shard_map.
-
-    Returns:
-      "count" [], "correct" [nodes], "cross_entropy" [nodes] in nats, and "ensemble_correct" [] of
-      the averaged probabilities of the `cohort.members`.
-    """
-    label, mask = batch["label"], batch["mask"]
-    logits = eval_logits(cohort, state, preprocess(jax.random.key(0), batch))
-    probabilities = [jax.nn.softmax(z.astype(jnp.float32)) for z in logits[: cohort.members]]
-    sums = {
-        "count": jnp.sum(mask.astype(jnp.int32)),
-        "correct": jnp.stack([jnp.sum(_hits(z, label) & mask) for z in logits]),
-        "cross_entropy": jnp.stack(
-            [jnp.sum(losses.cross_entropy(z, label, where=mask)) for z in logits]
-        ),
-        "ensemble_correct": jnp.sum(_hits(jnp.asarray(sum(probabilities)), label) & mask),
-    }
-    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
-
-
-def heldout_step(
-    cohort: Cohort,
-    state: TrainState,
-    batch: Batch,
-    *,
-    preprocess: Callable[[jax.Array, Batch], jax.Array] = images_as_they_are,
-    axis_name: str | None = None,
-) -> Any:
-    """What the method wants to know about a held-out batch, as sums; arguments as `eval_step`."""
-    logits = eval_logits(cohort, state, preprocess(jax.random.key(0), batch))
-    sums = cohort.method.heldout_sums(logits, batch["label"], batch["mask"])
-    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
-
-
-def eval_logits(cohort: Cohort, state: TrainState, images: jax.Array) -> list[jax.Array]:
-    """Logits [batch, classes] of every node, with running statistics; images are normalised."""
-    return [
-        output.logits
-        for peer, own in zip(cohort.peers, state.peers, strict=True)
-        for output in as_nodes(
-            peer.network.apply(
-                {"params": own.params["network"], **own.statistics["network"]}, images, train=False
-            )
-        )
     ]
 
 
@@ -204,6 +147,12 @@ class _Reduce:
 
     def mean(self, values: jax.Array) -> jax.Array:
         return self.over_devices(losses.mean(values))
+
+    def whole(self, tree: Any) -> Any:
+        """All devices' examples, along axis 0."""
+        if self.axis_name is None:
+            return tree
+        return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
     def norm_at_outputs(self, tree: Any) -> jax.Array:
         """Norm of a gradient with one part per example, each device holding its own examples."""
@@ -335,33 +284,35 @@ def _discriminators(
     return heads
 
 
-def _follow(cohort: Cohort, peers: Sequence[PeerState], step: jax.Array) -> list[PeerState]:
-    """Moves the averages towards the new parameters of the networks that they follow.
+def follow(cohort: Cohort, peers: Sequence[PeerState], step: jax.Array) -> list[PeerState]:
+    """Moves followers towards their networks, which have just been updated.
 
-    The decay is min(1 - 1/(t+1), d) after update t, so that early averages are plain means
-    (Tarvainen and Valpola, "Mean teachers are better role models", 2017).
+    The decay of an average is min(1 - 1/(t+1), d) after update t, so that early averages are plain
+    means (Tarvainen and Valpola, "Mean teachers are better role models", 2017).
     """
-    if cohort.method.average_decay is None:
+    follower = cohort.method.follower
+    if follower is None:
         return list(peers)
-    updates = jnp.asarray(step, float) + 1
-    decay = jnp.minimum(1 - 1 / (updates + 1), cohort.method.average_decay)
+    updates, steps_per_epoch = step + 1, cohort.steps_per_epoch or 1
+
+    def average(old: jax.Array, new: jax.Array) -> jax.Array:
+        t = jnp.asarray(updates, float)
+        decay = jnp.minimum(1 - 1 / (t + 1), follower.decay or 0.0)
+        return (decay * old + (1 - decay) * new).astype(old.dtype)
+
+    def latest(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(updates % steps_per_epoch == 0, new, old)
+
+    def moved(peer: PeerState, leader: PeerState) -> PeerState:
+        change = latest if follower.decay is None else average
+        params = jax.tree.map(change, peer.params["network"], leader.params["network"])
+        new = dataclasses.replace(peer, params={**peer.params, "network": params})
+        if not follower.evaluates:  # it has statistics of its own
+            return new
+        statistics = jax.tree.map(change, peer.statistics["network"], leader.statistics["network"])
+        return dataclasses.replace(new, statistics={**peer.statistics, "network": statistics})
+
     return [
-        peer
-        if (leader := cohort.peers[p].follows) is None
-        else dataclasses.replace(
-            peer,
-            params={
-                **peer.params,
-                "network": jax.tree.map(
-                    lambda mean, new: (decay * mean + (1 - decay) * new).astype(mean.dtype),
-                    peer.params["network"],
-                    peers[leader].params["network"],
-                ),
-            },
-        )
+        peer if (leader := cohort.peers[p].follows) is None else moved(peer, peers[leader])
         for p, peer in enumerate(peers)
     ]
-
-
-def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.argmax(logits, axis=-1) == labels

@@ -24,12 +24,14 @@ class TrainedNetwork:
     """A network with its parameters and the normalisation it was trained with.
 
     Attributes:
+      name: of its node.
       module: the Flax module.
       variables: {"params": ..., "batch_stats": ...}, for `module.apply`.
       recipe: `recipe.normalise` turns uint8 images into the network's input.
       output: which of the module's nodes it is, if the module has several.
     """
 
+    name: str
     module: nn.Module
     variables: dict[str, Any]
     recipe: Recipe
@@ -49,7 +51,8 @@ def load_network(
 
     Args:
       workdir: folder of the run; nothing is written there.
-      node: number of the network, in the order of the config; then its twins that learned alone.
+      node: number of the network, in the order of the config; then its twins that learned alone,
+        or its follower. Frozen teachers are in folders of their own.
         Of a network in branches: a branch, as the plain network that it is with the shared stages;
         then what the method made of the branches, as `--dry-run` lists it.
       seed: which of a run's seeds; the first if None.
@@ -62,7 +65,8 @@ def load_network(
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
     config, data = folder.settings(), read_json(folder.data)
     names, options = config["networks"], dict(config["method"])
-    method = make_method(options.pop("name"), config["graph"], names, options)
+    teachers = 1 if config["generations"] > 1 else len(config["teachers"])
+    method = make_method(options.pop("name"), config["graph"], names, options, teachers)
     modules = [create(name, data["classes"]) for name in names]
     peers = make_peers(modules, names, method, alone=config["alone"])
     nodes = [(p, i) for p, peer in enumerate(peers) for i in range(len(peer.nodes))]
@@ -78,4 +82,4 @@ def load_network(
     variables = split(variables, count)[0 if seed is None else seed - first]
     module, variables, output = single(peers[p].network, variables, index)
     recipe = Recipe(mean=data["mean"], std=data["std"])
-    return TrainedNetwork(module, variables, recipe, output)
+    return TrainedNetwork(peers[p].nodes[index], module, variables, recipe, output)

@@ -11,11 +11,11 @@ import ml_collections
 from afd_jax import report
 from afd_jax.assemble import Run, assemble
 from afd_jax.checkpoint import Checkpoints
-from afd_jax.cohort import init_state
 from afd_jax.errors import SettingError
 from afd_jax.metrics import MetricsLog, Record, evaluation, mean_of, mean_record
 from afd_jax.program import Evaluate, Learn, Update
 from afd_jax.signals import Stop, stop_signals
+from afd_jax.stages import stages
 from afd_jax.state import TrainState
 from afd_jax.workdir import Workdir, read_json, write_json
 
@@ -29,8 +29,9 @@ def train(
 ) -> Record:
     """Trains what the settings say, or continues it, and leaves everything in `workdir`.
 
-    Writes config.json, data.json, metrics.jsonl, checkpoints/, summary.json and curves.png. The
-    same call again continues after an interruption, and returns the summary of a finished run.
+    Writes config.json, data.json, metrics.jsonl, checkpoints/, summary.json and curves.png; before
+    it, in folders below, what the run needs: teachers, generations (see `stages`). The same call
+    again continues after an interruption, and returns the summary of a finished run.
 
     Args:
       config: settings, from a config file.
@@ -46,10 +47,27 @@ def train(
       Interrupted: after Ctrl-C or SIGTERM, when the state is on disk.
     """
     # Settings: everything that can be wrong is found here.
-    run = assemble(config)
+    run = assemble(config, workdir)
     folder = Workdir(pathlib.Path(workdir))
+    shown = show_progress and jax.process_index() == 0
     with folder.claimed(config, run):
-        return _train(run, folder, show_progress and jax.process_index() == 0)
+        if not folder.summary.is_file() and _train_before(config, folder, shown):
+            run = assemble(config, workdir)
+        return _train(run, folder, shown)
+
+
+def _train_before(config: ml_collections.ConfigDict, folder: Workdir, shown: bool) -> bool:
+    """Trains teachers and the like, or finishes them; whether there are any."""
+    before = stages(config, folder.path)
+    for stage in before:
+        own = Workdir(stage.folder)
+        if own.summary.is_file():
+            own.require_settings(stage.config)
+            continue
+        if shown:
+            print(f"first: {stage.name}, in {stage.folder}")
+        train(stage.config, stage.folder, show_progress=shown)
+    return bool(before)
 
 
 def _train(run: Run, folder: Workdir, shown: bool) -> Record:
@@ -64,7 +82,8 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
         return summary
 
     # 2. State: new, or the newest checkpoint.
-    state = run.parallel.put_state(init_state(run.cohort, run.keys))
+    folder.claim_teachers(run)
+    state = run.parallel.put_state(run.initial_state())
     times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     with Checkpoints(folder.checkpoints) as checkpoints:
         restored = checkpoints.restore(state)
@@ -83,6 +102,8 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
         remedy = f"lacks the evaluation of the last step, {run.total_steps}; put a copy back"
         raise SettingError("--workdir", str(folder.metrics), remedy)
     summary = report.summarise(run, log.records, times, commit)
+    if generations := folder.generations():
+        summary["generations"] = generations
     if jax.process_index() == 0:
         report.plot_curves(run, log.records, folder.curves)
         write_json(folder.summary, summary)  # the last file: it says that the run is finished

@@ -7,16 +7,18 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from afd_jax.assemble import Run
 from afd_jax.config import base_config, fill_options
 from afd_jax.errors import SettingError, first_line
+
+if TYPE_CHECKING:  # it needs folders of other runs, for teachers
+    from afd_jax.assemble import Run
 
 try:
     import fcntl
@@ -32,6 +34,7 @@ _MAY_CHANGE = (
     "config.eval_batch_size",
     "config.data.data_dir",
     "config.data.download",
+    "config.teachers",  # folders may move; what is in them is compared
 )
 
 
@@ -56,6 +59,11 @@ class Workdir:
         return self.path / "data.json"
 
     @property
+    def teachers(self) -> pathlib.Path:
+        """Where the frozen teachers came from, and fingerprints of their variables."""
+        return self.path / "teachers.json"
+
+    @property
     def metrics(self) -> pathlib.Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
@@ -76,7 +84,7 @@ class Workdir:
         return self.path / "curves.png"
 
     @contextlib.contextmanager
-    def claimed(self, config: ml_collections.ConfigDict, run: Run) -> Iterator[None]:
+    def claimed(self, config: ml_collections.ConfigDict, run: "Run") -> Iterator[None]:
         """Makes the folder this run's own, or checks that it is; no other program may enter.
 
         Raises:
@@ -102,7 +110,7 @@ class Workdir:
             yield
 
     def _claim(
-        self, config: ml_collections.ConfigDict, run: Run, stack: contextlib.ExitStack
+        self, config: ml_collections.ConfigDict, run: "Run", stack: contextlib.ExitStack
     ) -> None:
         settings, facts = json.loads(fill_options(config).to_json_best_effort()), _facts(run)
         writes = jax.process_index() == 0
@@ -132,6 +140,20 @@ class Workdir:
         except OSError:  # a file system without locks
             pass
 
+    def require_settings(self, config: ml_collections.ConfigDict) -> None:
+        """Raises SettingError unless the folder's run has the numbers of these settings."""
+        given = json.loads(fill_options(config).to_json_best_effort())
+        require_same(given, self.settings(), self.path)
+
+    def generations(self) -> list[dict[str, Any]]:
+        """The networks of the generations that were trained in folders below, in order."""
+        count = len(list(self.path.glob("generation_*/summary.json")))
+        return [
+            {"generation": g, **network}
+            for g in range(1, count + 1)
+            for network in read_json(self.path / f"generation_{g}" / "summary.json")["networks"]
+        ]
+
     def settings(self) -> dict[str, Any]:
         """What config.json holds, with the defaults of fields that came later.
 
@@ -139,6 +161,25 @@ class Workdir:
           SettingError: if the file is damaged.
         """
         return _with_defaults(ml_collections.ConfigDict(read_json(self.config)))
+
+    def claim_teachers(self, run: "Run") -> None:
+        """Notes the teachers' fingerprints, or checks that they are those noted.
+
+        Raises:
+          SettingError: if the run began with other teachers.
+        """
+        if not run.teachers:
+            return
+        own = [{"name": t.name, "folder": t.folder, "sha256": t.digest} for t in run.teachers]
+        if not self.teachers.is_file():
+            if jax.process_index() == 0:
+                write_json(self.teachers, {"teachers": own})
+            return
+        noted = read_json(self.teachers)["teachers"]
+        if [t["sha256"] for t in noted] != [t["sha256"] for t in own]:
+            remedy = f"holds other networks than the run in {self.path} began with, those of "
+            remedy += f"{[t['folder'] for t in noted]}; use those, or another --workdir"
+            raise SettingError("config.teachers", [t["folder"] for t in own], remedy)
 
     def _compare_data(self, facts: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
         saved = read_json(self.data)
@@ -173,7 +214,7 @@ def write_json(file: pathlib.Path, content: Any) -> None:
     aside.replace(file)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _facts(run: "Run") -> dict[str, Any]:
     """Of the data, as JSON: what using a trained network needs, and a fingerprint."""
     digest = hashlib.sha256()
     for part in (run.splits.train, run.splits.heldout, run.splits.test):

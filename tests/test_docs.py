@@ -49,7 +49,7 @@ def test_the_gallery_draws_the_methods_own_graph(name):
     if hasattr(method, "branch_names"):
         own = method()
         nodes = own.combination(tiny.Cut(5)).nodes
-        if own.average_decay is not None:
+        if own.follower:
             nodes = (*nodes, *(f"average of {node}" for node in nodes))
     else:
         nodes = ["network"] * 3

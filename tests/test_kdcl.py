@@ -141,7 +141,7 @@ def test_general_targets_weights_make_the_least_error(double):
     mask = np.arange(210) < 200  # padding does not count
     padded = [jnp.asarray(np.concatenate([row, 9 * row[:10]])) for row in z]
     sums = method.heldout_sums(padded, jnp.asarray(np.r_[labels, labels[:10]]), jnp.asarray(mask))
-    memory = method.update_memory(method.init_memory(), sums)
+    memory = method.update_memory(method.init_memory(0, CLASSES), sums)
     expected = np.einsum("k,kbc->bc", [a, b, 1 - a - b], z)
     found = general_target(jnp.asarray(z), memory["error_covariance"])
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -160,7 +160,7 @@ def test_general_target_starts_from_even_weights():
     method = KDCL(Graph(2, all_pairs(2)), target="general")
     z, labels = logits(2)
     outputs = [Outputs(jnp.asarray(row, jnp.float32), jnp.zeros((BATCH, 1, 1, 1))) for row in z]
-    context = Context(jnp.asarray(labels), jnp.arange(BATCH), memory=method.init_memory())
+    context = Context(jnp.asarray(labels), jnp.arange(BATCH), memory=method.init_memory(0, CLASSES))
     (target,) = method.target_logits(0, outputs, context)
     np.testing.assert_allclose(target, np.mean(z, axis=0), rtol=1e-5)
 

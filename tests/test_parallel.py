@@ -9,8 +9,9 @@ import pytest
 from afd_jax.cohort import init_state
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
+from afd_jax.evaluate import eval_step
 from afd_jax.parallel import make_parallel
-from afd_jax.step import eval_step, train_step
+from afd_jax.step import train_step
 from tests import small
 
 RECIPE = Recipe(mean=(0.5, 0.4), std=(0.2, 0.3), pad=2, pad_mode="reflect", flip=True)

@@ -41,12 +41,13 @@ class Stages(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        x = images
+        x, maps = images, []
         for stage, width in enumerate(self.widths):
             x = nn.Conv(width, (3, 3), strides=1 if stage == 0 else 2, use_bias=False)(x)
             x = nn.relu(nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x))
+            maps.append(x)
         logits = nn.Dense(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2)))
-        return Outputs(logits, x)
+        return Outputs(logits, x, tuple(maps))
 
 
 class NoAxis(nn.Module):

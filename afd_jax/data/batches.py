@@ -40,6 +40,57 @@ def train_rows(
         yield rows if len(seeds) > 1 else rows[:, 0]
 
 
+def with_partners(
+    each: Iterator[np.ndarray],
+    labels: np.ndarray,
+    *,
+    seeds: Sequence[int],
+    start_step: int,
+    steps_per_epoch: int,
+) -> Iterator[NumpyBatch]:
+    """Puts beside each row another of the same class, drawn anew from (seed, epoch).
+
+    Args:
+      each: as from `train_rows`.
+      labels: [examples], of the training set.
+      seeds: as there.
+      start_step: likewise.
+      steps_per_epoch: likewise.
+
+    Yields:
+      {"index", "partner"}, of the shape of the rows.
+    """
+    epoch, tables = -1, np.empty((0, 0), np.int32)
+    for step, rows in enumerate(each, start_step):
+        if step // steps_per_epoch != epoch:
+            epoch = step // steps_per_epoch
+            draws = [class_partners(labels, np.random.default_rng((s, epoch, 1))) for s in seeds]
+            tables = np.stack(draws, axis=1)
+        partners = tables[rows, np.arange(len(seeds))] if rows.ndim > 1 else tables[rows, 0]
+        yield {"index": rows, "partner": partners}
+
+
+def class_partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each example, another one of its class at random; itself if it is the only one.
+
+    Args:
+      labels: [examples], integers.
+      rng: to draw from.
+
+    Returns:
+      [examples] int32, rows.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    _, firsts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    first, count = (np.repeat(x, counts) for x in (firsts, counts))
+    place = np.arange(len(labels)) - first
+    # A shift by 1 to count - 1 places never ends where it began.
+    shift = 1 + np.floor(rng.random(len(labels)) * (count - 1)).astype(int)
+    partners = np.empty(len(labels), np.int32)
+    partners[by_class] = by_class[first + (place + shift) % count]
+    return partners
+
+
 def eval_batches(examples: Examples, batch_size: int) -> Iterator[NumpyBatch]:
     """Yields every example once; the last batch is padded, and "mask" is False for padding.
 

@@ -25,12 +25,24 @@ from afd_jax.losses.adversarial import (
     wasserstein_discriminator,
     wasserstein_generator,
 )
-from afd_jax.losses.alignment import cosine_distance, l1_alignment, l2_alignment
-from afd_jax.losses.classification import cross_entropy, distillation_kl
+from afd_jax.losses.alignment import (
+    attention_alignment,
+    cosine_distance,
+    l1_alignment,
+    l2_alignment,
+    normalized_l1_alignment,
+)
+from afd_jax.losses.classification import (
+    cross_entropy,
+    distillation_kl,
+    label_distribution,
+    soft_cross_entropy,
+)
 from afd_jax.losses.reduce import mean
 from afd_jax.losses.weights import ramp_up_weight
 
 __all__ = [
+    "attention_alignment",
     "bce_discriminator",
     "bce_generator",
     "cosine_distance",
@@ -40,10 +52,13 @@ __all__ = [
     "hinge_generator",
     "l1_alignment",
     "l2_alignment",
+    "label_distribution",
     "least_squares_discriminator",
     "least_squares_generator",
     "mean",
+    "normalized_l1_alignment",
     "ramp_up_weight",
+    "soft_cross_entropy",
     "wasserstein_discriminator",
     "wasserstein_generator",
 ]

@@ -92,6 +92,70 @@ def cosine_distance(
     return reduce.drop(where, 1 - jnp.sum(a * b, axis=1))
 
 
+def normalized_l1_alignment(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""L1 distance of two feature maps of length 1, $\|\frac{a}{|a|_2} - \frac{b}{|b|_2}\|_1$.
+
+    The feature loss of FEED (Park and Kwak, ECAI 2020) and, between factors and as a mean, of
+    factor transfer (Kim, Park, Kwak, NeurIPS 2018). A sum over the D elements of one example; the
+    mean is this divided by D. The scale of either map does not matter; the loss is 0 for parallel
+    maps only and at most $2\sqrt D$. A map of zeros stays zero. Arguments, return value and errors
+    as in `l1_alignment`.
+
+    >>> import jax.numpy as jnp
+    >>> print(f"{normalized_l1_alignment(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 2.0]]))[0]:.4f}")
+    0.8000
+    """
+    maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
+    a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
+    return reduce.drop(where, jnp.sum(jnp.abs(a - b), axis=1))
+
+
+def attention_alignment(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Mean squared difference of two attention maps of length 1.
+
+    An attention map is the mean over channels of the squared activations, at each position
+    (Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, and their code); its
+    channels may differ between the two.
+
+    Args:
+      maps: [batch, height, width, channels], of the network that learns.
+      target_maps: [batch, height, width, any channels], of the network it learns from.
+      stop_target_gradient: treat the target as a constant. With False, gradients reach it.
+      where: [batch] bool; False gives the example loss 0 and gradient 0.
+
+    Returns:
+      [batch], at least 0: a mean over positions; float32 (float64 for float64 input).
+
+    Raises:
+      ValueError: if batch, height or width differ. TypeError: if an input is not floating point.
+
+    >>> import jax.numpy as jnp
+    >>> one, other = jnp.array([[[[1.0], [0.0]]]]), jnp.array([[[[0.0, 0.0], [5.0, 1.0]]]])
+    >>> print(attention_alignment(one, other))
+    [1.]
+    """
+    maps, target_maps = checks.as_floats(maps, target_maps)
+    checks.require_rank("maps", maps, 4)
+    checks.require_rank("target_maps", target_maps, 4)
+    maps, target_maps = checks.keep(where, maps, target_maps)
+    a, b = (jnp.mean(jnp.square(m), axis=-1) for m in (maps, target_maps))
+    a, b = _pair(a, b, stop_target_gradient, None)
+    a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (a, b))
+    return reduce.drop(where, jnp.mean(jnp.square(a - b), axis=1))
+
+
 def _direction(rows: jax.Array) -> jax.Array:
     """Each row divided by its norm, for rows of any scale; zeros, with gradient 0, stay zeros."""
     # The largest element goes first: the squares of small values would underflow. It is a constant

@@ -53,6 +53,74 @@ def cross_entropy(
     return reduce.drop(where, -(1 - label_smoothing) * hit - label_smoothing * smooth)
 
 
+def soft_cross_entropy(
+    logits: jax.typing.ArrayLike,
+    target_probs: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Cross-entropy between target probabilities and softmax(logits), $-\sum_c q_c \log p_c$.
+
+    Args:
+      logits: [batch, classes], unnormalised log-probabilities.
+      target_probs: [batch, classes], at least 0 and of sum 1, which is not checked.
+      stop_target_gradient: treat the target as a constant. With False, gradients reach it.
+      where: [batch] bool; False gives the example loss 0 and gradient 0.
+
+    Returns:
+      [batch], in nats, float32 (float64 for float64 input).
+
+    Raises:
+      ValueError: if shapes differ. TypeError: if an input is not floating point.
+
+    >>> import jax.numpy as jnp
+    >>> print(soft_cross_entropy(jnp.zeros((1, 2)), jnp.array([[0.3, 0.7]])).round(4))
+    [0.6931]
+    """
+    logits, target_probs = checks.as_floats(logits, target_probs)
+    checks.require_rank("logits", logits, 2)
+    checks.require_same_shape(logits=logits, target_probs=target_probs)
+    logits, target_probs = checks.keep(where, logits, target_probs)
+    if stop_target_gradient:
+        target_probs = jax.lax.stop_gradient(target_probs)
+    return -jnp.sum(target_probs * jax.nn.log_softmax(logits), axis=-1)
+
+
+def label_distribution(
+    labels: jax.typing.ArrayLike, classes: int, *, correct: float | jax.Array
+) -> jax.Array:
+    r"""Probability `correct` for the label and an equal share of the rest for every other class.
+
+    The virtual teacher of TF-KD (Yuan et al., "Revisiting Knowledge Distillation via Label
+    Smoothing Regularization", CVPR 2020): $q_y = a$, $q_c = (1 - a) / (C - 1)$ else.
+
+    Args:
+      labels: [batch], integers in [0, classes).
+      classes: C, at least 2.
+      correct: a in [0, 1].
+
+    Returns:
+      [batch, classes] float32, of sum 1.
+
+    Raises:
+      ValueError: if `classes` or `correct` is out of range. TypeError: if labels are not integers.
+
+    >>> import jax.numpy as jnp
+    >>> print(label_distribution(jnp.array([1]), 3, correct=0.9).round(2))
+    [[0.05 0.9  0.05]]
+    """
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    if classes < 2:
+        raise ValueError(f"classes={classes!r} must be at least 2")
+    if isinstance(correct, int | float) and not 0 <= correct <= 1:
+        raise ValueError(f"correct={correct!r} must be in [0, 1]")
+    one_hot = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
+    return jnp.where(one_hot > 0, correct, (1 - correct) / (classes - 1)).astype(jnp.float32)
+
+
 def distillation_kl(
     logits: jax.typing.ArrayLike,
     target_logits: jax.typing.ArrayLike,

@@ -12,39 +12,17 @@ the network's logit optimizer, the generator loss its feature optimizer.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax import losses
-from afd_jax.errors import SettingError, one_of, require_list, require_number
+from afd_jax.errors import require_list, require_number
 from afd_jax.heads import Discriminator
+from afd_jax.methods.adversarial import OBJECTIVES, require_objective, verdicts
 from afd_jax.methods.base import Heads, Terms, average
 from afd_jax.methods.maps import MapMethod, common_map
 from afd_jax.networks.outputs import Outputs
-
-
-class Objective(NamedTuple):
-    """A pair of adversarial losses; `sigmoid` if they take scores in [0, 1]."""
-
-    discriminator: Callable[[jax.Array, jax.Array], jax.Array]
-    generator: Callable[[jax.Array], jax.Array]
-    sigmoid: bool
-
-
-OBJECTIVES = {
-    "least_squares": Objective(
-        losses.least_squares_discriminator, losses.least_squares_generator, sigmoid=True
-    ),
-    "bce": Objective(losses.bce_discriminator, losses.bce_generator, sigmoid=False),
-    "hinge": Objective(losses.hinge_discriminator, losses.hinge_generator, sigmoid=False),
-    "wasserstein": Objective(
-        losses.wasserstein_discriminator, losses.wasserstein_generator, sigmoid=False
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +37,7 @@ class AFD(MapMethod):
       distillation_weight: of the KL term; the paper adds plainly (1). 0 leaves it out.
       adversarial_weight: of the generator loss; the paper adds plainly (1). 0 leaves out the
         discriminators altogether.
-      objective: a name in `OBJECTIVES`; the paper's is "least_squares".
+      objective: a name in `adversarial.OBJECTIVES`; the paper's is "least_squares".
       widths, kernel, stride, slope: of the discriminators (assumed; see `heads.Discriminator`).
 
     Raises:
@@ -84,10 +62,7 @@ class AFD(MapMethod):
         require_list("method.widths", self.widths)
         for width in self.widths:
             require_number("method.widths", width, least=1, whole=True)
-        if self.objective not in OBJECTIVES:
-            raise SettingError(
-                "method.objective", self.objective, one_of(self.objective, OBJECTIVES)
-            )
+        require_objective(self.objective)
 
     def compares_maps(self) -> bool:
         """Unless the adversarial loss is left out."""
@@ -125,15 +100,13 @@ class AFD(MapMethod):
         if not sources or not self.adversarial_weight:
             return {}, {}
         objective = OBJECTIVES[self.objective]
-        middle = 0.5 if objective.sigmoid else 0.0
-        telling, real_right, fake_right = [], [], []
+        telling, right = [], []
         for j in sources:
             real = discriminators[_name(j)](common_map(outputs[j]))
             fake = discriminators[_name(j)](common_map(outputs[k]))
             telling.append(objective.discriminator(real, fake))
-            real_right.append((real > middle).astype(jnp.float32))
-            fake_right.append((fake < middle).astype(jnp.float32))
-        metrics = {"real_accuracy": average(real_right), "fake_accuracy": average(fake_right)}
+            right.append(verdicts(objective, real, fake))
+        metrics = {name: average([each[name] for each in right]) for name in right[0]}
         return {"discriminator": average(telling)}, metrics
 
 

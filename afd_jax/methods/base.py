@@ -3,7 +3,8 @@
 The generic step (`afd_jax.step`) runs every network once and hands all outputs to the method. For
 each node k it asks for up to three sets of losses and does with them what a paper's update says:
 
-  `logit_terms`          trains the network of k with its "logit" optimizer
+  `logit_terms`          trains the network of k with its "logit" optimizer; besides logits it may
+                         look at maps, where a paper adds such a loss to the others
   `feature_terms`        trains the network of k with its "feature" optimizer
   `discriminator_terms`  trains the discriminators of k with its "discriminator" optimizer
 
@@ -13,6 +14,7 @@ whatever a method writes. An optimizer touches exactly the parameters that its l
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -41,13 +43,37 @@ class Context:
       label: [batch], integers.
       index: [batch], each example's number in the data set.
       progress: scalar, share of the run that is done, in [0, 1).
+      epoch: scalar, how many epochs are done; 0 if the length of one is not known.
+      epochs: of the run, perhaps with a fraction; infinite if it is not known.
       memory: the method's own arrays, see `Method.init_memory`.
+      discriminators: those of the network, as constants.
     """
 
     label: jax.Array
     index: jax.Array
     progress: jax.Array | float = 0.0
+    epoch: jax.Array | int = 0
+    epochs: float = math.inf
     memory: Any = None
+    discriminators: Heads = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Follower:
+    """A copy of a network that no loss trains, with a node of its own in the graph.
+
+    Attributes:
+      name: what it is to the network, "average of".
+      decay: of a moving average of the parameters, at most; 0 keeps up with the network. None takes
+        parameters and statistics over at the end of each epoch.
+      evaluates: it runs with those statistics; else with each batch's own, as in training.
+      sees_partners: it sees, for each image, another one of the same class.
+    """
+
+    name: str
+    decay: float | None
+    evaluates: bool = False
+    sees_partners: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +84,26 @@ class Method:
       graph: who learns from whom.
       second_forward: run the networks again between the logit and the feature update.
       own_augmentation: augment the batch for each network apart; else all see the same images.
+      teachers: how many of the nodes, the last ones, are frozen networks.
     """
 
     graph: Graph
     second_forward: bool = False
     own_augmentation: bool = False
+    teachers: int = 0
 
     own_graph: ClassVar[str] = "all_pairs"
-    """The shape of the paper's graph."""
-    average_decay: ClassVar[float | None] = None
-    """If given, each network is followed by a moving average of its parameters, with nodes too."""
+    """The shape of the paper's graph among networks that train; of no use beside teachers."""
+    teacher_count: ClassVar[tuple[int, int | None]] = (0, None)
+    """The least and the most frozen teachers that it takes; None: any number."""
+    follower: ClassVar[Follower | None] = None
+    """If given, each network has one; its nodes come after those of the networks."""
+    takes_twins: ClassVar[bool] = True
+    """Whether a twin without edges would learn from the labels alone, and none has a follower."""
+    needs_epochs: ClassVar[bool] = False
+    """Whether anything depends on where an epoch ends."""
+    uses_examples: ClassVar[bool] = False
+    """Whether it looks at single examples' past, so that the number of examples must be known."""
 
     def __post_init__(self) -> None:
         require_flag("method.own_augmentation", self.own_augmentation)
@@ -75,29 +111,56 @@ class Method:
 
     @classmethod
     def from_settings(
-        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any]
+        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any], teachers: int = 0
     ) -> "Method":
         """Builds the method for named networks.
 
         Args:
-          shape: a shape of `graph.make_graph`, edges, or "own" for the paper's.
+          shape: a shape of `graph.make_graph`, edges, or "own" for the paper's; with teachers,
+            "own" lets each of them teach each network, and no network another.
           networks: their names.
           options: fields of the method but the graph.
+          teachers: how many frozen teachers there are.
 
         Raises:
           SettingError: if the graph or an option cannot work.
         """
-        shape = cls.own_graph if shape == "own" else shape
+        if shape == "own":
+            shape = "none" if teachers else cls.own_graph
         if len(networks) < (1 if shape == "none" else 2):
             remedy = "networks that teach each other are at least 2; name them behind a colon, "
             remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
             raise SettingError("networks", tuple(networks), remedy)
-        return cls(graph=make_graph(shape, len(networks)), **options)
+        graph = cls.graph_of(shape, len(networks), teachers)
+        return cls(graph=graph, teachers=teachers, **options)
+
+    @classmethod
+    def graph_of(cls, shape: Any, networks: int, teachers: int) -> Graph:
+        """The graph for so many networks and teachers; a follower teaches its own network."""
+        graph = make_graph(shape, networks, teachers)
+        if cls.follower is None:
+            return graph
+        graph = graph.with_room(networks, networks)
+        past = tuple((networks + k, k) for k in range(networks))
+        return Graph(graph.count, past + graph.edges)
+
+    @classmethod
+    def preparation(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], float] | None:
+        """What is trained on each teacher before: method settings, and a share of the duration.
+
+        options: all fields of the method that a setting may give. The layers that it trains are
+        those of the teacher's `projections` that have the same names.
+        """
+        return None
 
     @property
     def network_count(self) -> int:
-        """How many networks the method takes."""
-        return self.graph.count
+        """How many networks the method trains."""
+        return (self.graph.count - self.teachers) // (2 if self.follower else 1)
+
+    def learns(self, k: int) -> bool:
+        """Whether losses are asked for at node k, which may be one of a teacher."""
+        return k < self.graph.count - self.teachers
 
     @property
     def needs_progress(self) -> bool:
@@ -108,9 +171,19 @@ class Method:
         """The network that is trained in place of the one asked for."""
         return network
 
-    def init_memory(self) -> Any:
-        """Arrays of the method that are kept during a run, a pytree; none."""
+    def init_memory(self, examples: int, classes: int) -> Any:
+        """Arrays of the method that are kept during a run, a pytree; none.
+
+        examples: of the training set; 0 if the method does not use them.
+        """
         return {}
+
+    def remember(self, memory: Any, logits: Sequence[jax.Array], index: jax.Array) -> Any:
+        """The memory after a step, if the method `uses_examples`.
+
+        logits: per node, [batch, classes], of the whole batch; index: [batch], as in `Context`.
+        """
+        return memory
 
     def heldout_sums(self, logits: Sequence[jax.Array], label: jax.Array, mask: jax.Array) -> Any:
         """What `update_memory` wants to know about a batch of the held-out set, as sums.
@@ -145,7 +218,7 @@ class Method:
         return {}
 
     def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """The losses on the logits of k."""
+        """The losses that train all of k's network by one optimizer: on its logits, mostly."""
         raise NotImplementedError
 
     def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 
@@ -30,9 +30,13 @@ class BranchMethod(LogitMethod):
     """
 
     graph: Graph = dataclasses.field(init=False)
+    teachers: int = dataclasses.field(default=0, init=False)
     ramp_up: float = 80 / 300
     branches: int = 3
     shared: int = 0
+
+    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
+    takes_twins: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +49,7 @@ class BranchMethod(LogitMethod):
 
     @classmethod
     def from_settings(
-        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any]
+        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any], teachers: int = 0
     ) -> "BranchMethod":
         """As in `Method`; there is one network, and the graph must be "own"."""
         if shape != "own":

@@ -19,7 +19,7 @@ added to its diagonal, for networks that err alike.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -140,6 +140,8 @@ class KDCL(LogitMethod):
     target: str = "minlogit"
     own_augmentation: bool = True
 
+    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         choices = [*TARGETS, "general"]
@@ -162,7 +164,7 @@ class KDCL(LogitMethod):
         """For the weights of "general"."""
         return self.target == "general"
 
-    def init_memory(self) -> Any:
+    def init_memory(self, examples: int, classes: int) -> Any:
         """For "general": covariance of the nodes' errors, which makes even weights at first."""
         return {"error_covariance": jnp.eye(self.graph.count)} if self.uses_heldout else {}
 

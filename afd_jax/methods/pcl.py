@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.graph import Edge
-from afd_jax.methods.base import Context, Terms
+from afd_jax.methods.base import Context, Follower, Terms
 from afd_jax.methods.branches import BranchMethod
 from afd_jax.networks.branched import Combination
 from afd_jax.networks.layers import Classifier
@@ -56,7 +56,7 @@ class PCL(BranchMethod):
 
     own_augmentation: bool = True
 
-    average_decay: ClassVar[float | None] = 0.999
+    follower: ClassVar[Follower | None] = Follower("average of", decay=0.999)
 
     def make_graph(self) -> tuple[int, tuple[Edge, ...]]:
         """Nodes: branches, ensemble, averages of the branches, average of the ensemble."""

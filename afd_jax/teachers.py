@@ -1,0 +1,126 @@
+"""Frozen teachers: read from the folders of finished runs, and checked against the data."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from afd_jax import seeds
+from afd_jax.checkpoint import load_variables
+from afd_jax.data import Recipe
+from afd_jax.errors import SettingError
+from afd_jax.networks import create
+from afd_jax.stages import Source
+from afd_jax.trained import TrainedNetwork, load_network
+from afd_jax.workdir import Workdir, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A frozen network.
+
+    Attributes:
+      name: of the network.
+      module: the Flax module.
+      variables: as `cohort.init_state` takes them; None as long as it is not trained.
+      folder: of the run that it comes from, as text.
+    """
+
+    name: str
+    module: nn.Module
+    variables: Any
+    folder: str
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the variables."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.variables):
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()
+
+
+def load_teachers(
+    found: Sequence[Source],
+    *,
+    image_shape: Sequence[int],
+    classes: int,
+    recipe: Recipe,
+    count: int = 1,
+) -> tuple[Teacher, ...]:
+    """Reads the teachers; of one that is to be trained first, only the module.
+
+    Args:
+      found: where they are.
+      image_shape: (height, width, channels) of the data.
+      classes: of the data.
+      recipe: whose normalisation the teachers must share.
+      count: of seeds; the n-th gets the n-th seed of a teacher's run, or its only one.
+
+    Raises:
+      SettingError: if a folder holds no finished run, or one of other classes, image size,
+        normalisation or number of seeds.
+    """
+    teachers = []
+    for n, source in enumerate(found):
+        field = f"teachers[{n}]"
+        if source.network is not None and not Workdir(source.folder).summary.is_file():
+            module = create(source.network, classes)
+            teachers.append(Teacher(source.network, module, None, str(source.folder)))
+            continue
+        _check(field, source, image_shape, classes, recipe)
+        each = _each_seed(field, source, count)
+        variables = seeds.join([network.variables for network in each])
+        if source.prepared and Workdir(source.prepared).summary.is_file():
+            # A run of as many seeds as this one: its arrays have their axis already.
+            heads = load_variables(Workdir(source.prepared).checkpoints, 0, heads=True)
+            variables = {**variables, "heads": heads}
+        elif source.prepared:
+            variables = None
+        teachers.append(Teacher(each[0].name, each[0].module, variables, str(source.folder)))
+    return tuple(teachers)
+
+
+def _check(
+    field: str, source: Source, image_shape: Sequence[int], classes: int, recipe: Recipe
+) -> None:
+    folder = Workdir(source.folder)
+    if not folder.config.is_file() or not folder.data.is_file():
+        remedy = "no run in this folder; give the folder of a finished run, or a network's name"
+        raise SettingError(field, source.setting, remedy)
+    if not folder.summary.is_file():
+        remedy = "that run is not finished (no summary.json); the command that began it continues"
+        raise SettingError(field, source.setting, remedy)
+    data: Mapping[str, Any] = read_json(folder.data)
+    wanted = {"classes": classes, "image_shape": list(image_shape)}
+    for name, value in wanted.items():
+        if data[name] != value:
+            what = "classes" if name == "classes" else "images of shape"
+            remedy = f"the teacher learned {what} {data[name]}, the data here have {value}"
+            raise SettingError(field, source.setting, remedy)
+    for name in ("mean", "std"):
+        own = getattr(recipe, name)
+        if not np.allclose(data[name], own, rtol=1e-5, atol=0):
+            remedy = f"the teacher's images had data.{name} {tuple(data[name])}, here it is "
+            remedy += f"{tuple(own)}; set config.data.{name} to the teacher's"
+            raise SettingError(field, source.setting, remedy)
+
+
+def _each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
+    settings = Workdir(source.folder).settings()
+    first, its = settings["seed"], settings["seeds"]
+    if its not in (1, count):
+        remedy = f"that run has {its} seeds, this one {count}; as many are needed, or one for all"
+        raise SettingError(field, source.setting, remedy)
+    try:
+        each = [load_network(source.folder, source.node, seed=first + s) for s in range(its)]
+    except SettingError as error:
+        raise SettingError(field, source.setting, str(error)) from error
+    if each[0].output:
+        remedy = "that node is made of several networks; choose a network or a branch"
+        raise SettingError(field, source.setting, remedy)
+    return each * (count // its)
