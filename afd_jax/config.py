@@ -175,6 +175,7 @@ def scaled(duration: str, share: float) -> str:
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Shrinks any config to about a minute on two CPU cores: it shows that all parts work."""
     config.data.limit = 512
+    config.generations = min(config.generations, 2)
     config.batch_size = 32
     config.eval_batch_size = 128
     config.duration = "24 steps"

@@ -1,0 +1,34 @@
+"""AFD from a frozen teacher, the offline form, on CIFAR-100 (Chung et al., ICML 2020).
+
+  python -m afd_jax --config=configs/cifar100_afd_offline.py:resnet32,resnet32 \
+      --workdir=runs/afd_offline --config.data.data_dir=DIR
+
+The first name is the student, the others are its teachers: networks, each trained first by the same
+recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/teacher`).
+`--config.method.name=alignment` is direct alignment from the same teacher (L1+KD, offline).
+
+What to expect: figures under this recipe are not known to us.
+"""
+
+import ml_collections
+
+from afd_jax.config import base_config, parse_student, smoke
+from afd_jax.recipes import cifar100, slow_adam
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """The settings. "Assumed" marks what no source of the paper confirms."""
+    config = base_config()
+    config.networks, config.teachers, small = parse_student(argument, "resnet32", ("resnet32",))
+    config.method = {
+        "name": "afd",
+        "temperature": 3.0,  # assumed
+        "distillation_weight": 1.0,
+        "adversarial_weight": 1.0,
+        "objective": "least_squares",
+    }
+    # Assumed, as marked there: SGD for the logits, Adam for maps and discriminators, the schedule.
+    cifar100(config)
+    slow_adam(config.optimizers.feature)
+    slow_adam(config.optimizers.discriminator)
+    return smoke(config) if small else config

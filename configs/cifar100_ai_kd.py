@@ -1,0 +1,32 @@
+"""AI-KD, from a finished copy of oneself and from the last epoch, on CIFAR-100 (Kim et al., 2024).
+
+  python -m afd_jax --config=configs/cifar100_ai_kd.py:preact_resnet18 --workdir=runs/ai_kd \
+      --config.data.data_dir=DIR
+
+The copy is trained first, in WORKDIR/teacher_0; a second name may be the folder of a finished run.
+
+What to expect: the paper's figures are not known to us.
+"""
+
+import ml_collections
+
+from afd_jax.config import base_config, parse_student, smoke
+from afd_jax.recipes import cifar100
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """The settings. "Assumed" marks what no source of the paper confirms."""
+    config = base_config()
+    config.networks, config.teachers, small = parse_student(argument, "preact_resnet18", None)
+    config.method = {  # all assumed
+        "name": "ai_kd",
+        "temperature": 1.0,
+        "distillation_weight": 1.0,
+        "progressive_weight": 1.0,
+        "adversarial_weight": 0.1,
+        "objective": "least_squares",  # or "bce", "wasserstein"
+    }
+    cifar100(config)  # assumed
+    config.optimizers.discriminator.name = "adam"  # assumed
+    config.optimizers.discriminator.learning_rate = 1e-4  # assumed
+    return smoke(config) if small else config

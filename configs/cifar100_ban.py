@@ -1,0 +1,30 @@
+"""Born-again networks on CIFAR-100 (Furlanello et al., ICML 2018): a chain of equal networks.
+
+  python -m afd_jax --config=configs/cifar100_ban.py:resnet32 --workdir=runs/ban \
+      --config.data.data_dir=DIR --config.generations=3
+
+The first generation learns from labels, each later one from the one before, too; they lie in
+WORKDIR/generation_1, ..., the last in WORKDIR.
+
+What to expect: figures under this recipe are not known to us.
+"""
+
+import ml_collections
+
+from afd_jax.config import base_config, parse_arguments, smoke
+from afd_jax.recipes import cifar100
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """The settings. "Assumed" marks what no source of the paper confirms."""
+    config = base_config()
+    config.networks, small = parse_arguments(argument, ("resnet32",))
+    config.generations = 3
+    config.method = {
+        "name": "kd",
+        "temperature": 1.0,
+        "label_weight": 1.0,
+        "distillation_weight": 1.0,
+    }
+    cifar100(config)  # assumed
+    return smoke(config) if small else config

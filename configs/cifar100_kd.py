@@ -1,0 +1,29 @@
+"""Knowledge distillation from a frozen teacher, on CIFAR-100 (Hinton et al., 2015).
+
+  python -m afd_jax --config=configs/cifar100_kd.py:resnet32,resnet110 --workdir=runs/kd \
+      --config.data.data_dir=DIR
+
+The first name is the student, the others are its teachers: networks, each trained first by the same
+recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/teacher`).
+
+What to expect: figures under this recipe are not known to us.
+"""
+
+import ml_collections
+
+from afd_jax.config import base_config, parse_student, smoke
+from afd_jax.recipes import cifar100
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """The settings. "Assumed" marks what no source of the paper confirms."""
+    config = base_config()
+    config.networks, config.teachers, small = parse_student(argument, "resnet32", ("resnet110",))
+    config.method = {
+        "name": "kd",
+        "temperature": 4.0,
+        "label_weight": 0.1,
+        "distillation_weight": 0.9,
+    }
+    cifar100(config)  # assumed
+    return smoke(config) if small else config
