@@ -2,7 +2,8 @@
 
   python experiments/smoke.py [--config.data.data_dir=DIR ...]
 
-An error: a loss term that is not finite in any record, or zero in the last, or a run that does not continue.
+An error: a loss term that is not finite in any record or zero in the last, or a run that does not
+continue.
 """
 
 import math

@@ -31,7 +31,8 @@ def call(case):
 
 
 def test_every_loss_has_a_reference():
-    assert sorted(set(losses.__all__) - {"mean", "ramp_up_weight"}) == NAMES
+    no_losses = {"label_distribution", "mean", "ramp_up_weight"}
+    assert sorted(set(losses.__all__) - no_losses) == NAMES
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["name"])
@@ -73,7 +74,9 @@ def test_half_precision_is_upcast(case):
     np.testing.assert_array_equal(values, call(case)(*(x.astype(jnp.float32) for x in inputs)))
 
 
-@pytest.mark.parametrize("name", ["distillation_kl", "bce_discriminator", "cosine_distance"])
+@pytest.mark.parametrize(
+    "name", ["distillation_kl", "bce_discriminator", "normalized_l1_alignment"]
+)
 def test_gradients_agree_with_finite_differences(name, double):
     case = next(c for c in CASES if c["name"] == name)
     check_grads(call(case), [jnp.asarray(x) for x in case["inputs"]], order=1, rtol=1e-5)
@@ -106,13 +109,31 @@ def test_t_squared_keeps_the_gradient_size():
     np.testing.assert_allclose(norm(10.0), norm(1.0), rtol=0.02)
 
 
-@pytest.mark.parametrize("name", ["distillation_kl", "l1_alignment", "l2_alignment"])
+@pytest.mark.parametrize("name", ["distillation_kl", "l1_alignment", "soft_cross_entropy"])
 def test_the_target_is_a_constant_unless_asked(name):
     function = getattr(losses, name)
     a, b = jnp.ones((2, 3)), jnp.arange(6.0).reshape(2, 3)
     assert not np.any(jax.grad(lambda b: jnp.sum(function(a, b)))(b))
     free = jax.grad(lambda b: jnp.sum(function(a, b, stop_target_gradient=False)))(b)
     assert np.any(free)
+
+
+def test_feed_ignores_scale_and_is_bounded():
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.normal(size=(4, 3, 3, 2)), jnp.float32) for _ in range(2))
+    loss = losses.normalized_l1_alignment
+    np.testing.assert_allclose(loss(3 * a, 1e-20 * b), loss(a, b), rtol=1e-5)
+    np.testing.assert_allclose(loss(a, 7 * a), 0, atol=1e-5)
+    assert np.all(loss(a, a.at[:, 0, 0, 0].add(0.1)) > 1e-3)
+    assert np.all(loss(a, -a) <= 2 * np.sqrt(18) + 1e-5)
+    np.testing.assert_allclose(loss(jnp.ones((1, 18)), -jnp.ones((1, 18))), 2 * np.sqrt(18), 1e-6)
+
+
+def test_the_virtual_teacher_is_sure_of_the_label():
+    given = losses.label_distribution(jnp.array([2, 0]), 4, correct=0.91)
+    rest = 0.09 / 3
+    expected = [[rest, rest, 0.91, rest], [0.91, rest, rest, rest]]
+    np.testing.assert_allclose(given, expected, rtol=1e-6)
 
 
 Z = jnp.zeros((2, 3))
@@ -140,6 +161,13 @@ Z = jnp.zeros((2, 3))
         (lambda: losses.hinge_discriminator(Z[:, 0], Z[:1, 0]), ValueError, "one batch size"),
         (lambda: losses.l1_alignment(Z, Z, where=jnp.ones(2)), TypeError, "boolean"),
         (lambda: losses.l1_alignment(Z, Z, where=jnp.ones(3, bool)), ValueError, "one per example"),
+        (lambda: losses.attention_alignment(Z, Z), ValueError, "at least 4 dimensions"),
+        (lambda: losses.label_distribution(Z, 3, correct=0.5), TypeError, "must be integers"),
+        (
+            lambda: losses.label_distribution(jnp.zeros(1, int), 3, correct=2),
+            ValueError,
+            r"correct=2 must be in \[0, 1\]",
+        ),
         (lambda: losses.bce_generator(jnp.float32(0.0)), ValueError, "at least 1 dimensions"),
     ],
 )

@@ -106,7 +106,8 @@ def make_method(
         remedy += "network to train first"
         raise SettingError("teachers", teachers, remedy)
     if most is not None and teachers > most:
-        raise SettingError("teachers", teachers, f"{name} takes at most {most} frozen teachers")
+        several = f"at most {most}" if most else "none"
+        raise SettingError("teachers", teachers, f"frozen teachers: {name} takes {several}")
     return METHODS[name].from_settings(graph, networks, options, teachers)
 
 

@@ -28,6 +28,14 @@ def flat_mean(x):
     return x.flatten(1).mean(1)
 
 
+def unit(x):
+    return F.normalize(x.flatten(1))
+
+
+def attention(x):
+    return unit((x**2).mean(-1))
+
+
 def bce(score, real):
     target = torch.full_like(score, float(real))
     return F.binary_cross_entropy_with_logits(score, target, reduction="none")
@@ -46,6 +54,11 @@ CASES = {
     "cosine_distance": [
         (lambda a, b: 1 - F.cosine_similarity(a.flatten(1), b.flatten(1)), {}, MAPS, 2)
     ],
+    "normalized_l1_alignment": [(lambda a, b: (unit(a) - unit(b)).abs().sum(1), {}, MAPS, 2)],
+    "attention_alignment": [
+        (lambda a, b: ((attention(a) - attention(b)) ** 2).mean(1), {}, MAPS, 2)
+    ],
+    "soft_cross_entropy": [(lambda z, q: -(q * F.log_softmax(z, 1)).sum(1), {}, LOGITS, 2)],
     "least_squares_discriminator": [(lambda r, f: (1 - r) ** 2 + f**2, {}, SCORES, 2)],
     "least_squares_generator": [(lambda f: (1 - f) ** 2, {}, SCORES, 1)],
     "bce_discriminator": [(lambda r, f: bce(r, 1) + bce(f, 0), {}, SCORES, 2)],

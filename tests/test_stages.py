@@ -1,0 +1,207 @@
+"""Whole runs that need others first: teachers, generations, paraphrasers; stopped and continued."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from afd_jax import report
+from afd_jax.assemble import assemble
+from afd_jax.checkpoint import Checkpoints
+from afd_jax.config import read_config
+from afd_jax.trained import load_network
+from tests import small
+from tests.running import ROOT, command, lines
+
+CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Stages"
+SETTINGS = (
+    "--config.alone=False",
+    "--config.graph=own",
+    "--config.data.limit=128",
+    "--config.data.pad=1",
+    "--config.batch_size=32",
+    "--config.eval_batch_size=64",
+    "--config.duration=2 epochs",
+    "--config.log_every=2 steps",
+    "--config.parallel.devices=1",
+)
+STUDENT = "--config.teachers=('tests.tiny:Stages',)"
+
+
+def run(workdir, method, *more):
+    method = f"--config.method.name={method}"
+    return command(workdir, method, *more, config=CONFIG, settings=SETTINGS)
+
+
+def state_of(workdir, method, *more):
+    settings = [*SETTINGS, f"--config.method.name={method}", *more]
+    assembled = assemble(read_config(CONFIG, settings), workdir)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.restore(assembled.initial_state())[0]
+
+
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("taught")
+    assert run(workdir, "kd", STUDENT) == 0
+    return workdir
+
+
+def test_one_command_trains_the_teacher_and_the_student(taught):
+    teacher, student = summary(taught / "teacher_0"), summary(taught)
+    (other,) = student["others"]
+    assert other["name"] == "teacher tests.tiny:Stages"
+    assert other["test_accuracy"] == teacher["networks"][0]["test_accuracy"]
+    assert teacher["seed"] == 1000 and student["seed"] == 0
+    config = json.loads((taught / "teacher_0" / "config.json").read_text())
+    assert config["method"]["name"] == "independent" and config["teachers"] == []
+    ours = jax.tree.leaves(state_of(taught, "kd", STUDENT).peers[1].params["network"])
+    theirs = jax.tree.leaves(load_network(taught / "teacher_0", 0).variables["params"])
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_teacher_can_be_used_again(taught, tmp_path, capsys):
+    folder = f"--config.teachers=('{taught}/teacher_0',)"
+    assert run(tmp_path / "again", "kd", folder) == 0
+    assert "first:" not in capsys.readouterr().out
+    assert summary(tmp_path / "again")["networks"] == summary(taught)["networks"]
+    # The folder may move, but what is in it may not be another network.
+    moved = shutil.copytree(taught / "teacher_0", tmp_path / "moved")
+    (tmp_path / "again" / "summary.json").unlink()
+    assert run(tmp_path / "again", "kd", f"--config.teachers=('{moved}',)") == 0
+    (tmp_path / "again" / "summary.json").unlink()
+    assert run(tmp_path / "again", "kd", f"--config.teachers=('{taught}@0',)") == 2
+    assert "holds other networks than the run" in capsys.readouterr().err
+
+
+def stop_at(monkeypatch, *when):
+    """Sends Ctrl-C where (folder, step) says; once each."""
+    left, trained = list(when), report.Progress.trained
+
+    def interrupt(self, record):
+        trained(self, record)
+        if left and record["step"] == left[0][1] and self._run.seeds[0] == left[0][0]:
+            left.pop(0)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(report.Progress, "trained", interrupt)
+    return left
+
+
+def test_three_generations_killed_twice_end_bit_equal(tmp_path, monkeypatch, capsys):
+    more = ("--config.generations=3",)
+    assert run(tmp_path / "whole", "feed", *more) == 0
+    table = capsys.readouterr().out
+    assert "generation 1" in table and "generation 2" in table
+
+    left = stop_at(monkeypatch, (2000, 2), (0, 4))  # in the second generation, and in the third
+    assert run(tmp_path / "cut", "feed", *more) == 130
+    assert run(tmp_path / "cut", "feed", *more) == 130
+    assert not left
+    capsys.readouterr()
+    assert run(tmp_path / "cut", "feed", *more) == 0
+    assert capsys.readouterr().out.count("first:") == 0  # what is finished is not begun again
+    ours, theirs = (state_of(tmp_path / w, "feed", *more) for w in ("whole", "cut"))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    whole, cut = (summary(tmp_path / w) for w in ("whole", "cut"))
+    assert whole["networks"] == cut["networks"] and whole["generations"] == cut["generations"]
+    assert [g["generation"] for g in whole["generations"]] == [1, 2]
+    first = json.loads((tmp_path / "cut" / "generation_1" / "config.json").read_text())
+    assert first["method"]["name"] == "independent"
+
+    # The last stage is the parallel form with one teacher.
+    teacher = f"--config.teachers=('{tmp_path}/whole/generation_2',)"
+    assert run(tmp_path / "parallel", "feed", teacher) == 0
+    parallel = state_of(tmp_path / "parallel", "feed", teacher)
+    jax.tree.map(np.testing.assert_array_equal, ours, parallel)
+
+
+@pytest.mark.parametrize("method", ["ps_kd", "cs_kd", "ai_kd"])
+def test_the_past_is_continued_bit_equal(method, tmp_path, monkeypatch, taught):
+    more = (f"--config.teachers=('{taught}/teacher_0',)",) if method == "ai_kd" else ()
+    assert run(tmp_path / "whole", method, *more) == 0
+    stop_at(monkeypatch, (0, 6))  # in the middle of the second epoch
+    assert run(tmp_path / "cut", method, *more) == 130
+    assert run(tmp_path / "cut", method, *more) == 0
+    ours, theirs = (state_of(tmp_path / w, method, *more) for w in ("whole", "cut"))
+    assert int(ours.step) == 8
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_the_paraphraser_is_trained_between(tmp_path, taught):
+    folder = f"--config.teachers=('{taught}/teacher_0',)"
+    share = "--config.method.paraphraser_share=0.5"
+    assert run(tmp_path, "ft", folder, share) == 0
+    before = lines(tmp_path / "prepared_0")
+    losses = [r["0/loss/reconstruction"] for r in before if r["kind"] == "train"]
+    assert losses[-1] < losses[0] and before[-1]["step"] == 4
+    state = state_of(tmp_path, "ft", folder, share)
+    with Checkpoints(tmp_path / "prepared_0" / "checkpoints") as checkpoints:
+        config = read_config(CONFIG, [*SETTINGS, "--config.method.name=paraphraser"])
+        config.networks, config.teachers = (), (str(taught / "teacher_0"),)
+        prepared = checkpoints.restore(assemble(config).initial_state())[0]
+    ours = state.peers[1].params["projections"]["encoder"]
+    jax.tree.map(
+        np.testing.assert_array_equal, ours, prepared.peers[0].params["projections"]["encoder"]
+    )
+
+
+def test_seeds_have_teachers_of_their_own(tmp_path):
+    more = ("--config.duration=1 epochs",)
+    assert run(tmp_path / "both", "kd", STUDENT, "--config.seeds=2", *more) == 0
+    both = state_of(tmp_path / "both", "kd", STUDENT, "--config.seeds=2", *more)
+    assert run(tmp_path / "second", "kd", STUDENT, "--config.seed=1", *more) == 0
+    second = state_of(tmp_path / "second", "kd", STUDENT, "--config.seed=1", *more)
+    own = jax.tree.map(lambda x: x[1], both.peers)
+    assert small.largest_difference(own, second.peers) < 1e-4
+
+
+def spoil(taught, tmp_path, **data):
+    """A copy of the teacher's folder with other facts about its data."""
+    folder = shutil.copytree(taught / "teacher_0", tmp_path / "teacher")
+    facts = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(facts | data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"classes": 100}, "the teacher learned classes 100, the data here have 10"),
+        ({"image_shape": [32, 32, 3]}, "the teacher learned images of shape [32, 32, 3]"),
+        ({"mean": [0.1]}, "the teacher's images had data.mean (0.1,), here it is"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(data, words, taught, tmp_path, capsys):
+    folder = spoil(taught, tmp_path, **data)
+    assert run(tmp_path / "new", "kd", f"--config.teachers=('{folder}',)") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: config.teachers[0] = '{folder}': {words}"), error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_that_is_not_there_or_not_finished(taught, tmp_path, capsys):
+    def error(entry, *more):
+        assert run(tmp_path / "new", "kd", f"--config.teachers=('{entry}',)", *more) == 2
+        assert not (tmp_path / "new").exists()
+        return capsys.readouterr().err
+
+    assert "no run in this folder" in error("no/where")
+    assert "config.networks = 'resnet9': did you mean" in error("resnet9")
+    assert "the run has the nodes 0 to 0" in error(f"{taught}/teacher_0@1")
+    assert "must name a node by its number" in error(f"{taught}/teacher_0@x")
+    folder = shutil.copytree(taught / "teacher_0", tmp_path / "teacher")
+    (folder / "summary.json").unlink()
+    assert "that run is not finished (no summary.json)" in error(folder)
+    assert run(tmp_path / "new", "dml", "--config.generations=0") == 2
+    assert "config.generations = 0: must be a whole number" in capsys.readouterr().err
+    assert run(tmp_path / "new", "kd", "--config.teachers='runs/a'") == 2
+    assert "config.teachers" in capsys.readouterr().err
