@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: what follows the program's name; sys.argv if None.
 
     Returns:
-      0 when done, 1 if a loss is not finite, 2 for a setting that cannot work, 130 after Ctrl-C.
+      0 when done, 1 if a loss is not finite or an image cannot be read, 2 for a setting that cannot
+      work, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(
         prog="afd-train",
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())
     # Imports stand here so that --help answers at once.
     from afd_jax.config import read_config
-    from afd_jax.errors import SettingError
+    from afd_jax.errors import SettingError, UnreadableError
 
     try:
         config = read_config(known.config, overrides)
@@ -71,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130
         except Diverged as error:
             print(f"error: training diverged at {error}", file=sys.stderr)
+            return 1
+        except UnreadableError as error:
+            print(f"error: {error}; the last checkpoint stays", file=sys.stderr)
             return 1
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)

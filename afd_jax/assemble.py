@@ -1,6 +1,7 @@
 """From settings to objects: data, networks, method, optimizers and devices of one run."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from afd_jax.build import make_cohort, make_peers
 from afd_jax.choices import call
 from afd_jax.cohort import Cohort, init_state
 from afd_jax.config import check_keys, to_steps
-from afd_jax.data import Recipe, Splits, channel_statistics, load
+from afd_jax.data import Recipe, Splits, Streamed, channel_statistics, load, load_streamed
 from afd_jax.errors import SettingError, require_flag, require_number, within
 from afd_jax.methods import make_method
 from afd_jax.networks import create
@@ -69,6 +70,11 @@ class Run:
         return init_state(self.cohort, self.keys, [t.variables for t in self.teachers])
 
     @property
+    def streams(self) -> bool:
+        """Whether the data come from disk all along."""
+        return isinstance(self.splits.train, Streamed)
+
+    @property
     def keys(self) -> jax.Array:
         """Keys of the seeds; a single one has no axis."""
         return seeds.join([jax.random.key(np.uint32(seed)) for seed in self.seeds])
@@ -111,6 +117,12 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     parallel.check_batch_size("batch_size", config.batch_size)
     _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below
 
+    if config.data.stream and config.seeds > 1:
+        remedy = "streamed batches are of one seed; start a run for each"
+        raise SettingError("seeds", config.seeds, remedy)
+    if config.data.stream and method.follower and method.follower.sees_partners:
+        remedy = "the method pairs images of a class, which a stream cannot look up"
+        raise SettingError("data.stream", config.data.stream, remedy)
     splits = _load(config.data)
     recipe = _recipe(config.data, splits)
     steps_per_epoch = len(splits.train) // config.batch_size
@@ -162,7 +174,9 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         log_every=steps("log_every"),
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
-        steps_per_call=_steps_per_call(config.parallel.steps_per_call, parallel),
+        steps_per_call=_steps_per_call(
+            config.parallel.steps_per_call, parallel, config.data.stream
+        ),
         teachers=teachers,
     )
 
@@ -177,6 +191,17 @@ def _load(data: Mapping[str, Any]) -> Splits:
     if data["limit"] is not None:
         require_number("data.limit", data["limit"], least=1, whole=True)
     require_number("data.heldout", data["heldout"], least=0, most=0.9)
+    require_flag("data.stream", data["stream"])
+    if data["stream"]:
+        return load_streamed(
+            data["name"],
+            data_dir=data["data_dir"],
+            download=data["download"],
+            image_size=data["image_size"],
+            workers=_workers(data["workers"]),
+            heldout=data["heldout"],
+            limit=data["limit"],
+        )
     return load(
         data["name"],
         data_dir=data["data_dir"],
@@ -186,9 +211,22 @@ def _load(data: Mapping[str, Any]) -> Splits:
     )
 
 
+def _workers(wanted: int | None) -> int:
+    return (os.cpu_count() or 1) if wanted is None else wanted
+
+
 def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
     mean, std = data["mean"], data["std"]
-    if mean is None or std is None:
+    if isinstance(splits.train, Streamed):
+        for field, off in (("pad", 0), ("flip", False)):
+            if data[field] != off:
+                remedy = f"streamed images are cut and flipped as they are read; leave it {off}"
+                raise SettingError(f"data.{field}", data[field], remedy)
+        for field, value in (("mean", mean), ("std", std)):
+            if value is None:
+                remedy = "give a value for each channel; a streamed set is not read for it"
+                raise SettingError(f"data.{field}", value, remedy)
+    elif mean is None or std is None:
         own_mean, own_std = channel_statistics(splits.train.images)
         if std is None and not all(own_std):
             remedy = f"channel {own_std.index(0)} is the same in all training images; give values"
@@ -225,9 +263,10 @@ def _optimizer(settings: Mapping[str, Any], total_steps: int) -> optax.GradientT
     return call("name", OPTIMIZERS, options, schedule)
 
 
-def _steps_per_call(wanted: int | None, parallel: Parallel) -> int:
+def _steps_per_call(wanted: int | None, parallel: Parallel, streams: bool) -> int:
     if wanted is None:
-        # A loop costs a CPU more than the calls it saves; elsewhere the number is assumed.
-        return 1 if parallel.devices[0].platform == "cpu" else 10
+        # A loop costs a CPU more than the calls it saves; elsewhere the number is assumed. Large
+        # images would have to wait for each other.
+        return 1 if streams or parallel.devices[0].platform == "cpu" else 10
     require_number("parallel.steps_per_call", wanted, least=1, whole=True)
     return wanted

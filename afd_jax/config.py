@@ -58,6 +58,11 @@ def base_config() -> ml_collections.ConfigDict:
                 "download": False,
                 "heldout": 0.0,  # share of the training set kept for model selection
                 "limit": placeholder(int),  # use only so many examples, for quick checks
+                # Read from disk all along, for sets too large for memory ("tfds:NAME" only):
+                # cut at random, resized and flipped by worker processes; needs Grain.
+                "stream": False,
+                "image_size": 224,  # side of streamed images
+                "workers": placeholder(int),  # processes that decode them; None: one for each core
                 "mean": placeholder(tuple),  # per channel, of 1; None: from the training images
                 "std": placeholder(tuple),
                 "pad": 0,
@@ -175,6 +180,7 @@ def scaled(duration: str, share: float) -> str:
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Shrinks any config to about a minute on two CPU cores: it shows that all parts work."""
     config.data.limit = 512
+    config.data.image_size = min(config.data.image_size, 64)
     config.generations = min(config.generations, 2)
     config.batch_size = 32
     config.eval_batch_size = 128

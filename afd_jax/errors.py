@@ -17,6 +17,10 @@ class SettingError(ValueError):
         self.remedy = remedy
 
 
+class UnreadableError(ValueError):
+    """Data that turn out to be damaged when they are read, in a process of their own perhaps."""
+
+
 @contextlib.contextmanager
 def within(prefix: str) -> Iterator[None]:
     """Puts `prefix` and a dot before the field of a SettingError raised inside.

@@ -4,10 +4,11 @@ Each gives the numbers of the pure functions in `afd_jax.step`, called one step 
 time on batches from the host.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
@@ -16,14 +17,27 @@ import numpy as np
 
 from afd_jax import seeds
 from afd_jax.assemble import Run
-from afd_jax.data import Examples, NumpyBatch, eval_batches, train_rows, with_partners
+from afd_jax.data import (
+    Examples,
+    NumpyBatch,
+    Streamed,
+    eval_batches,
+    eval_stream,
+    prefetch_to_device,
+    train_rows,
+    train_stream,
+    with_partners,
+)
 from afd_jax.evaluate import eval_step, heldout_step
 from afd_jax.state import TrainState
 from afd_jax.step import Metrics, train_step
 
 
 class Update:
-    """Some steps of training in one call; the images stay on the devices, their rows are sent.
+    """Some steps of training in one call.
+
+    Of a set in memory the images stay on the devices, and their rows are sent; of one on disk
+    (`data.streaming`) the images are sent, ahead of the step that takes them.
 
     Args:
       run: as assembled.
@@ -35,23 +49,41 @@ class Update:
         self._run = run
         self._start = start
         train = run.splits.train
-        self._data = run.parallel.put_state({"image": train.images, "label": train.labels})
+        resident = {} if run.streams else {"image": train.images, "label": train.labels}
+        self._data = run.parallel.put_state(resident)
         step = functools.partial(_some_steps, run)
         self._step = run.parallel.compile(step, donate=True, shared=True)
 
     def batches(self) -> Iterator[NumpyBatch]:
-        """What each call trains on: "index" and, for methods that pair images, "partner".
+        """What each call trains on, on the host.
 
-        Rows of the training set, [batch, steps] or [batch, steps, seeds].
+        "index", rows of the training set [batch, steps] or [batch, steps, seeds]; for methods that
+        pair images "partner", likewise; for a set on disk "image" and "label".
         """
         each = self._each_step()
-        for first in each:
-            steps = [first, *(next(each) for _ in range(self.steps - 1))]
-            yield jax.tree.map(lambda *rows: np.stack(rows, axis=1), *steps)
+        with contextlib.closing(each):
+            for first in each:
+                steps = [first, *(next(each) for _ in range(self.steps - 1))]
+                yield jax.tree.map(lambda *rows: np.stack(rows, axis=1), *steps)
 
-    def _each_step(self) -> Iterator[NumpyBatch]:
+    def placed(self) -> Any:
+        """The batches on the devices, some ahead if they come from disk; `close()` stops that."""
+        put = self._run.parallel.put_batch
+        if self._run.streams:
+            return prefetch_to_device(self.batches(), put)
+        return (put(batch) for batch in self.batches())
+
+    def _each_step(self) -> Generator[NumpyBatch, None, None]:
         run = self._run
         follower = run.cohort.method.follower
+        if run.streams:
+            return train_stream(
+                run.splits.train,
+                run.batch_size,
+                seed=run.seeds[0],
+                start_step=self._start,
+                end_step=run.total_steps,
+            )
         each = train_rows(
             len(run.splits.train),
             run.batch_size,
@@ -69,11 +101,9 @@ class Update:
             steps_per_epoch=run.steps_per_epoch,
         )
 
-    def __call__(
-        self, state: TrainState, rows: NumpyBatch
-    ) -> tuple[TrainState, tuple[Metrics, ...]]:
-        """Trains on one item of `batches`; metrics have shape [steps] or [steps, seeds]."""
-        return self._step(state, self._run.parallel.put_batch(rows), self._data)
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, tuple[Metrics, ...]]:
+        """Trains on one item of `placed`; metrics have shape [steps] or [steps, seeds]."""
+        return self._step(state, batch, self._data)
 
 
 def steps_per_call(run: Run, start: int) -> int:
@@ -129,10 +159,14 @@ class Evaluate:
 
         self._step = run.parallel.compile(over_seeds, donate=False)
 
-    def __call__(self, state: TrainState, examples: Examples) -> list[Any]:
+    def __call__(self, state: TrainState, examples: Examples | Streamed) -> list[Any]:
         """Goes through the examples once."""
         run = self._run
-        batches = eval_batches(examples, run.eval_batch_size)
+        batches: Iterator[NumpyBatch]
+        if isinstance(examples, Streamed):
+            batches = eval_stream(examples, run.eval_batch_size)
+        else:
+            batches = eval_batches(examples, run.eval_batch_size)
         sums = [self._step(state, run.parallel.put_batch(batch)) for batch in batches]
         total = jax.tree.map(lambda *parts: np.sum(parts, 0, np.float64), *jax.device_get(sums))
         return seeds.split(total, len(run.seeds))

@@ -1,5 +1,6 @@
 """One training run from settings to summary; reads from top to bottom."""
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -125,10 +126,11 @@ def _loop(
     update = Update(run, start)
     evaluate, learn = Evaluate(run), Learn(run)
     waiting: list[Any] = []
-    with report.Progress(run, start, shown) as progress:
+    batches = update.placed()
+    with report.Progress(run, start, shown) as progress, contextlib.closing(batches):
         clock = _Clock(times)
-        for call, rows in enumerate(update.batches(), 1):
-            state, metrics = update(state, rows)
+        for call, batch in enumerate(batches, 1):
+            state, metrics = update(state, batch)
             step = start + call * update.steps
             waiting.append(metrics)
             if call == 1:

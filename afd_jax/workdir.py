@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import ml_collections
-import numpy as np
 from jax.experimental import multihost_utils
 
 from afd_jax.config import base_config, fill_options
@@ -34,6 +33,7 @@ _MAY_CHANGE = (
     "config.eval_batch_size",
     "config.data.data_dir",
     "config.data.download",
+    "config.data.workers",
     "config.teachers",  # folders may move; what is in them is compared
 )
 
@@ -216,10 +216,8 @@ def write_json(file: pathlib.Path, content: Any) -> None:
 
 def _facts(run: "Run") -> dict[str, Any]:
     """Of the data, as JSON: what using a trained network needs, and a fingerprint."""
-    digest = hashlib.sha256()
-    for part in (run.splits.train, run.splits.heldout, run.splits.test):
-        digest.update(np.ascontiguousarray(part.images).data)
-        digest.update(np.ascontiguousarray(part.labels).data)
+    parts = (run.splits.train, run.splits.heldout, run.splits.test)
+    digest = hashlib.sha256("".join(part.digest for part in parts).encode())
     return {
         "image_shape": list(run.splits.image_shape),
         "classes": run.splits.classes,

@@ -28,8 +28,8 @@ def assembled(*more):
 
 def trained(run, calls):
     state, update = run.parallel.put_state(init_state(run.cohort, run.keys)), Update(run, 0)
-    for _, rows in zip(range(calls), update.batches(), strict=False):
-        state, metrics = update(state, rows)
+    for _, batch in zip(range(calls), update.placed(), strict=False):
+        state, metrics = update(state, batch)
     return jax.device_get((state, metrics))
 
 
@@ -40,7 +40,7 @@ def plain():
     state, train = init_state(run.cohort, run.keys), run.splits.train
     step = jax.jit(functools.partial(train_step, run.cohort, preprocess=run.recipe.train))
     for rows in np.concatenate(
-        [rows for _, rows in zip(range(4), Update(run, 0).batches(), strict=False)], 1
+        [b["index"] for _, b in zip(range(4), Update(run, 0).batches(), strict=False)], 1
     ).T:
         batch = {"image": train.images[rows], "label": train.labels[rows], "index": rows}
         state, metrics = step(state, batch)

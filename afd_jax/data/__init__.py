@@ -2,17 +2,24 @@
 
 from afd_jax.data.batches import NumpyBatch, eval_batches, train_rows, with_partners
 from afd_jax.data.examples import Examples, Splits, channel_statistics
+from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.recipe import Recipe
-from afd_jax.data.sources import load
+from afd_jax.data.sources import load, load_streamed
+from afd_jax.data.streaming import Streamed, eval_stream, train_stream
 
 __all__ = [
     "Examples",
     "NumpyBatch",
     "Recipe",
     "Splits",
+    "Streamed",
     "channel_statistics",
     "eval_batches",
+    "eval_stream",
     "load",
+    "load_streamed",
+    "prefetch_to_device",
     "train_rows",
+    "train_stream",
     "with_partners",
 ]

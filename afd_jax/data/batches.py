@@ -1,6 +1,6 @@
 """The order in which examples are seen: a function of seed and step, so there is none to save."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ NumpyBatch = dict[str, np.ndarray]
 
 def train_rows(
     count: int, batch_size: int, *, seeds: Sequence[int], start_step: int, end_step: int
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Yields this host's part of each training batch, as rows of the training set.
 
     Every epoch is a new permutation of all examples, drawn from (seed, epoch); what does not fill
@@ -33,11 +33,15 @@ def train_rows(
     for step in range(start_step, end_step):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            draws = [np.random.default_rng((seed, epoch)).permutation(count) for seed in seeds]
-            order = np.stack(draws, axis=1).astype(np.int32)
+            order = np.stack([epoch_order(seed, epoch, count) for seed in seeds], axis=1)
         first = step % per_epoch * batch_size
         rows = _own_part(order[first : first + batch_size])
         yield rows if len(seeds) > 1 else rows[:, 0]
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The permutation of `count` examples that an epoch sees, [count] int32."""
+    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
 
 
 def with_partners(
@@ -47,7 +51,7 @@ def with_partners(
     seeds: Sequence[int],
     start_step: int,
     steps_per_epoch: int,
-) -> Iterator[NumpyBatch]:
+) -> Generator[NumpyBatch, None, None]:
     """Puts beside each row another of the same class, drawn anew from (seed, epoch).
 
     Args:

@@ -1,7 +1,9 @@
 """A labelled set of images in memory."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of images and labels, as hexadecimal SHA-256."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
     def take(self, rows: np.ndarray | slice) -> "Examples":
         """The examples in the given rows."""
         return Examples(self.images[rows], self.labels[rows])
@@ -30,7 +45,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """A data set as training sees it.
+    """A data set as training sees it: `Examples` in memory, or `Streamed` from disk.
 
     Attributes:
       train: what is learned from.
@@ -39,16 +54,15 @@ class Splits:
       classes: number of classes.
     """
 
-    train: Examples
-    heldout: Examples
-    test: Examples
+    train: Any
+    heldout: Any
+    test: Any
     classes: int
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+        return self.train.image_shape
 
 
 def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:

@@ -6,13 +6,15 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from afd_jax.cache import cache_dir
 from afd_jax.data.examples import Examples, Splits, hold_out
-from afd_jax.errors import SettingError, first_line, one_of, require_flag
+from afd_jax.data.streaming import Streamed, require_grain
+from afd_jax.errors import SettingError, first_line, one_of, require_flag, require_number
 
 TFDS_NAMES = ("cifar10", "cifar100")
 NAMES = ("arrays", "digits", *TFDS_NAMES)
@@ -56,6 +58,80 @@ def load(
     return Splits(
         kept.take(slice(limit)), held.take(slice(limit)), test.take(slice(limit)), classes
     )
+
+
+def load_streamed(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+    image_size: int = 224,
+    workers: int = 0,
+    heldout: float = 0.0,
+    limit: int | None = None,
+) -> Splits:
+    """Opens a data set that TFDS has prepared as ArrayRecord; reads no images yet.
+
+    Args:
+      name: of any image classification set of TFDS, such as "imagenet2012"; "tfds:NAME" will do.
+      data_dir: the folder that holds TFDS data sets; its own default if None.
+      download: let TFDS fetch and prepare a data set that is not there.
+      image_size: side of the images that come out.
+      workers: processes that decode; 0 for threads of this process.
+      heldout: share of the training part to hold out for model selection, drawn at random.
+      limit: use only so many training and test examples, for quick checks.
+
+    Returns:
+      `Splits` of `Streamed`; the test part is the validation part where there are no test labels.
+
+    Raises:
+      SettingError: if Grain is not installed, or the data cannot be found or read.
+    """
+    require_flag("data.download", download)
+    require_number("data.image_size", image_size, least=8, whole=True)
+    require_number("data.workers", workers, least=0, whole=True)
+    require_number("data.heldout", heldout, least=0, below=1)
+    require_grain(workers)
+    builder = _prepared_builder(name.removeprefix("tfds:"), data_dir, download)
+    facts = (pathlib.Path(builder.data_path) / "dataset_info.json").read_bytes()
+
+    def opened(split: str) -> Streamed:
+        import tensorflow_datasets as tfds
+
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        try:
+            source = builder.as_data_source(split=split, decoders=decoders)
+            rows = np.arange(len(source), dtype=np.int32)
+        except (NotImplementedError, ValueError, OSError) as error:
+            remedy = f"cannot read {builder.data_path} ({first_line(error)}); it must be "
+            raise SettingError("data.data_dir", data_dir, remedy + "ArrayRecord") from error
+        identity = hashlib.sha256(facts + split.encode()).hexdigest()
+        words = f"{builder.info.name} {split}"
+        return Streamed(source, image_size, rows, workers, words, identity)
+
+    train = opened("train")
+    test = opened(_test_split(builder, opened))
+    kept, held = _hold_out(train, heldout)
+    parts: dict[str, Any] = {"train": kept, "heldout": held, "test": test}
+    parts = {name: part.take(slice(limit)) for name, part in parts.items()}
+    return Splits(classes=builder.info.features["label"].num_classes, **parts)
+
+
+def _test_split(builder: Any, opened: Callable[[str], Streamed]) -> str:
+    """ImageNet's test labels are secret, and stand there as -1."""
+    if "test" in builder.info.splits and opened("test").source[0]["label"] >= 0:
+        return "test"
+    return "validation"
+
+
+def _hold_out(streamed: Streamed, share: float) -> tuple[Streamed, Streamed]:
+    """Splits off a share at random: to read all labels would be to read all of the data."""
+    count = round(share * len(streamed))
+    if share and not 0 < count < len(streamed):
+        remedy = f"cannot hold out that share of {len(streamed)} examples"
+        raise SettingError("data.heldout", share, remedy)
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(streamed))
+    return streamed.take(np.sort(order[count:])), streamed.take(np.sort(order[:count]))
 
 
 def _digits() -> tuple[Examples, Examples, int]:
@@ -115,14 +191,10 @@ def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
 
 def _tfds(name: str, data_dir: str | None, download: bool) -> tuple[Examples, Examples, int]:
     """Reads a prepared TFDS data set without TensorFlow; decodes it once and keeps the arrays."""
-    if data_dir is not None and not pathlib.Path(data_dir).expanduser().is_dir():
-        remedy = (
-            "no such folder; give the folder that holds TFDS data sets, or None for its default"
-        )
-        raise SettingError("data.data_dir", data_dir, remedy)
     builder = _prepared_builder(name, data_dir, download)
     classes = builder.info.features["label"].num_classes
-    train, test = (_decoded(builder, split, data_dir) for split in ("train", "test"))
+    split = "test" if "test" in builder.info.splits else "validation"
+    train, test = (_decoded(builder, part, data_dir) for part in ("train", split))
     return train, test, classes
 
 
@@ -130,29 +202,38 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)
     import tensorflow_datasets as tfds
 
+    folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    if data_dir is not None and not folder.is_dir():
+        remedy = "no such folder; give the folder that holds TFDS data sets, or None for its own"
+        raise SettingError("data.data_dir", data_dir, remedy)
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except tfds.core.registered.DatasetNotFoundError as error:
         raise SettingError("data.name", name, "TFDS has no data set of that name") from error
     except Exception as error:
         raise SettingError("data.data_dir", data_dir, first_line(error)) from error
+    by_hand = " ".join((getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None) or "").split())
+    manual = folder / "downloads" / "manual"
     if not pathlib.Path(builder.data_path).is_dir():
         if not download:
-            remedy = (
-                f"there is no {builder.data_path}; set data.data_dir to the folder that holds it, "
-                "or data.download=True to let TFDS fetch and prepare it"
-            )
+            remedy = f"there is no {builder.data_path}; set data.data_dir to the folder that "
+            remedy += "holds it, or data.download=True to let TFDS fetch and prepare it"
             raise SettingError("data.data_dir", data_dir, remedy)
         try:
-            builder.download_and_prepare()
+            config = tfds.download.DownloadConfig(manual_dir=manual)
+            builder.download_and_prepare(download_config=config)
         except (Exception, SystemExit) as error:
             remedy = f"TFDS could not prepare {name} ({first_line(error)}); prepare it elsewhere "
             remedy += f"with `tfds build {name} --file_format=array_record` and copy the folder"
+            if by_hand:
+                remedy = f"TFDS cannot download {name} by itself ({first_line(error)}); bring by "
+                remedy += f"hand what it asks for, into {manual}: {by_hand}"
             raise SettingError("data.download", download, remedy) from error
     features, splits = builder.info.features or {}, builder.info.splits or {}
-    if "image" not in features or "label" not in features or not {"train", "test"} <= {*splits}:
-        remedy = "the data set needs the features image and label and the splits train and test"
-        raise SettingError("data.name", name, remedy)
+    known = {"image", "label"} <= {*features} and "train" in splits
+    if not known or not {"test", "validation"} & {*splits}:
+        remedy = "the data set needs the features image and label, a split train, and a split test "
+        raise SettingError("data.name", name, remedy + "or validation")
     return builder
 
 

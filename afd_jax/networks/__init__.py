@@ -20,6 +20,7 @@ from flax import linen as nn
 
 from afd_jax.errors import SettingError, one_of
 from afd_jax.networks.densenet import DenseNet
+from afd_jax.networks.imagenet_resnet import ImageNetResNet
 from afd_jax.networks.mobilenet import MobileNetV2
 from afd_jax.networks.outputs import Outputs
 from afd_jax.networks.preact_resnet import PreActResNet
@@ -34,6 +35,7 @@ __all__ = [
     "VGG",
     "CifarResNet",
     "DenseNet",
+    "ImageNetResNet",
     "MobileNetV2",
     "Outputs",
     "PreActResNet",
@@ -60,6 +62,7 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
         for k in (1, 2, 4, 8, 10)
     },
     **{f"preact_resnet{d}": functools.partial(PreActResNet, depth=d) for d in (18, 34, 50)},
+    **{f"imagenet_resnet{d}": functools.partial(ImageNetResNet, depth=d) for d in (18, 34, 50)},
     **{f"vgg{d}": functools.partial(VGG, depth=d) for d in (8, 13, 16)},
     "densenet-40-12": functools.partial(DenseNet, depth=40, growth=12),
     "densenet-bc-100-12": functools.partial(DenseNet, depth=100, growth=12, bottleneck=True),

@@ -1,0 +1,38 @@
+"""AI-KD on Tiny-ImageNet, 200 classes of 64x64 pixels (Kim et al., 2024).
+
+  python -m afd_jax --config=configs/tiny_imagenet_ai_kd.py:preact_resnet18 --workdir=runs/tiny \
+      --config.data.data_dir=tiny_imagenet.npz
+
+TFDS does not have the set: bring it as one .npz file with `images` [100000, 64, 64, 3] uint8,
+`labels` [100000], and its validation part as `test_images` and `test_labels`. The copy is trained
+first, in WORKDIR/teacher_0.
+
+What to expect: the paper's figures are not known to us.
+"""
+
+import ml_collections
+
+from afd_jax.config import base_config, parse_student, smoke
+from afd_jax.recipes import cifar100
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """The settings. "Assumed" marks what no source of the paper confirms."""
+    config = base_config()
+    config.networks, config.teachers, small = parse_student(argument, "preact_resnet18", None)
+    config.method = {  # all assumed
+        "name": "ai_kd",
+        "temperature": 1.0,
+        "distillation_weight": 1.0,
+        "progressive_weight": 1.0,
+        "adversarial_weight": 0.1,
+        "objective": "least_squares",
+    }
+    cifar100(config)  # assumed
+    config.data.name = "arrays"
+    config.data.mean = None  # of the images at hand
+    config.data.std = None
+    config.duration = "200 epochs"  # assumed
+    config.optimizers.discriminator.name = "adam"  # assumed
+    config.optimizers.discriminator.learning_rate = 1e-4  # assumed
+    return smoke(config) if small else config
