@@ -170,8 +170,8 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
 def scaled(duration: str, share: float) -> str:
     """A share of a duration.
 
-    >>> scaled("300 epochs", 0.15)
-    '45 epochs'
+    >>> scaled("300 epochs", 0.04)
+    '12 epochs'
     """
     number, unit = str(duration).split()
     return f"{float(number) * share:g} {unit}"

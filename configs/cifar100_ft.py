@@ -24,7 +24,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "name": "ft",
         "hint_weight": 500.0,
         "rate": 0.5,
-        "paraphraser_share": 0.15,  # assumed
+        "paraphraser_share": 0.04,
         "label_weight": 1.0,
         "distillation_weight": 0.0,
     }

@@ -22,9 +22,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.networks, config.teachers, small = parse_student(argument, "preact_resnet18", ())
     config.method = {
         "name": "tf_kd",
-        "temperature": 20.0,  # assumed
-        "distillation_weight": 0.1,  # assumed
-        "correct": 0.99,  # assumed
+        "temperature": 6.0 if config.teachers else 20.0,
+        "label_weight": 0.05 if config.teachers else 0.9,
+        "distillation_weight": 0.475 if config.teachers else 0.1,
+        "correct": 0.99,
     }
     cifar100(config)  # assumed
     return smoke(config) if small else config

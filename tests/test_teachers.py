@@ -142,7 +142,7 @@ WITHOUT = {
     "ai_kd": {"distillation_weight": 0.0, "progressive_weight": 0.0, "adversarial_weight": 0.0},
     "feed": {"hint_weight": 0.0},
     "kd": {"label_weight": 1.0, "distillation_weight": 0.0},
-    "tf_kd": {"distillation_weight": 0.0},
+    "tf_kd": {"label_weight": 1.0, "distillation_weight": 0.0},
 }
 
 

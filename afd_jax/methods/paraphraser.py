@@ -3,7 +3,7 @@
 Kim, Park, Kwak; NeurIPS 2018. Of the teacher's last map x, an encoder makes a factor of fewer
 channels, and a decoder the map again: the loss is the mean of |decoder(encoder(x)) - x|. Three
 convolutions each (the decoder's are transposed in the paper, which at stride 1 is the same class of
-functions), by the same optimizer as the student's (assumed).
+functions), by the same optimizer as the student's.
 """
 
 import dataclasses
