@@ -63,27 +63,8 @@ def make_cohort(
         raise SettingError("precision", precision, one_of(precision, PRECISIONS))
     names = _names("names", names, networks)
     teacher_names = _names("teacher_names", teacher_names, teachers)
-    for field, given, wanted, what in (
-        ("networks", names, method.network_count, "network"),
-        ("teachers", teacher_names, method.teachers, "teacher"),
-    ):
-        if len(given) != wanted:
-            of = f"{wanted} {what}" + ("" if wanted == 1 else "s")
-            remedy = f"{type(method).__name__} with this graph takes {of}"
-            raise SettingError(field, given, remedy)
-    if method.needs_progress and not total_steps:
-        remedy = "say how long the run is; a weight of the method depends on it"
-        raise SettingError("total_steps", total_steps, remedy)
-    if method.needs_epochs and not steps_per_epoch:
-        remedy = "say how long an epoch is; the method looks at epochs"
-        raise SettingError("steps_per_epoch", steps_per_epoch, remedy)
-    if method.uses_examples and not examples:
-        remedy = "say how many there are; the method keeps something of each"
-        raise SettingError("examples", examples, remedy)
-    for edge in method.graph.edges:
-        if edge[1] >= method.graph.count - method.teachers:
-            remedy = f"node {edge[1]} is a frozen teacher, which learns from nobody"
-            raise SettingError("graph", edge, remedy)
+    _check_method(method, names, teacher_names)
+    _check_length(method, total_steps, steps_per_epoch, examples)
     peers = make_peers(networks, names, method, alone=alone)
     peers += [Peer(n, t, (n,), frozen=True) for n, t in zip(teacher_names, teachers, strict=True)]
     shapes = _check_networks("networks", names, networks, image_shape, classes)
@@ -127,6 +108,40 @@ def make_cohort(
         for p, peer in enumerate(peers)
     ]
     return dataclasses.replace(cohort, peers=tuple(peers))
+
+
+def _check_method(method: Method, names: Sequence[str], teachers: Sequence[str]) -> None:
+    """Raises SettingError unless the method is for these networks and teachers."""
+    for field, given, wanted, what in (
+        ("networks", names, method.network_count, "network"),
+        ("teachers", teachers, method.teachers, "teacher"),
+    ):
+        if len(given) != wanted:
+            of = f"{wanted} {what}" + ("" if wanted == 1 else "s")
+            remedy = f"{type(method).__name__} with this graph takes {of}"
+            raise SettingError(field, given, remedy)
+    if teachers and method.own_augmentation and len(names) > 1:
+        remedy = "a teacher sees one augmentation of a batch; leave it out, or train one network"
+        raise SettingError("method.own_augmentation", method.own_augmentation, remedy)
+    for edge in method.graph.edges:
+        if edge[1] >= method.graph.count - method.teachers:
+            remedy = f"node {edge[1]} is a frozen teacher, which learns from nobody"
+            raise SettingError("graph", edge, remedy)
+
+
+def _check_length(
+    method: Method, total_steps: int | None, steps_per_epoch: int | None, examples: int
+) -> None:
+    """Raises SettingError if the method must know more about the run."""
+    if method.needs_progress and not total_steps:
+        remedy = "say how long the run is; a weight of the method depends on it"
+        raise SettingError("total_steps", total_steps, remedy)
+    if method.needs_epochs and not steps_per_epoch:
+        remedy = "say how long an epoch is; the method looks at epochs"
+        raise SettingError("steps_per_epoch", steps_per_epoch, remedy)
+    if method.uses_examples and not examples:
+        remedy = "say how many there are; the method keeps something of each"
+        raise SettingError("examples", examples, remedy)
 
 
 def make_peers(

@@ -127,8 +127,8 @@ class Cohort:
             return module.clone(axis_name=axis_name) if hasattr(module, "axis_name") else module
 
         for k, (peer, state) in enumerate(zip(self.peers, state_shapes(self).peers, strict=True)):
-            has_statistics = jax.tree.leaves(state.statistics["network"])
-            if has_statistics and not hasattr(peer.network, "axis_name"):
+            averages = not peer.frozen and jax.tree.leaves(state.statistics["network"])
+            if averages and not hasattr(peer.network, "axis_name"):
                 remedy = (
                     "has BatchNorm statistics but no field 'axis_name' to synchronise them over "
                     "devices; add `axis_name: str | None = None` and pass it to nn.BatchNorm"

@@ -86,12 +86,14 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
 
 
 def _source(entry: str, own: pathlib.Path) -> Source:
-    folder, _, node = entry.partition("@")
+    folder, at, node = entry.rpartition("@")
+    if not at or pathlib.Path(entry).is_dir():
+        folder, node = entry, "0"
     if "/" not in entry and not pathlib.Path(folder).is_dir():
         return Source(entry, entry, own)
-    if node and not node.isdecimal():
+    if not node.isdecimal():
         raise SettingError("teachers", entry, "must name a node by its number, 'runs/pair@1'")
-    return Source(entry, None, pathlib.Path(folder), int(node or 0))
+    return Source(entry, None, pathlib.Path(folder), int(node))
 
 
 def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Stage]:

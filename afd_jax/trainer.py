@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.experimental import multihost_utils
 
 from afd_jax import report
 from afd_jax.assemble import Run, assemble
@@ -68,6 +69,8 @@ def _train_before(config: ml_collections.ConfigDict, folder: Workdir, shown: boo
         if shown:
             print(f"first: {stage.name}, in {stage.folder}")
         train(stage.config, stage.folder, show_progress=shown)
+        if jax.process_count() > 1:  # until its files are there
+            multihost_utils.sync_global_devices(str(stage.folder))
     return bool(before)
 
 

@@ -12,14 +12,12 @@ from afd_jax.cohort import apply_peer, init_state
 from afd_jax.data.batches import class_partners
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, from_teachers
-from afd_jax.heads import NonLinearTransformation, ProbabilityDiscriminator
+from afd_jax.heads import NonLinearTransformation
 from afd_jax.methods import METHODS, make_method
 from afd_jax.optim import adam, sgd
 from afd_jax.parallel import make_parallel
 from afd_jax.step import train_step
 from tests import small, tiny
-
-TAUGHT = [name for name, method in METHODS.items() if method.teacher_count[1] != 0]
 
 
 def taught(name, teachers=1, *, examples=16, opt=None, alone=False, **options):
@@ -62,23 +60,6 @@ def trained(cohort, steps=2, state=None):
     for seed in range(steps):
         state, metrics = step(state, paired(seed=seed))
     return state, metrics
-
-
-@pytest.mark.parametrize("name", TAUGHT)
-def test_teachers_never_change(name):
-    cohort = taught(name, 1)
-    before = begun(cohort)
-    after, metrics = trained(cohort, state=before)
-    for p in cohort.teachers:
-        for part in ("params", "statistics"):
-            ours, theirs = (getattr(s.peers[p], part)["network"] for s in (before, after))
-            jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    own = cohort.nodes_of(0)[0]
-    values = [v for n, v in metrics[own].items() if n.startswith("loss/")]
-    assert values and all(np.isfinite(v) for v in values)
-    if name != "paraphraser":
-        changed = small.largest_difference(after.peers[0].params, before.peers[0].params)
-        assert changed > 1e-4
 
 
 def test_a_teacher_runs_as_in_evaluation():
@@ -204,36 +185,16 @@ def test_generator_and_discriminator_are_opposed():
     assert told[0]["loss/generator"] > first[0]["loss/generator"]
 
 
-def test_the_wasserstein_critic_is_bounded():
-    head = ProbabilityDiscriminator(sigmoid=False, spectral=True)
-    a, b = (jax.nn.softmax(jax.random.normal(jax.random.key(s), (64, 5))) for s in (0, 1))
-    state = head.init(jax.random.key(2), a)
-    state = {**state, "params": jax.tree.map(lambda x: 30 * x, state["params"])}
-    for _ in range(30):  # each call improves the estimate of the largest singular value
-        _, updated = head.apply(state, a, train=True, mutable=["batch_stats"])
-        state = {**state, **updated}
-    apart = jnp.abs(head.apply(state, a, train=False) - head.apply(state, b, train=False))
-    assert np.all(apart <= 1.01 * jnp.linalg.norm(a - b, axis=1)) and np.max(apart) > 1e-3
-
-
-def test_ps_kd_keeps_what_it_predicted():
-    cohort = taught("ps_kd", 0)
-    state, first = trained(cohort, steps=1)
-    _, plainly = trained(plain(), steps=1)
-    np.testing.assert_allclose(
-        first[0]["loss/cross_entropy"], plainly[0]["loss/cross_entropy"], rtol=1e-6
-    )
-    kept = state.memory["predictions"]
-    assert kept.shape == (1, 16, small.CLASSES)
-    np.testing.assert_allclose(jnp.sum(kept, axis=-1), 1, rtol=1e-5)
-
-
 def test_ps_kd_first_epoch_is_plain_cross_entropy():
-    state, _ = trained(taught("ps_kd", 0, examples=32), steps=2, state=None)
-    other, _ = trained(plain(), steps=1)
-    once, _ = trained(taught("ps_kd", 0, examples=32), steps=1)
-    assert small.largest_difference(once.peers[0].params, other.peers[0].params) < 1e-6
-    assert not np.any(state.memory["predictions"][0, 16:])  # rows that no batch has had
+    state, ours = trained(taught("ps_kd", 0, examples=32), steps=1)
+    other, theirs = trained(plain(), steps=1)
+    assert small.largest_difference(state.peers[0].params, other.peers[0].params) < 1e-6
+    name = "loss/cross_entropy"
+    np.testing.assert_allclose(ours[0][name], theirs[0][name], rtol=1e-6)
+    kept = state.memory["predictions"]
+    assert kept.shape == (1, 32, small.CLASSES)
+    np.testing.assert_allclose(jnp.sum(kept[0, :16], axis=-1), 1, rtol=1e-5)
+    assert not np.any(kept[0, 16:])  # rows that no batch has had
 
 
 @pytest.mark.parametrize("name", ["ps_kd", "cs_kd", "ai_kd"])
