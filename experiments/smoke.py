@@ -2,9 +2,9 @@
 
   python experiments/smoke.py [NAME ...] [--config.data.data_dir=DIR ...]
 
-Names choose configs, `cifar100_kd`; all if there are none. A config whose data are not there is passed
-over. An error: a loss term that is not finite in any record or zero in the last, or a run that does not
-continue.
+Names choose configs, `cifar100_kd`; all if there are none. A config whose data are not there is
+passed over. An error: a loss term that is not finite in any record or zero in the last, or a run
+that does not continue.
 """
 
 import math
