@@ -18,13 +18,14 @@ from afd_jax.cohort import Cohort, init_state
 from afd_jax.config import check_keys, to_steps
 from afd_jax.data import Recipe, Splits, Streamed, channel_statistics, load, load_streamed
 from afd_jax.errors import SettingError, require_flag, require_number, within
-from afd_jax.methods import make_method
+from afd_jax.methods import make_method, require_teachers
 from afd_jax.networks import create
 from afd_jax.optim import OPTIMIZERS, SCHEDULES
 from afd_jax.parallel import Parallel, make_parallel
-from afd_jax.stages import sources
+from afd_jax.stages import sources, stages
 from afd_jax.state import TrainState
 from afd_jax.teachers import Teacher, load_teachers
+from afd_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +86,14 @@ def assemble(config: ml_collections.ConfigDict, workdir: str | pathlib.Path = ""
 
     Args:
       config: settings.
-      workdir: folder of the run, below which teachers may have been trained.
+      workdir: folder of the run, below which teachers may have been trained; none if empty.
 
     Raises:
       SettingError: for anything in the settings that cannot work.
     """
     check_keys(config)
     with within("config"):
-        return _assemble(config, pathlib.Path(workdir))
+        return _assemble(config, pathlib.Path(workdir or "WORKDIR"))
 
 
 def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
@@ -105,14 +106,21 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     names = _networks(config.networks)
     options = config.method.to_dict()
     found = sources(config, workdir)
+    name = config.method.get("name")
+    if config.generations > 1:
+        require_teachers(name, len(found), "generations", config.generations)
+    require_teachers(name, len(found), "teachers", tuple(config.teachers))
     method = make_method(options.pop("name", None), config.graph, names, options, len(found))
     if method.uses_heldout and not config.data.heldout:
         remedy = "the method learns from held-out images once an epoch; keep some, such as 0.1"
         raise SettingError("data.heldout", config.data.heldout, remedy)
     make_peers([create(name, classes=10) for name in names], names, method, alone=config.alone)
-    for source in found:
+    for n, source in enumerate(found):
         if source.network is not None:
-            create(source.network, classes=10)
+            try:
+                create(source.network, classes=10)
+            except SettingError as error:
+                raise SettingError(f"teachers[{n}]", error.value, error.remedy) from error
     parallel = make_parallel(config.parallel.mode, config.parallel.devices)
     parallel.check_batch_size("batch_size", config.batch_size)
     _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below
@@ -123,6 +131,15 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     if config.data.stream and method.follower and method.follower.sees_partners:
         remedy = "the method pairs images of a class, which a stream cannot look up"
         raise SettingError("data.stream", config.data.stream, remedy)
+    for stage in stages(config, workdir):
+        if (own := Workdir(stage.folder)).summary.is_file():
+            try:
+                own.require_settings(stage.config)
+            except SettingError as error:
+                field = error.field.removeprefix("config.")
+                raise SettingError(field, error.value, error.remedy) from error
+        elif stage.first:  # its mistakes, too, are found before anything is trained
+            _assemble(stage.config, stage.folder)
     splits = _load(config.data)
     recipe = _recipe(config.data, splits)
     steps_per_epoch = len(splits.train) // config.batch_size

@@ -103,6 +103,9 @@ def make_cohort(
         state = state_shapes(cohort).peers[0]
         single(peers[0].network, {"params": state.params["network"]}, 0)
     masks = _who_trains_what(cohort)
+    if method.second_forward and not any("feature" in updates for updates in masks):
+        remedy = "has no effect, for the method has no feature losses; leave it out"
+        raise SettingError("method.second_forward", method.second_forward, remedy)
     peers = [
         dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[p]))
         for p, peer in enumerate(peers)
@@ -123,7 +126,11 @@ def _check_method(method: Method, names: Sequence[str], teachers: Sequence[str])
     if teachers and method.own_augmentation and len(names) > 1:
         remedy = "a teacher sees one augmentation of a batch; leave it out, or train one network"
         raise SettingError("method.own_augmentation", method.own_augmentation, remedy)
+    first = len(names)
     for edge in method.graph.edges:
+        if not method.takes_peers and max(edge) < first:
+            remedy = f"{type(method).__name__} has no edges between networks that train"
+            raise SettingError("graph", edge, remedy)
         if edge[1] >= method.graph.count - method.teachers:
             remedy = f"node {edge[1]} is a frozen teacher, which learns from nobody"
             raise SettingError("graph", edge, remedy)

@@ -134,6 +134,10 @@ def check_keys(config: ml_collections.ConfigDict) -> None:
     check(config, base_config(), "")
 
 
+def _duration(text: str) -> re.Match | None:
+    return re.fullmatch(r"\s*([0-9.eE+]+)\s*([a-z]+)\s*", str(text))
+
+
 def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> int:
     """Converts a duration such as "300 epochs" to training steps, at least 1.
 
@@ -149,7 +153,7 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
     >>> to_steps("duration", "2 epochs", batch_size=128, examples=50_000)
     780
     """
-    match = re.fullmatch(r"\s*([0-9.eE+]+)\s*([a-z]+)\s*", str(duration))
+    match = _duration(duration)
     unit = match.group(2) if match else ""
     unit = unit if unit.endswith("s") else unit + "s"
     if not match or unit not in UNITS:
@@ -173,8 +177,11 @@ def scaled(duration: str, share: float) -> str:
     >>> scaled("300 epochs", 0.04)
     '12 epochs'
     """
-    number, unit = str(duration).split()
-    return f"{float(number) * share:g} {unit}"
+    match = _duration(duration)
+    if match is None:
+        raise SettingError("duration", duration, "must be a number and a unit, '10 epochs'")
+    digits = f"{float(match.group(1)) * share:f}"  # an exponent could not be read again
+    return f"{digits.rstrip('0').rstrip('.')} {match.group(2)}"
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -7,6 +7,7 @@ stopped, continued and looked at like any other.
 import copy
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable
 
 import ml_collections
@@ -14,8 +15,10 @@ import ml_collections
 from afd_jax.config import scaled
 from afd_jax.errors import SettingError, require_number
 from afd_jax.methods import METHODS, method_options
+from afd_jax.networks import NAMES
 
-_SEEDS_APART = 1000
+# Added to the seed, so that no two networks start alike.
+_TEACHER, _GENERATION = 1_000, 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Stage:
       name: for people.
       folder: of the run.
       config: its settings.
+      first: it needs no other stage.
     """
 
     name: str
     folder: pathlib.Path
     config: ml_collections.ConfigDict
+    first: bool = True
 
 
 def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Source]:
@@ -63,7 +68,7 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
     Raises:
       SettingError: if the setting is no list of names and folders, or generations do not fit.
     """
-    require_number("generations", config.generations, least=1, whole=True)
+    require_number("generations", config.generations, least=1, most=1000, whole=True)
     entries = config.teachers
     if not isinstance(entries, list | tuple) or not all(isinstance(e, str) and e for e in entries):
         remedy = "must be a list of folders and names, ('runs/teacher', 'resnet32')"
@@ -85,12 +90,17 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
     ]
 
 
+def names_network(entry: str) -> bool:
+    """Whether an entry of `config.teachers` is a network to train, not a folder."""
+    return entry in NAMES or re.fullmatch(r"[\w.]+:\w+", entry) is not None
+
+
 def _source(entry: str, own: pathlib.Path) -> Source:
+    if names_network(entry):
+        return Source(entry, entry, own)
     folder, at, node = entry.rpartition("@")
     if not at or pathlib.Path(entry).is_dir():
         folder, node = entry, "0"
-    if "/" not in entry and not pathlib.Path(folder).is_dir():
-        return Source(entry, entry, own)
     if not node.isdecimal():
         raise SettingError("teachers", entry, "must name a node by its number, 'runs/pair@1'")
     return Source(entry, None, pathlib.Path(folder), int(node))
@@ -99,14 +109,14 @@ def _source(entry: str, own: pathlib.Path) -> Source:
 def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Stage]:
     """What must be trained before a run, in order. Arguments and errors as in `sources`."""
     found = sources(config, workdir)
-    before = []
+    before: list[Stage] = []
     if config.generations > 1:
         for g in range(1, config.generations):
             before.append(_generation(config, workdir, g))
     else:
         for n, source in enumerate(found):
             if source.network is not None:
-                alone = _variant(config, _alone, seed=n + 1)
+                alone = _variant(config, _alone, _TEACHER * (n + 1))
                 alone.networks = (source.network,)
                 before.append(Stage(f"teacher {n}, {source.network}", source.folder, alone))
     preparation = _preparation(config)
@@ -120,19 +130,24 @@ def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Sta
             prepared.teachers = (f"{source.folder.absolute()}@{source.node}",)
             prepared.duration = scaled(config.duration, share)
             assert source.prepared is not None
-            before.append(Stage(f"{method['name']} of teacher {n}", source.prepared, prepared))
+            name = f"{method['name']} of teacher {n}"
+            before.append(Stage(name, source.prepared, prepared, first=False))
+    most = 2**32 - max([stage.config.seed - config.seed for stage in before], default=0)
+    require_number("seed", config.seed, least=0, most=most - config.seeds, whole=True)
+    if before:  # else the next teacher's seeds would be among them
+        require_number("seeds", config.seeds, least=1, most=_TEACHER, whole=True)
     return before
 
 
 def _generation(config: ml_collections.ConfigDict, workdir: pathlib.Path, g: int) -> Stage:
     if g == 1 and not config.teachers:
-        own = _variant(config, _alone, seed=g)
+        own = _variant(config, _alone, _GENERATION * g)
     else:
-        own = _variant(config, _same, seed=g)
+        own = _variant(config, _same, _GENERATION * g)
         if g > 1:
             own.teachers = (str((workdir / f"generation_{g - 1}").absolute()),)
     folder = workdir / f"generation_{g}"
-    return Stage(f"generation {g} of {config.generations}", folder, own)
+    return Stage(f"generation {g} of {config.generations}", folder, own, first=g == 1)
 
 
 def _variant(
@@ -140,9 +155,9 @@ def _variant(
     change: Callable[[ml_collections.ConfigDict], None],
     seed: int = 0,
 ) -> ml_collections.ConfigDict:
-    """The same recipe, one generation; other seeds, so that no two networks start alike."""
+    """The same recipe, one generation, with another seed."""
     own = copy.deepcopy(config)
-    own.seed = config.seed + _SEEDS_APART * seed
+    own.seed = config.seed + seed
     own.generations = 1
     own.alone = False
     change(own)

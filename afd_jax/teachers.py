@@ -1,6 +1,7 @@
 """Frozen teachers: read from the folders of finished runs, and checked against the data."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,8 @@ from flax import linen as nn
 from afd_jax import seeds
 from afd_jax.checkpoint import load_variables
 from afd_jax.data import Recipe
-from afd_jax.errors import SettingError
-from afd_jax.networks import create
+from afd_jax.errors import SettingError, one_of
+from afd_jax.networks import NAMES, create
 from afd_jax.stages import Source
 from afd_jax.trained import TrainedNetwork, load_network
 from afd_jax.workdir import Workdir, read_json
@@ -25,12 +26,14 @@ class Teacher:
 
     Attributes:
       name: of the network.
+      method: that trained it.
       module: the Flax module.
       variables: as `cohort.init_state` takes them; None as long as it is not trained.
       folder: of the run that it comes from, as text.
     """
 
     name: str
+    method: str
     module: nn.Module
     variables: Any
     folder: str
@@ -68,21 +71,46 @@ def load_teachers(
     teachers = []
     for n, source in enumerate(found):
         field = f"teachers[{n}]"
-        if source.network is not None and not Workdir(source.folder).summary.is_file():
-            module = create(source.network, classes)
-            teachers.append(Teacher(source.network, module, None, str(source.folder)))
-            continue
-        _check(field, source, image_shape, classes, recipe)
-        each = _each_seed(field, source, count)
-        variables = seeds.join([network.variables for network in each])
-        if source.prepared and Workdir(source.prepared).summary.is_file():
-            # A run of as many seeds as this one: its arrays have their axis already.
-            heads = load_variables(Workdir(source.prepared).checkpoints, 0, heads=True)
-            variables = {**variables, "heads": heads}
-        elif source.prepared:
-            variables = None
-        teachers.append(Teacher(each[0].name, each[0].module, variables, str(source.folder)))
+        try:
+            teachers.append(_load(field, source, image_shape, classes, recipe, count))
+        except SettingError as error:
+            if error.field == field:
+                raise
+            remedy = f"{error.field} = {error.value!r}: {error.remedy}"
+            raise SettingError(field, source.setting, remedy) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            remedy = f"config.json or data.json in {source.folder} is damaged ({error!r})"
+            raise SettingError(field, source.setting, remedy) from error
     return tuple(teachers)
+
+
+def _load(
+    field: str,
+    source: Source,
+    image_shape: Sequence[int],
+    classes: int,
+    recipe: Recipe,
+    count: int,
+) -> Teacher:
+    if source.network is not None:
+        module = create(source.network, classes)  # finds wrong names before anything is trained
+        if not Workdir(source.folder).summary.is_file():
+            return Teacher(source.network, "independent", module, None, str(source.folder))
+    _check(field, source, image_shape, classes, recipe)
+    each = _each_seed(field, source, count)
+    variables = seeds.join([network.variables for network in each])
+    if source.prepared and not Workdir(source.prepared).summary.is_file():
+        variables = None
+    elif source.prepared:
+        # A run of as many seeds as this one: its arrays have their axis already.
+        checkpoints = Workdir(source.prepared).checkpoints
+        heads = load_variables(checkpoints, 0, heads=True) if checkpoints.is_dir() else None
+        if heads is None:
+            remedy = f"no checkpoint in {checkpoints}; remove {source.prepared} to train it again"
+            raise SettingError(field, source.setting, remedy)
+        variables = {**variables, "heads": heads}
+    method = Workdir(source.folder).settings()["method"]["name"]
+    return Teacher(each[0].name, method, each[0].module, variables, str(source.folder))
 
 
 def _check(
@@ -90,8 +118,8 @@ def _check(
 ) -> None:
     folder = Workdir(source.folder)
     if not folder.config.is_file() or not folder.data.is_file():
-        remedy = "no run in this folder; give the folder of a finished run, or a network's name"
-        raise SettingError(field, source.setting, remedy)
+        remedy = "no run in this folder; give the folder of a finished run, or a network's name: "
+        raise SettingError(field, source.setting, remedy + one_of(source.setting, NAMES))
     if not folder.summary.is_file():
         remedy = "that run is not finished (no summary.json); the command that began it continues"
         raise SettingError(field, source.setting, remedy)
@@ -110,16 +138,24 @@ def _check(
             raise SettingError(field, source.setting, remedy)
 
 
+def _check_shapes(field: str, source: Source, network: TrainedNetwork, shape: Any) -> None:
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    init = functools.partial(network.module.init, train=False)
+    wanted = jax.eval_shape(init, jax.random.key(0), images)
+    shapes = [jax.tree.map(np.shape, tree) for tree in (dict(wanted), network.variables)]
+    if shapes[0] != shapes[1]:
+        remedy = "its checkpoint is not one of the network that its config.json names"
+        raise SettingError(field, source.setting, remedy)
+
+
 def _each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
     settings = Workdir(source.folder).settings()
     first, its = settings["seed"], settings["seeds"]
     if its not in (1, count):
         remedy = f"that run has {its} seeds, this one {count}; as many are needed, or one for all"
         raise SettingError(field, source.setting, remedy)
-    try:
-        each = [load_network(source.folder, source.node, seed=first + s) for s in range(its)]
-    except SettingError as error:
-        raise SettingError(field, source.setting, str(error)) from error
+    each = [load_network(source.folder, source.node, seed=first + s) for s in range(its)]
+    _check_shapes(field, source, each[0], read_json(Workdir(source.folder).data)["image_shape"])
     if each[0].output:
         remedy = "that node is made of several networks; choose a network or a branch"
         raise SettingError(field, source.setting, remedy)

@@ -70,6 +70,9 @@ def load_network(
     modules = [create(name, data["classes"]) for name in names]
     peers = make_peers(modules, names, method, alone=config["alone"])
     nodes = [(p, i) for p, peer in enumerate(peers) for i in range(len(peer.nodes))]
+    if not nodes:
+        remedy = "that run trained layers on a teacher, and has no network of its own"
+        raise SettingError("workdir", str(workdir), remedy)
     if node not in range(len(nodes)):
         raise SettingError("node", node, f"the run has the nodes 0 to {len(nodes) - 1}")
     p, index = nodes[node]

@@ -14,7 +14,7 @@ from afd_jax import report
 from afd_jax.assemble import Run, assemble
 from afd_jax.checkpoint import Checkpoints
 from afd_jax.errors import SettingError
-from afd_jax.metrics import MetricsLog, Record, evaluation, mean_of, mean_record
+from afd_jax.metrics import Diverged, MetricsLog, Record, evaluation, mean_of, mean_record
 from afd_jax.program import Evaluate, Learn, Update
 from afd_jax.signals import Stop, stop_signals
 from afd_jax.stages import stages
@@ -62,13 +62,14 @@ def _train_before(config: ml_collections.ConfigDict, folder: Workdir, shown: boo
     """Trains teachers and the like, or finishes them; whether there are any."""
     before = stages(config, folder.path)
     for stage in before:
-        own = Workdir(stage.folder)
-        if own.summary.is_file():
-            own.require_settings(stage.config)
+        if Workdir(stage.folder).summary.is_file():
             continue
         if shown:
             print(f"first: {stage.name}, in {stage.folder}")
-        train(stage.config, stage.folder, show_progress=shown)
+        try:
+            train(stage.config, stage.folder, show_progress=shown)
+        except (Diverged, Interrupted) as error:
+            raise type(error)(f"{stage.name}: {error}") from error
         if jax.process_count() > 1:  # until its files are there
             multihost_utils.sync_global_devices(str(stage.folder))
     return bool(before)
@@ -79,6 +80,7 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     commit = report.commit()  # of the code that runs, before anybody changes it
 
     # 1. Finished already?
+    folder.claim_teachers(run)
     if folder.summary.is_file():
         summary = read_json(folder.summary)
         say(f"{folder.path} is finished; remove it or name another --workdir to train again")
@@ -86,7 +88,6 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
         return summary
 
     # 2. State: new, or the newest checkpoint.
-    folder.claim_teachers(run)
     state = run.parallel.put_state(run.initial_state())
     times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     with Checkpoints(folder.checkpoints) as checkpoints:

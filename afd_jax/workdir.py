@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from afd_jax.config import base_config, fill_options
 from afd_jax.errors import SettingError, first_line
+from afd_jax.stages import names_network
 
 if TYPE_CHECKING:  # it needs folders of other runs, for teachers
     from afd_jax.assemble import Run
@@ -34,7 +35,6 @@ _MAY_CHANGE = (
     "config.data.data_dir",
     "config.data.download",
     "config.data.workers",
-    "config.teachers",  # folders may move; what is in them is compared
 )
 
 
@@ -168,18 +168,38 @@ class Workdir:
         Raises:
           SettingError: if the run began with other teachers.
         """
-        if not run.teachers:
-            return
-        own = [{"name": t.name, "folder": t.folder, "sha256": t.digest} for t in run.teachers]
+        if not run.teachers or any(t.variables is None for t in run.teachers):
+            return  # a finished run whose teachers' folders are gone has none to compare
+        own = [
+            {"name": t.name, "method": t.method, "folder": t.folder, "sha256": t.digest}
+            for t in run.teachers
+        ]
         if not self.teachers.is_file():
             if jax.process_index() == 0:
                 write_json(self.teachers, {"teachers": own})
             return
-        noted = read_json(self.teachers)["teachers"]
+        noted = self.noted_teachers()
         if [t["sha256"] for t in noted] != [t["sha256"] for t in own]:
             remedy = f"holds other networks than the run in {self.path} began with, those of "
             remedy += f"{[t['folder'] for t in noted]}; use those, or another --workdir"
             raise SettingError("config.teachers", [t["folder"] for t in own], remedy)
+
+    def noted_teachers(self) -> list[dict[str, Any]]:
+        """What teachers.json holds; nothing if there are none.
+
+        Raises:
+          SettingError: if the file is damaged.
+        """
+        if not self.teachers.is_file():
+            return []
+        noted = read_json(self.teachers).get("teachers")
+        keys = {"name", "method", "folder", "sha256"}
+        if not isinstance(noted, list) or not all(
+            isinstance(t, dict) and keys <= {*t} for t in noted
+        ):
+            remedy = "is damaged; put a copy back, or name another --workdir"
+            raise SettingError("--workdir", str(self.teachers), remedy)
+        return noted
 
     def _compare_data(self, facts: Mapping[str, Any], config: ml_collections.ConfigDict) -> None:
         saved = read_json(self.data)
@@ -261,6 +281,8 @@ def require_same(new: Any, old: Any, folder: pathlib.Path, *, but: Sequence[str]
 def _compare(new: Any, old: Any, folder: pathlib.Path, field: str, free: Sequence[str]) -> None:
     if field in free:
         return
+    if field == "config.teachers":  # folders may move: what is in them is compared elsewhere
+        new, old = ([e if names_network(e) else "folder" for e in own] for own in (new, old))
     if isinstance(new, dict) and isinstance(old, dict):
         for key in {**old, **new}:
             _compare(new.get(key), old.get(key), folder, f"{field}.{key}", free)

@@ -41,6 +41,12 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
     data = [read_json(folder.data) if folder.data.is_file() else {} for folder in folders]
     for folder, config, facts in zip(folders, configs, data):
         require_same(config, configs[0], first.path, but=["config.seed", "config.seeds"])
+        kinds, first_kinds = (
+            [(t["name"], t["method"]) for t in f.noted_teachers()] for f in (folder, first)
+        )
+        if kinds != first_kinds:
+            remedy = f"was taught by {kinds} (name and method), {first.path} by {first_kinds}"
+            raise SettingError("RUN_DIR", str(folder.path), remedy)
         if facts != data[0]:
             remedy = f"was trained on other data than {first.path}"
             raise SettingError("RUN_DIR", str(folder.path), remedy)

@@ -109,6 +109,7 @@ def test_another_choice_brings_its_own_options():
     assert config.optimizers.discriminator.b1 == 0.5
     assert config.method.to_dict() == {
         "name": "independent",
+        "label_smoothing": 0.0,
         "second_forward": False,
         "own_augmentation": False,
     }

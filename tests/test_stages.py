@@ -102,7 +102,7 @@ def test_three_generations_killed_twice_end_bit_equal(tmp_path, monkeypatch, cap
     table = capsys.readouterr().out
     assert "generation 1" in table and "generation 2" in table
 
-    left = stop_at(monkeypatch, (2000, 2), (0, 4))  # in the second generation, and in the third
+    left = stop_at(monkeypatch, (2_000_000, 2), (0, 4))  # in the second generation, in the third
     assert run(tmp_path / "cut", "feed", *more) == 130
     assert run(tmp_path / "cut", "feed", *more) == 130
     assert not left
@@ -195,13 +195,66 @@ def test_a_teacher_that_is_not_there_or_not_finished(taught, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "no run in this folder" in error("no/where")
-    assert "config.networks = 'resnet9': did you mean" in error("resnet9")
+    assert "a network's name: did you mean 'resnet8'?" in error("resnet9")
+    assert "config.teachers[0] = 'no.module:X': could not build it" in error("no.module:X")
     assert "the run has the nodes 0 to 0" in error(f"{taught}/teacher_0@1")
     assert "must name a node by its number" in error(f"{taught}/teacher_0@x")
     folder = shutil.copytree(taught / "teacher_0", tmp_path / "teacher")
     (folder / "summary.json").unlink()
     assert "that run is not finished (no summary.json)" in error(folder)
+    folder = shutil.copytree(taught / "teacher_0", tmp_path / "spoilt")
+    (folder / "config.json").write_text("{}")
+    assert "config.json or data.json in" in error(folder)
+    (folder / "config.json").write_text('{"seed":')
+    assert "is damaged" in error(folder)
     assert run(tmp_path / "new", "dml", "--config.generations=0") == 2
     assert "config.generations = 0: must be a whole number" in capsys.readouterr().err
     assert run(tmp_path / "new", "kd", "--config.teachers='runs/a'") == 2
     assert "config.teachers" in capsys.readouterr().err
+
+
+MISTAKES = {
+    ("ps_kd", "--config.generations=2"): "config.generations = 2: ps_kd takes no frozen teachers",
+    ("kd", "--config.teachers=()"): "config.teachers = (): kd needs a frozen teacher",
+    ("kd", "--config.seed=4294967295", STUDENT): "config.seed = 4294967295: must be a whole number",
+    ("ft", "--config.method.rate=2", STUDENT): "config.method.rate = 2.0: must be a number and",
+    ("kd", "--config.method.temperature=1e30", STUDENT): "config.method.temperature = 1e+30: must",
+    ("kd", "--config.method.second_forward=True", STUDENT): "config.method.second_forward = True",
+    (
+        "kd",
+        "--config.generations=2",
+        "--config.teachers=('no/where',)",
+    ): "config.teachers[0] = 'no/",
+    (
+        "ft",
+        "--config.graph=cyclic",
+        "--config.networks=('tests.tiny:Stages','tests.tiny:Stages')",
+        STUDENT,
+    ): "config.graph = (0, 1): FT has no edges between networks that train",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: " ".join(m[:2]))
+def test_mistakes_are_found_before_anything_is_trained(mistake, tmp_path, capsys):
+    assert run(tmp_path / "new", *mistake) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {MISTAKES[mistake]}"), error
+    assert not (tmp_path / "new").exists()
+
+
+def test_edges_from_a_teacher_and_a_duration_without_a_space(tmp_path, taught):
+    folder = f"--config.teachers=('{taught}/teacher_0',)"
+    more = ("--config.graph=((1,0),)", "--config.duration=4steps")
+    assert run(tmp_path, "ft", folder, *more, "--config.method.paraphraser_share=0.5") == 0
+    assert lines(tmp_path / "prepared_0")[-1]["step"] == 2
+
+
+def test_a_finished_run_is_not_another_teachers(tmp_path, taught, capsys):
+    workdir = shutil.copytree(taught, tmp_path / "copy")
+    assert run(workdir, "kd", "--config.teachers=('tests.tiny:Tiny',)") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.networks = ['tests.tiny:Tiny']: the run in"), error
+    assert run(workdir, "kd", STUDENT) == 0
+    shutil.rmtree(workdir / "teacher_0")  # it may go when it is no longer needed
+    assert run(workdir, "kd", STUDENT) == 0
+    assert "is finished" in capsys.readouterr().out

@@ -256,7 +256,7 @@ def an_edge_to_a_teacher():
     ("make", "words"),
     [
         (lambda: taught("kd", 0), "teachers = 0: kd needs a frozen teacher"),
-        (lambda: taught("ps_kd", 1), "teachers = 1: frozen teachers: ps_kd takes none"),
+        (lambda: taught("ps_kd", 1), "teachers = 1: ps_kd takes no frozen teachers"),
         (lambda: taught("ai_kd", alone=True), "alone = True: AIKD has no twins"),
         (lambda: taught("fitnet", stage=4), "method.stage = 4: node 0's network has 3 stages"),
         (lambda: init_state(taught("kd"), jax.random.key(0)), "give the variables of each"),

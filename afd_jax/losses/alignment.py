@@ -150,10 +150,17 @@ def attention_alignment(
     checks.require_rank("maps", maps, 4)
     checks.require_rank("target_maps", target_maps, 4)
     maps, target_maps = checks.keep(where, maps, target_maps)
-    a, b = (jnp.mean(jnp.square(m), axis=-1) for m in (maps, target_maps))
+    a, b = (jnp.mean(jnp.square(_scaled(m)), axis=-1) for m in (maps, target_maps))
     a, b = _pair(a, b, stop_target_gradient, None)
     a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (a, b))
     return reduce.drop(where, jnp.mean(jnp.square(a - b), axis=1))
+
+
+def _scaled(maps: jax.Array) -> jax.Array:
+    """Each example divided by its largest element, so that squares neither overflow nor vanish."""
+    axes = tuple(range(1, maps.ndim))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(maps), axis=axes, keepdims=True))
+    return maps / jnp.where(largest == 0, 1, largest)
 
 
 def _direction(rows: jax.Array) -> jax.Array:

@@ -100,15 +100,21 @@ def make_method(
         raise SettingError("method.name", name, one_of(name, METHODS))
     with errors.within("method"):
         require_options(name, options, method_options(name))
-    least, most = METHODS[name].teacher_count
-    if teachers < least:
-        remedy = f"{name} needs a frozen teacher: the folder of a finished run, or the name of a "
-        remedy += "network to train first"
-        raise SettingError("teachers", teachers, remedy)
-    if most is not None and teachers > most:
-        several = f"at most {most}" if most else "none"
-        raise SettingError("teachers", teachers, f"frozen teachers: {name} takes {several}")
+    require_teachers(name, teachers, "teachers", teachers)
     return METHODS[name].from_settings(graph, networks, options, teachers)
+
+
+def require_teachers(name: str, count: int, field: str, value: Any) -> None:
+    """Raises SettingError, for a field and its value, unless a method takes so many teachers."""
+    if name not in METHODS:
+        return
+    least, most = METHODS[name].teacher_count
+    if count < least:
+        remedy = f"{name} needs a frozen teacher: the folder of a finished run, or the name of a "
+        raise SettingError(field, value, remedy + "network to train first")
+    if most is not None and count > most:
+        several = f"at most {most}" if most else "no"
+        raise SettingError(field, value, f"{name} takes {several} frozen teachers")
 
 
 def method_options(name: str) -> dict[str, Any]:

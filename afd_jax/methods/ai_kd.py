@@ -59,6 +59,7 @@ class AIKD(LogitMethod):
     follower: ClassVar[Follower | None] = Follower("last epoch of", decay=None, evaluates=True)
     needs_epochs: ClassVar[bool] = True
     takes_twins: ClassVar[bool] = False
+    takes_peers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -100,6 +100,8 @@ class Method:
     """If given, each network has one; its nodes come after those of the networks."""
     takes_twins: ClassVar[bool] = True
     """Whether a twin without edges would learn from the labels alone, and none has a follower."""
+    takes_peers: ClassVar[bool] = True
+    """Whether networks that train may teach each other."""
     needs_epochs: ClassVar[bool] = False
     """Whether anything depends on where an epoch ends."""
     uses_examples: ClassVar[bool] = False
@@ -127,7 +129,8 @@ class Method:
         """
         if shape == "own":
             shape = "none" if teachers else cls.own_graph
-        if len(networks) < (1 if shape == "none" else 2):
+        named = isinstance(shape, str) and not shape.startswith(("(", "["))
+        if len(networks) < (2 if named and shape != "none" else 1):
             remedy = "networks that teach each other are at least 2; name them behind a colon, "
             remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
             raise SettingError("networks", tuple(networks), remedy)

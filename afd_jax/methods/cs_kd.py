@@ -26,3 +26,4 @@ class CSKD(LogitMethod):
     teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
     follower: ClassVar[Follower | None] = Follower("pairs of", decay=0.0, sees_partners=True)
     takes_twins: ClassVar[bool] = False
+    takes_peers: ClassVar[bool] = False

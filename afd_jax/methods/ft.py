@@ -41,21 +41,26 @@ class FT(HintMethod):
     paraphraser_share: float = 0.04
 
     hint: ClassVar[str] = "factor"
+    takes_peers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("method.rate", self.rate, above=0)
-        require_number("method.paraphraser_share", self.paraphraser_share, above=0)
+        require_number("method.rate", self.rate, above=0, most=1)
+        require_number("method.paraphraser_share", self.paraphraser_share, above=0, most=1)
 
     @classmethod
     def preparation(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], float] | None:
         """The paraphraser's settings and its share of the duration."""
+        if not options["hint_weight"]:
+            return None
         method = {"name": "paraphraser", "rate": options["rate"]}
         return method, options["paraphraser_share"]
 
     def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
         """For a student a translator to each source's factor; for a teacher its encoder."""
         if not self.learns(k):
+            if not self.hint_weight:
+                return {}
             return {"encoder": encoder(shapes[k], self.rate)}
         if not self.is_taught(k):
             return {}

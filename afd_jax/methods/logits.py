@@ -35,7 +35,7 @@ class LogitMethod(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("method.temperature", self.temperature, above=0)
+        require_number("method.temperature", self.temperature, above=0, most=1e4)
         require_number("method.distillation_weight", self.distillation_weight, least=0)
         require_number("method.ramp_up", self.ramp_up, least=0, most=1)
 

@@ -39,7 +39,7 @@ class Paraphraser(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("method.rate", self.rate, above=0)
+        require_number("method.rate", self.rate, above=0, most=1)
 
     @classmethod
     def from_settings(

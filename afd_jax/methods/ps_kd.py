@@ -39,6 +39,7 @@ class PSKD(Method):
     needs_epochs: ClassVar[bool] = True
     uses_examples: ClassVar[bool] = True
     takes_twins: ClassVar[bool] = False
+    takes_peers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

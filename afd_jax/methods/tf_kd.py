@@ -42,6 +42,7 @@ class TFKD(KD):
 
     teacher_count: ClassVar[tuple[int, int | None]] = (0, None)
     takes_twins: ClassVar[bool] = False
+    takes_peers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
