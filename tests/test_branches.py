@@ -26,7 +26,7 @@ from tests.running import ROOT, SETTINGS, command
 
 def cohort_of(method, network=None, **options):
     return make_cohort(
-        [network or tiny.Cut(small.CLASSES)],
+        [network or tiny.Stages(small.CLASSES)],
         method,
         small.optimizers(),
         image_shape=small.IMAGE_SHAPE,
@@ -206,7 +206,7 @@ def test_eight_devices_equal_one(method, mode):
 
 
 def test_the_branches_and_averages_of_a_run_can_be_used(tmp_path):
-    config = f"{ROOT}/configs/cifar100_pcl.py:tests.tiny:Cut"
+    config = f"{ROOT}/configs/cifar100_pcl.py:tests.tiny:Stages"
     more = [
         "--config.data.name=digits",
         "--config.data.mean=(0.3,)",
@@ -216,17 +216,17 @@ def test_the_branches_and_averages_of_a_run_can_be_used(tmp_path):
     assert command(tmp_path / "w", *more, config=config, settings=SETTINGS[:-1]) == 0
     summary = json.loads((tmp_path / "w" / "summary.json").read_text())
     assert [n["name"] for n in summary["networks"]] == [
-        f"tests.tiny:Cut branch {i}" for i in range(3)
+        f"tests.tiny:Stages branch {i}" for i in range(3)
     ]
     names = [n["name"] for n in summary["others"]]
-    assert names[0] == "tests.tiny:Cut ensemble classifier"
-    assert names[1:] == [f"average of tests.tiny:Cut {end}" for end in ENDS]
-    plain = tiny.Cut(10).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+    assert names[0] == "tests.tiny:Stages ensemble classifier"
+    assert names[1:] == [f"average of tests.tiny:Stages {end}" for end in ENDS]
+    plain = tiny.Stages(10).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
     count = sum(x.size for x in jax.tree.leaves(plain["params"]))
     assert summary["networks"][1]["parameters"] == summary["others"][2]["parameters"] == count
     x = np.random.default_rng(0).integers(256, size=(4, 8, 8, 1), dtype=np.uint8)
     branch, ensemble, average = (load_network(tmp_path / "w", k) for k in (1, 3, 5))
-    assert isinstance(branch.module, tiny.Cut) and isinstance(average.module, tiny.Cut)
+    assert isinstance(branch.module, tiny.Stages) and isinstance(average.module, tiny.Stages)
     assert branch(x).logits.shape == ensemble(x).logits.shape == (4, 10)
     both = ensemble.module.apply(ensemble.variables, ensemble.recipe.normalise(x), train=False)
     np.testing.assert_allclose(branch(x).logits, both[1].logits, rtol=1e-4, atol=1e-5)

@@ -48,7 +48,7 @@ def test_the_gallery_draws_the_methods_own_graph(name):
     method = METHODS[name]
     if hasattr(method, "branch_names"):
         own = method()
-        nodes = own.combination(tiny.Cut(5)).nodes
+        nodes = own.combination(tiny.Stages(5)).nodes
         if own.follower:
             nodes = (*nodes, *(f"average of {node}" for node in nodes))
     elif name == "independent" or method.own_graph != "none":

@@ -32,22 +32,19 @@ class Wider(Tiny):
     channels: int = 6
 
 
-class Stages(nn.Module):
-    """Three layers with BatchNorm, each after the first halving the image."""
+class Stages(StagedNetwork):
+    """Three stages of one layer, each after the first halving the image; can be cut between two."""
 
-    classes: int
     widths: Sequence[int] = (3, 4, 5)
-    axis_name: str | None = None
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        x, maps = images, []
-        for stage, width in enumerate(self.widths):
-            x = nn.Conv(width, (3, 3), strides=1 if stage == 0 else 2, use_bias=False)(x)
-            x = nn.relu(nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x))
-            maps.append(x)
-        logits = nn.Dense(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2)))
-        return Outputs(logits, x, tuple(maps))
+    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
+        layer = ConvNorm(
+            self.widths[index],
+            stride=1 if index == 0 else 2,
+            axis_name=self.axis_name,
+            name=f"stage{index + 1}",
+        )
+        return layer(x, train=train)
 
 
 class NoAxis(nn.Module):
@@ -125,30 +122,18 @@ class Wrapped(nn.Module):
         return nn.jit(nn.Dense)(self.classes, name="classifier")(jnp.mean(x, axis=(1, 2))), x
 
 
-class Cut(StagedNetwork):
-    """Three stages of one layer, which can be cut between any two."""
-
-    channels: int = 3
-
-    def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
-        layer = ConvNorm(
-            self.channels + index, 3, 2, axis_name=self.axis_name, name=f"stage{index}"
-        )
-        return layer(x, train=train)
-
-
-class Same(Cut):
+class Same(Stages):
     """Leaves the names of its layers to Flax."""
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
-        return ConvNorm(self.channels, 3, 2, axis_name=self.axis_name)(x, train=train)
+        return ConvNorm(3, stride=2, axis_name=self.axis_name)(x, train=train)
 
     @property
     def stage_count(self) -> int:
         return 2
 
 
-class OneStage(Cut):
+class OneStage(Stages):
     """Cannot be cut."""
 
     @property

@@ -1,7 +1,7 @@
 """Two updates of the methods on branches in PyTorch, float64, written from the papers: for a test.
 
-Imports nothing of this project but the layers of `updates.py` beside it. Writes arrays before and
-after the updates, in this project's layout and names, to tests/reference/update_<case>.npz.
+Imports nothing of this project. Writes arrays before and after the updates, in this project's
+layout and names, to tests/reference/update_<case>.npz.
 
   pip install torch==2.13.0 numpy
   python experiments/reference/branches.py
@@ -10,11 +10,11 @@ after the updates, in this project's layout and names, to tests/reference/update
 import copy
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from arrays import save, snapshot
+from layers import CLASSES, Layer, Norm
 from torch import nn
-from updates import CLASSES, FOLDER, Block, Norm, conv, layout, rename
 
 WIDTHS = (3, 4, 5)
 T, STEPS, RAMP = 3.0, 4, 80 / 300  # a run of four steps, of which two are taken
@@ -24,22 +24,20 @@ BRANCHES = {"one": 3, "okddip": 4, "pcl": 3, "clilr": 4}
 class Lower(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem, self.stem_norm = conv(2, 3, 3), Norm(3)
-        self.stage1_block1 = Block(3, WIDTHS[0], 1)
-        self.stage2_block1 = Block(WIDTHS[0], WIDTHS[1], 2)
+        self.stage1, self.stage2 = Layer(2, WIDTHS[0]), Layer(WIDTHS[0], WIDTHS[1], stride=2)
 
     def forward(self, x):
-        return self.stage2_block1(self.stage1_block1(F.relu(self.stem_norm(self.stem(x)))))
+        return self.stage2(self.stage1(x))
 
 
 class Upper(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stage3_block1 = Block(WIDTHS[1], WIDTHS[2], 2)
+        self.stage3 = Layer(WIDTHS[1], WIDTHS[2], stride=2)
         self.classifier = nn.Linear(WIDTHS[2], CLASSES)
 
     def forward(self, x):
-        pooled = self.stage3_block1(x).mean((2, 3))
+        pooled = self.stage3(x).mean((2, 3))
         return self.classifier(pooled), pooled
 
 
@@ -126,8 +124,8 @@ def run(method):
     sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
     views = BRANCHES[method] if method == "pcl" else 1
     images, labels = torch.randn(2, views, 6, 2, 8, 8), torch.randint(CLASSES, (2, 6))
-    before = snapshot(net, average, sgd)
-    logged = {}
+    roles = {"0/network": net} if average is None else {"0/network": net, "1/network": average}
+    before, logged = snapshot(roles, []), {}
     for t, (x, y) in enumerate(zip(images, labels)):
         weight = math.exp(-5 * (1 - min(1, t / STEPS / RAMP)) ** 2)
         terms = losses(method, net, average, list(x), y, weight)
@@ -136,42 +134,18 @@ def run(method):
         sgd.step()
         for k, term in enumerate(terms):
             for name, value in term.items():
-                logged.setdefault(f"losses/{k}/{name}", []).append(value.item())
+                logged.setdefault(f"{k}/{name}", []).append(value.item())
         if average is not None:
             decay = min(1 - 1 / (t + 2), 0.999)
             with torch.no_grad():
                 for mean, new in zip(average.parameters(), net.parameters()):
                     mean.mul_(decay).add_(new, alpha=1 - decay)
-    arrays = {f"before/{name}": value for name, value in before.items()}
-    arrays |= {f"after/{name}": value for name, value in snapshot(net, average, sgd).items()}
-    arrays |= {name: np.array(values) for name, values in logged.items()}
-    # [update, batch, view, height, width, channels]
-    arrays["images"] = images.permute(0, 2, 1, 4, 5, 3).numpy()
-    arrays["labels"] = labels.numpy().astype(np.int32)
-    np.savez_compressed(FOLDER / f"update_{method}.npz", **arrays)
-    print(f"{method}: {len(arrays)} arrays, losses { ({n: v[0] for n, v in logged.items()}) }")
-
-
-def snapshot(net, average, sgd):
-    """Everything that changes, under this project's names."""
-    arrays = {}
-    for p, module in enumerate([net] if average is None else [net, average]):
-        for name, parameter in module.named_parameters():
-            path = f"{p}/network/{rename(name)}"
-            arrays[f"params/{path}"] = layout(parameter)
-            momentum = sgd.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                arrays[f"logit/momentum_buffer/{path}"] = layout(momentum)
-        for name, norm in module.named_modules():
-            if isinstance(norm, Norm):
-                path = f"{p}/network/{name.replace('.', '/')}"
-                arrays[f"statistics/{path}/mean"] = layout(norm.mean)
-                arrays[f"statistics/{path}/var"] = layout(norm.var)
-    return arrays
+    after = snapshot(roles, [("logit", sgd)])
+    images = images.movedim(1, 2)  # [update, batch, view, ...]
+    save(method, images=images, labels=labels, before=before, after=after, losses=logged)
 
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for method in BRANCHES:
         run(method)

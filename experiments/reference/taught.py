@@ -1,8 +1,7 @@
 """Two updates with frozen teachers and of self-distillation in PyTorch, float64: for a test.
 
-Written from the papers' equations; imports nothing of this project but the layers of `updates.py`
-beside it. Writes what was before and after the updates, in this project's layout and names, to
-tests/reference/update_<case>.npz: one vector "values", and in "index" names and shapes as JSON.
+Written from the papers' equations; imports nothing of this project. Writes arrays before and after
+the updates, in this project's layout and names, to tests/reference/update_<case>.npz.
 
   pip install torch==2.13.0 numpy
   python experiments/reference/taught.py
@@ -11,14 +10,13 @@ tests/reference/update_<case>.npz: one vector "values", and in "index" names and
 import copy
 import functools
 import itertools
-import json
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from arrays import save, snapshot
+from layers import CLASSES, Discriminator, Layer, Norm, Stages
 from torch import nn
-from updates import CLASSES, FOLDER, Discriminator, Network, Norm, Transfer, layout, rename
 
 STUDENT, TEACHER, OTHER = (3, 4, 5), (4, 5, 6), (2, 4, 7)
 EXAMPLES = 8
@@ -93,13 +91,6 @@ def norms(module):
     return [m for m in module.modules() if isinstance(m, Norm)]
 
 
-def logits_and_maps(network, x):
-    maps = [network.stage1_block1(F.relu(network.stem_norm(network.stem(x))))]
-    maps.append(network.stage2_block1(maps[0]))
-    maps.append(network.stage3_block1(maps[1]))
-    return network.classifier(maps[2].mean((2, 3))), maps
-
-
 def divergence(own, target, temperature):
     """T² KL(target || own), batch mean."""
     q = F.softmax(target.detach() / temperature, 1)
@@ -127,13 +118,13 @@ def make_heads(case):
     """The student's layers, by role."""
     last = [widths[2] for widths in case.teachers]
     if case.method == "fitnet":
-        layers = [Transfer(STUDENT[1], widths[1]) for widths in case.teachers]
+        layers = [Layer(STUDENT[1], widths[1], kernel=1) for widths in case.teachers]
     elif case.method == "feed":
         layers = [Convolutions(STUDENT[2], w, w, w) for w in last]
     elif case.method == "ft":
         layers = [Convolutions(STUDENT[2], STUDENT[2], last[0] // 2, last[0] // 2)]
     elif case.method in ("afd", "alignment"):
-        return {"transfer": Transfer(STUDENT[2], last[0])}
+        return {"transfer": Layer(STUDENT[2], last[0], kernel=1)}
     else:
         layers = []
     return {f"from_{1 + j}": layer for j, layer in enumerate(layers)}
@@ -213,26 +204,20 @@ def run(name):
     torch.manual_seed(100 + list(CASES).index(name))
     teachers = []
     for widths in case.teachers:
-        teachers.append(frozen(Network(widths)))
+        teachers.append(frozen(Stages(widths)))
         for norm in norms(teachers[-1]):
             norm.mean, norm.var = (
                 0.3 * torch.randn(norm.mean.shape),
                 0.5 + torch.rand(len(norm.var)),
             )
     images, labels = torch.randn(2, 6, 2, 8, 8), torch.randint(CLASSES, (2, 6))
-    data = {"images": images.permute(0, 1, 3, 4, 2), "labels": labels}
     if case.method == "paraphraser":
         losses, before, after = paraphrase(teachers[0], images)
+        more = {}
     else:
-        losses, before, after = teach(name, teachers, images, labels, data)
-    arrays = {f"before/{n}": v for n, v in before.items()}
-    arrays |= {f"after/{n}": v for n, v in after.items()}
-    arrays |= {f"losses/0/{n}": np.array(v) for n, v in losses.items()}
-    arrays |= {n: v.numpy() for n, v in data.items()}
-    index = json.dumps({n: v.shape for n, v in arrays.items()})
-    values = np.concatenate([v.ravel().astype(np.float64) for v in arrays.values()])
-    np.savez_compressed(FOLDER / f"update_{name}.npz", index=index, values=values)
-    print(name, {n: [round(x, 4) for x in v] for n, v in losses.items()})
+        losses, before, after, more = teach(name, teachers, images, labels)
+    losses = {f"0/{term}": values for term, values in losses.items()}
+    save(name, images=images, labels=labels, before=before, after=after, losses=losses, **more)
 
 
 def paraphrase(teacher, images):
@@ -242,21 +227,21 @@ def paraphrase(teacher, images):
     parameters = [*encoder.parameters(), *decoder.parameters()]
     sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3)
     roles = {"0/encoder": encoder, "0/decoder": decoder}
-    before = snapshot({"0/network": teacher, **roles}, {})
+    before = snapshot({"0/network": teacher, **roles}, [])
     losses = []
     for x in images:
-        maps = logits_and_maps(teacher, x)[1][2]
+        maps = teacher(x)[1][2]
         loss = F.l1_loss(decoder(encoder(maps)), maps)
         sgd.zero_grad()
         loss.backward()
         sgd.step()
         losses.append(loss.item())
-    return {"reconstruction": losses}, before, snapshot(roles, {"logit": sgd})
+    return {"reconstruction": losses}, before, snapshot(roles, [("logit", sgd)])
 
 
-def teach(name, teachers, images, labels, data):
-    case = CASES[name]
-    net, heads = Network(STUDENT), make_heads(case)
+def teach(name, teachers, images, labels):
+    case, data = CASES[name], {}
+    net, heads = Stages(STUDENT), make_heads(case)
     roles = {"0/network": net} | {f"0/{role}": head for role, head in heads.items()}
     fixed, copied, more = {}, None, {}
     if case.method in ("ai_kd", "cs_kd"):
@@ -288,20 +273,20 @@ def teach(name, teachers, images, labels, data):
         optimizers["discriminator"] = torch.optim.Adam(critics, lr=1e-2, weight_decay=0.1)
     if case.method == "cs_kd":
         partners = torch.randn_like(images)
-        data["partner_images"] = partners.permute(0, 1, 3, 4, 2)
+        data["partner_images"] = partners.movedim(-3, -1)
     if case.method == "ps_kd":
         data["indices"] = INDICES
         seen = torch.zeros(EXAMPLES, dtype=torch.bool)
         predictions = torch.zeros(EXAMPLES, CLASSES)
-    before, logged = snapshot({**fixed, **roles}, {}), []
+    before, logged = snapshot({**fixed, **roles}, []), []
     for t, (x, y) in enumerate(zip(images, labels)):
-        z, maps = logits_and_maps(net, x)
+        z, maps = net(x)
         with torch.no_grad():
-            taught = [logits_and_maps(teacher, x) for teacher in teachers]
+            taught = [teacher(x) for teacher in teachers]
             if case.method == "ai_kd":
-                more["past"], _ = logits_and_maps(copied, x)
+                more["past"], _ = copied(x)
             elif case.method == "cs_kd":
-                more["past"], _ = logits_and_maps(copied, partners[t])
+                more["past"], _ = copied(partners[t])
             elif case.method == "ps_kd":
                 i = INDICES[t]
                 known = predictions[i]
@@ -342,31 +327,12 @@ def teach(name, teachers, images, labels, data):
         logged.append({n: v.item() for n, v in losses.items()})
     if case.method == "ps_kd":
         data["predictions"] = predictions[None]
-    after = snapshot(roles, optimizers)
-    return {n: [entry[n] for entry in logged] for n in logged[0]}, before, after
-
-
-def snapshot(modules, optimizers):
-    """Everything in modules, by role, and what the optimizers keep, under this project's names."""
-    arrays = {}
-    for role, module in modules.items():
-        for name, parameter in module.named_parameters():
-            path = f"{role}/{rename(name)}"
-            arrays[f"params/{path}"] = layout(parameter)
-            for update, optimizer in optimizers.items():
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    if key != "step":
-                        arrays[f"{update}/{key}/{path}"] = layout(value)
-        for name, norm in module.named_modules():
-            if isinstance(norm, Norm):
-                path = f"{role}/{name.replace('.', '/')}"
-                arrays[f"statistics/{path}/mean"] = layout(norm.mean)
-                arrays[f"statistics/{path}/var"] = layout(norm.var)
-    return arrays
+    after = snapshot(roles, optimizers.items())
+    losses = {n: [entry[n] for entry in logged] for n in logged[0]}
+    return losses, before, after, data
 
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     for name in CASES:
         run(name)
