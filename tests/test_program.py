@@ -18,7 +18,7 @@ from experiments.collect import collect
 from tests import small
 from tests.running import ROOT, SETTINGS, command, final_state, lines
 
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Stages,tests.tiny:Stages"
+CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
 AUGMENTED = ("--config.data.pad=1", "--config.data.flip=True")
 
 

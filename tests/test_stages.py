@@ -16,7 +16,7 @@ from afd_jax.trained import load_network
 from tests import small
 from tests.running import ROOT, command, lines
 
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Stages"
+CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny"
 SETTINGS = (
     "--config.alone=False",
     "--config.graph=own",
@@ -28,7 +28,7 @@ SETTINGS = (
     "--config.log_every=2 steps",
     "--config.parallel.devices=1",
 )
-STUDENT = "--config.teachers=('tests.tiny:Stages',)"
+STUDENT = "--config.teachers=('tests.tiny:Tiny',)"
 
 
 def run(workdir, method, *more):
@@ -57,7 +57,7 @@ def taught(tmp_path_factory):
 def test_one_command_trains_the_teacher_and_the_student(taught):
     teacher, student = summary(taught / "teacher_0"), summary(taught)
     (other,) = student["others"]
-    assert other["name"] == "teacher tests.tiny:Stages"
+    assert other["name"] == "teacher tests.tiny:Tiny"
     assert other["test_accuracy"] == teacher["networks"][0]["test_accuracy"]
     assert teacher["seed"] == 1000 and student["seed"] == 0
     config = json.loads((taught / "teacher_0" / "config.json").read_text())
@@ -228,7 +228,7 @@ MISTAKES = {
     (
         "ft",
         "--config.graph=cyclic",
-        "--config.networks=('tests.tiny:Stages','tests.tiny:Stages')",
+        "--config.networks=('tests.tiny:Tiny','tests.tiny:Tiny')",
         STUDENT,
     ): "config.graph = (0, 1): FT has no edges between networks that train",
 }
@@ -251,9 +251,9 @@ def test_edges_from_a_teacher_and_a_duration_without_a_space(tmp_path, taught):
 
 def test_a_finished_run_is_not_another_teachers(tmp_path, taught, capsys):
     workdir = shutil.copytree(taught, tmp_path / "copy")
-    assert run(workdir, "kd", "--config.teachers=('tests.tiny:Tiny',)") == 2
+    assert run(workdir, "kd", "--config.teachers=('tests.tiny:Wider',)") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: config.networks = ['tests.tiny:Tiny']: the run in"), error
+    assert error.startswith("error: config.networks = ['tests.tiny:Wider']: the run in"), error
     assert run(workdir, "kd", STUDENT) == 0
     shutil.rmtree(workdir / "teacher_0")  # it may go when it is no longer needed
     assert run(workdir, "kd", STUDENT) == 0

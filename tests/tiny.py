@@ -20,7 +20,7 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        x = nn.Conv(self.channels, (3, 3), strides=2)(images)
+        x = nn.Conv(self.channels, (3, 3), strides=2, use_bias=False)(images)
         x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(x)
         features = nn.relu(x)
         return Outputs(nn.Dense(self.classes)(jnp.mean(features, axis=(1, 2))), features)
