@@ -220,7 +220,7 @@ def test_a_twin_trains_as_if_it_were_alone(second_forward):
 
 def test_second_forward_without_feature_losses_is_refused():
     method = AFD(Graph(2, cyclic_pairs(2)), adversarial_weight=0.0, second_forward=True)
-    with pytest.raises(SettingError, match="method.second_forward = True: has no effect"):
+    with pytest.raises(SettingError, match=r"method.second_forward = True: has no effect"):
         small.cohort(method=method)
 
 
