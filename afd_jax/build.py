@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -225,6 +226,11 @@ def _check_network(
 ) -> Outputs:
     if not isinstance(network, nn.Module):
         raise SettingError(field, name, "must be a Flax Linen module")
+    try:
+        hash(network)  # equal networks are traced once
+    except TypeError as error:
+        remedy = "has a field that cannot be hashed; give a tuple instead of a list"
+        raise SettingError(field, name, remedy) from error
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     key = jax.random.key(0)
 
@@ -356,4 +362,5 @@ def _total(terms: Sequence[jax.Array]) -> jax.Array:
 
 
 def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    """Made by NumPy: XLA would compile a program for each shape."""
+    return jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), shapes)

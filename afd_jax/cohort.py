@@ -6,11 +6,12 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -23,6 +24,7 @@ from afd_jax.state import PeerState, TrainState
 
 UPDATES = ("logit", "feature", "discriminator")
 PRECISIONS = ("float32", "bfloat16")
+Variables = Mapping[str, Any]  # as for `module.apply`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Cohort:
 
 
 def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> TrainState:
-    """Makes the arrays of a new run, compiled as one program.
+    """Makes the arrays of a new run; equal networks are drawn by one compiled program.
 
     Args:
       cohort: as made by `make_cohort`.
@@ -162,13 +164,31 @@ def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> 
     if len(teachers) != len(cohort.teachers):
         remedy = f"give the variables of each of the {len(cohort.teachers)} frozen teachers"
         raise SettingError("teachers", len(teachers), remedy)
-    init = functools.partial(_init, cohort)
+    over_seeds = jax.vmap if rng.ndim else lambda function: function
     options = once_options(jax.default_backend())
-    state = jax.jit(jax.vmap(init) if rng.ndim else init, compiler_options=options)(rng)
+
+    def draw(network: nn.Module, start: int, rng: jax.Array) -> Variables:
+        return over_seeds(functools.partial(_draw, network, cohort.image_shape, start))(rng)
+
+    drawn = jax.jit(draw, static_argnums=0, compiler_options=options)
+    networks = [
+        _zeros(functools.partial(draw, peer.network, 0), rng)  # until the given ones are placed
+        if p in cohort.teachers
+        else drawn(peer.network, peer.start, rng)
+        for p, peer in enumerate(cohort.peers)
+    ]
+    init = over_seeds(functools.partial(_init, cohort))
+    state = jax.jit(init, compiler_options=options)(rng, networks)
     peers = list(state.peers)
     for p, variables in zip(cohort.teachers, teachers, strict=True):
         peers[p] = _placed(cohort.peers[p].name, peers[p], variables)
     return dataclasses.replace(state, peers=tuple(peers))
+
+
+def _zeros(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, all zero, without computing it."""
+    shapes = jax.eval_shape(function, *arguments)
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 def _placed(name: str, peer: PeerState, variables: Mapping[str, Any]) -> PeerState:
@@ -203,12 +223,28 @@ def _placed(name: str, peer: PeerState, variables: Mapping[str, Any]) -> PeerSta
 
 def state_shapes(cohort: Cohort) -> TrainState:
     """The state of a new run as shapes and types, without computing it."""
-    return jax.eval_shape(functools.partial(_init, cohort), jax.random.key(0))
+
+    def state(rng: jax.Array) -> TrainState:
+        networks = [
+            _draw(peer.network, cohort.image_shape, peer.start, rng) for peer in cohort.peers
+        ]
+        return _init(cohort, rng, networks)
+
+    return jax.eval_shape(state, jax.random.key(0))
 
 
-def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(
+    network: nn.Module, image_shape: tuple[int, int, int], start: int, rng: jax.Array
+) -> Variables:
+    """A network's variables. Its key depends on `start` alone: a twin starts as its original."""
+    key = jax.random.fold_in(jax.random.fold_in(rng, 0), start)
+    return network.init(key, jnp.zeros((2, *image_shape)), train=False)
+
+
+def _init(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> TrainState:
     peers = []
-    for peer, state in zip(cohort.peers, init_variables(cohort, rng), strict=True):
+    for peer, state in zip(cohort.peers, _with_heads(cohort, rng, networks), strict=True):
         trained = {"logit": state.params, "feature": state.params}
         trained["discriminator"] = {n: v["params"] for n, v in state.discriminators.items()}
         opt = {name: tx.init(trained[name]) for name, tx in peer.optimizers.items()}
@@ -222,18 +258,15 @@ def _init(cohort: Cohort, rng: jax.Array) -> TrainState:
     )
 
 
-def init_variables(cohort: Cohort, rng: jax.Array) -> list[PeerState]:
-    """Parameters and statistics of all networks, without optimizer states."""
+def _with_heads(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> list[PeerState]:
+    """Parameters and statistics of all networks and heads, without optimizer states."""
     images, _ = dummy_batch(cohort)
     states: list[PeerState] = []
     outputs: list[Outputs] = []
-    for peer in cohort.peers:
-        # A network's key depends on `start` alone, so that a twin starts where its original does.
-        key = jax.random.fold_in(jax.random.fold_in(rng, 0), peer.start)
-        result, variables = peer.network.init_with_output(key, images, train=False)
+    for peer, variables in zip(cohort.peers, networks, strict=True):
         statistics, params = _split(variables)
         states.append(PeerState({"network": params}, {"network": statistics}, {}, {}))
-        outputs.extend(as_nodes(result))
+        outputs.extend(as_nodes(_run(peer.network, variables, images, {}, train=False)[0]))
     for p, peer in enumerate(cohort.peers):
         key = jax.random.fold_in(jax.random.fold_in(rng, 1), p)
         heads = _unbound(peer.projections, jax.random.fold_in(key, 0))
@@ -293,13 +326,8 @@ def apply_peer(
         own = jax.lax.stop_gradient(own)
     if cohort.precision == "bfloat16":
         own, images = optax.tree.cast((own, images), jnp.bfloat16)
-    result, updated = peer.network.apply(
-        {"params": own, **statistics["network"]},
-        images,
-        train=not peer.frozen,
-        mutable=[] if peer.frozen else list(statistics["network"]),
-        rngs=dict(rngs),
-    )
+    variables, train = {"params": own, **statistics["network"]}, not peer.frozen
+    result, updated = _run(peer.network, variables, images, dict(rngs), train=train)
     if peer.frozen:
         updated = statistics["network"]
     if cohort.precision == "bfloat16":
@@ -313,6 +341,15 @@ def apply_peer(
     outputs = _projected(cohort, p, as_nodes(result), heads)
     projected = {name: _split(head.variables)[0] for name, head in heads.items()}
     return outputs, {"network": dict(updated), "projections": projected}
+
+
+# A function of its own, so that equal networks are traced and differentiated once.
+@functools.partial(jax.jit, static_argnames=("network", "train"))
+def _run(
+    network: nn.Module, variables: Variables, images: jax.Array, rngs: Any, train: bool
+) -> Any:
+    mutable = [name for name in variables if name != "params"] if train else []
+    return network.apply(variables, images, train=train, mutable=mutable, rngs=rngs)
 
 
 def dummy_batch(cohort: Cohort) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -57,6 +57,8 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
     configs[0]["data"].pop("data_dir")
     for field in ("seed", "seeds"):
         configs[0].pop(field)
+    # What they are, not where they lie.
+    configs[0]["teachers"] = [{k: t[k] for k in ("name", "method")} for t in first.noted_teachers()]
     nodes = [[*s["networks"], *s["alone"], *s.get("others", [])] for s in summaries]
     curves = [
         [

@@ -245,7 +245,7 @@ ENDS = ("branch 0", "branch 1", "branch 2", "ensemble classifier")
         (lambda: cohort_of(ONE(), tiny.Tiny(5)), "networks = 'Tiny': has no stages to share"),
         (
             lambda: cohort_of(ONE(shared=3)),
-            r"method.shared = 3: Cut has 3 stages, of which 1 to 2 can be shared",
+            r"method.shared = 3: Stages has 3 stages, of which 1 to 2 can be shared",
         ),
         (lambda: cohort_of(ONE(), alone=True), "alone = True: the branches share layers"),
         (lambda: cohort_of(ONE(), total_steps=None), "total_steps = None: say how long"),

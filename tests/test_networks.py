@@ -184,6 +184,10 @@ def test_maps_of_unequal_size_meet_in_the_common_shape():
         ),
         (lambda: cohort_of(tiny.Two(5), tiny.Two(5)), r"networks\[0\] = 'Two': .*returns several"),
         (
+            lambda: cohort_of(tiny.Stages(5, widths=[3, 4, 5]), tiny.Tiny(5)),
+            r"networks\[0\] = 'Stages': has a field that cannot be hashed; give a tuple",
+        ),
+        (
             lambda: cohort_of(tiny.Tiny(7), tiny.Tiny(5)),
             r"networks\[0\].*logits of shape \[batch, 5\], returns \[batch, 7\]",
         ),

@@ -17,6 +17,15 @@ FULL = small.cohort()
 HALF = dataclasses.replace(FULL, precision="bfloat16")
 
 
+def operations(closed):
+    """Of a program and of the functions that it calls."""
+    for operation in closed.eqns:
+        yield operation
+        for called in operation.params.values():
+            if hasattr(called, "eqns"):
+                yield from operations(called)
+
+
 def test_networks_compute_in_half_precision_and_return_single():
     peer = init_state(FULL, jax.random.key(0)).peers[0]
     images = small.batch()["image"]
@@ -27,7 +36,7 @@ def test_networks_compute_in_half_precision_and_return_single():
         )(peer.params)
 
     half, full = run(HALF), run(FULL)
-    convolutions = [e for e in half.eqns if e.primitive.name == "conv_general_dilated"]
+    convolutions = [e for e in operations(half) if e.primitive.name == "conv_general_dilated"]
     assert convolutions
     assert all(v.aval.dtype == jnp.bfloat16 for e in convolutions for v in e.invars)
     assert [v.dtype for v in half.out_avals] == [v.dtype for v in full.out_avals]
