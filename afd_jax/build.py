@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.cohort import PRECISIONS, Cohort, Peer, apply_peer, dummy_batch, state_shapes
+from afd_jax.cohort import PRECISIONS, Cohort, Peer, apply_peer, dummy_batch, state_shapes, zeros
 from afd_jax.dependence import used_inputs
 from afd_jax.errors import SettingError, first_line, one_of
 from afd_jax.heads import BoundHead
@@ -296,21 +295,21 @@ def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
     images, batch = dummy_batch(cohort)
     rngs = {"dropout": jax.random.key(0)}
     shapes = state_shapes(cohort)
-    variables, context = shapes.peers, cohort.context(batch, _zeros(shapes))
+    variables, context = shapes.peers, cohort.context(batch, zeros(shapes))
 
     def totals(all_params: list[Any]) -> list[dict[str, jax.Array]]:
         states = [
             dataclasses.replace(v, params=p) for v, p in zip(variables, all_params, strict=True)
         ]
-        zeros = [_zeros(s.statistics) for s in states]
+        statistics = [zeros(s.statistics) for s in states]
         heads: list[dict[str, Any]] = [
-            {n: BoundHead(m, _zeros(v.discriminators[n])) for n, m in peer.discriminators.items()}
+            {n: BoundHead(m, zeros(v.discriminators[n])) for n, m in peer.discriminators.items()}
             for peer, v in zip(cohort.peers, variables, strict=True)
         ]
         outputs = [
             output
             for p in range(len(states))
-            for output in apply_peer(cohort, p, states[p].params, zeros[p], images, rngs)[0]
+            for output in apply_peer(cohort, p, states[p].params, statistics[p], images, rngs)[0]
         ]
         results = []
         for p, peer in enumerate(cohort.peers):
@@ -359,8 +358,3 @@ def _only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientT
 
 def _total(terms: Sequence[jax.Array]) -> jax.Array:
     return jnp.asarray(sum(losses.mean(values) for values in terms))
-
-
-def _zeros(shapes: Any) -> Any:
-    """Made by NumPy: XLA would compile a program for each shape."""
-    return jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), shapes)

@@ -6,7 +6,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -172,7 +172,7 @@ def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> 
 
     drawn = jax.jit(draw, static_argnums=0, compiler_options=options)
     networks = [
-        _zeros(functools.partial(draw, peer.network, 0), rng)  # until the given ones are placed
+        zeros(jax.eval_shape(functools.partial(draw, peer.network, 0), rng))  # given below
         if p in cohort.teachers
         else drawn(peer.network, peer.start, rng)
         for p, peer in enumerate(cohort.peers)
@@ -185,10 +185,9 @@ def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> 
     return dataclasses.replace(state, peers=tuple(peers))
 
 
-def _zeros(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns, all zero, without computing it."""
-    shapes = jax.eval_shape(function, *arguments)
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+def zeros(shapes: Any) -> Any:
+    """Arrays of zeros; made by NumPy, for XLA would compile a program for each shape."""
+    return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
 
 
 def _placed(name: str, peer: PeerState, variables: Mapping[str, Any]) -> PeerState:
@@ -239,7 +238,8 @@ def _draw(
 ) -> Variables:
     """A network's variables. Its key depends on `start` alone: a twin starts as its original."""
     key = jax.random.fold_in(jax.random.fold_in(rng, 0), start)
-    return network.init(key, jnp.zeros((2, *image_shape)), train=False)
+    images = jnp.zeros((2, *image_shape), jnp.float32)
+    return network.init(key, images, train=False)
 
 
 def _init(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> TrainState:

@@ -100,6 +100,21 @@ def test_operations_in_a_loop_are_all_counted():
     np.testing.assert_allclose(flops("resnet56") / flops("resnet20"), published, rtol=0.03)
 
 
+def test_a_function_compiled_with_its_loops_is_traced_anew_without():
+    network = create("resnet56", 10)
+    images = jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), images)
+    run = jax.jit(functools.partial(network.apply, train=False))
+
+    def loops():
+        return str(jax.make_jaxpr(run)(shapes, images)).count("scan[")
+
+    assert loops() == 3
+    with chain.written_out():
+        assert loops() == 0
+    assert loops() == 3
+
+
 def test_the_compiler_still_knows_the_options():
     assert training_options("cpu") is not None
     assert training_options("gpu") is None

@@ -1,7 +1,7 @@
 """Equal blocks one after another, each with parameters of its own."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,18 +14,12 @@ SCAN_FROM = 8
 A shorter chain compiles quickly enough, and its steps are faster written out.
 """
 
-_written_out = False
+_written_out = jax.make_user_context(default_value=False)  # compiled programs keep it apart
 
 
-@contextlib.contextmanager
-def written_out() -> Iterator[None]:
+def written_out() -> contextlib.AbstractContextManager[None]:
     """Traces every chain block by block: the compiler counts the operations in a loop but once."""
-    global _written_out
-    before, _written_out = _written_out, True
-    try:
-        yield
-    finally:
-        _written_out = before
+    return _written_out(True)
 
 
 def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Array:
@@ -40,7 +34,7 @@ def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Arra
     """
     first, *rest = blocks
     x = first(x, train=train)
-    if len(rest) < SCAN_FROM or _written_out or first.is_initializing():
+    if len(rest) < SCAN_FROM or _written_out.value or first.is_initializing():
         for block in rest:
             x = block(x, train=train)
         return x
