@@ -6,8 +6,8 @@ A network is any Flax module with
 
 whose `Outputs` hold logits [batch, classes] and the last feature map [batch, height, width,
 channels]; a plain tuple `(logits, features)` will do. `Outputs` may also hold the maps at the end
-of each stage. It may keep BatchNorm statistics in the
-collection "batch_stats" and use a "dropout" key. To have BatchNorm synchronised under `pmap` and
+of each stage. It may keep BatchNorm statistics in the collection "batch_stats" and use a "dropout"
+key. Its fields can be hashed: tuples, not lists. To have BatchNorm synchronised under `pmap` and
 `shard_map`, it needs a field `axis_name: str | None = None` that it passes to `nn.BatchNorm`. For
 use by name from a config ("my_package.my_module:MyNetwork") it needs a field `classes`.
 """
