@@ -41,9 +41,7 @@ CASES = {
 
 
 def run(case):
-    widths, method, temperature, distil, minlogit, everyone, second_forward, adamw, make = CASES[
-        case
-    ]
+    widths, method, temperature, distil, minlogit, everyone, again, adamw, make = CASES[case]
     torch.manual_seed(list(CASES).index(case))
     count = len(widths)
     networks = [make(w) for w in widths]
@@ -59,7 +57,7 @@ def run(case):
         for net, transfer in zip(networks, transfers)
     ]
     adam = torch.optim.AdamW if adamw else torch.optim.Adam
-    sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": second_forward}
+    sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": again}
     logit_steps = [torch.optim.SGD(net.parameters(), **sgd) for net in networks]
     feature_steps = [adam(ps, lr=1e-2, weight_decay=0.1) for ps in extractors]
     critic_steps = [adam(c.parameters(), lr=1e-2, weight_decay=0.1) for c in critics]
@@ -92,7 +90,7 @@ def run(case):
             torch.autograd.grad(entropy[k] + soft[k], list(net.parameters()), retain_graph=True)
             for k, net in enumerate(networks)
         ]
-        if second_forward:
+        if again:
             step(networks, logit_steps, logit_grads)
             _, maps = zip(*[net(x) for net in networks])
             shared = [t(m[-1]) for t, m in zip(transfers, maps)]
@@ -119,7 +117,7 @@ def run(case):
         critic_grads = [
             torch.autograd.grad(loss, list(critics[k].parameters())) for k, loss in enumerate(tell)
         ]
-        if not second_forward:
+        if not again:
             step(networks, logit_steps, logit_grads)
         for parameters, optimizer, grads in zip(extractors, feature_steps, feature_grads):
             apply(parameters, optimizer, grads)
