@@ -29,6 +29,7 @@ from afd_jax.data.crops import augmented
 from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.sources import load_streamed
 from afd_jax.data.streaming import Streamed, train_stream
+from afd_jax.report import commit
 
 BATCH = 64
 FOREVER = 10**6
@@ -103,6 +104,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "data": f"{len(train)} images of {options.name}, to {options.size}x{options.size}",
         "device": f"{processor()}, {os.cpu_count()} cores",
         "load": os.getloadavg(),
+        "commit": commit(),
         "versions": {
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in packages},
