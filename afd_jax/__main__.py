@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A network of one's own may lie in the current folder, also for the installed command.
     sys.path.insert(0, os.getcwd())
     # Imports stand here so that --help answers at once.
-    from afd_jax.config import read_config
     from afd_jax.errors import SettingError, UnreadableError
+    from afd_jax.overrides import read_config
 
     try:
         config = read_config(known.config, overrides)

@@ -1,24 +1,16 @@
-"""The settings of a run: what there is to set, how it is read, how it is checked.
+"""The settings of a run: what there is to set, and what a config file takes to set it.
 
 A config file (see `configs/`) starts from `base_config()` and sets fields; the command line
-overrides single ones: `--config.seed=1`.
+overrides single ones: `--config.seed=1` (`afd_jax.overrides`).
 """
 
-import copy
-import pathlib
-import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from afd_jax.choices import keyword_options
-from afd_jax.errors import SettingError, one_of, require_number
-
-UNITS = ("steps", "epochs", "examples")
-_MOST_STEPS = 2**31 - 1  # the state counts steps in int32
+from afd_jax.errors import SettingError, one_of
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -102,7 +94,7 @@ def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any
 
 
 # The blocks whose keys depend on a name inside them; those are checked where they are used.
-_OPEN = (
+OPEN = (
     "method",
     *(
         f"optimizers.{update}{part}"
@@ -110,8 +102,6 @@ _OPEN = (
         for update in ("logit", "feature", "discriminator")
     ),
 )
-# What an optimizer's block keeps when it gets another name.
-_SHARED = ("learning_rate", "weight_decay", "decay", "schedule")
 
 
 def check_keys(config: ml_collections.ConfigDict) -> None:
@@ -125,63 +115,13 @@ def check_keys(config: ml_collections.ConfigDict) -> None:
         for key, value in known.items():
             if key not in given:
                 raise SettingError(f"config.{path}{key}", None, "missing; start from base_config()")
-            if isinstance(value, ml_collections.ConfigDict) and path + key not in _OPEN:
+            if isinstance(value, ml_collections.ConfigDict) and path + key not in OPEN:
                 if not isinstance(given[key], ml_collections.ConfigDict):
                     remedy = f"must hold the fields {', '.join(value)}"
                     raise SettingError(f"config.{path}{key}", given[key], remedy)
                 check(given[key], value, f"{path}{key}.")
 
     check(config, base_config(), "")
-
-
-def _duration(text: str) -> re.Match | None:
-    return re.fullmatch(r"\s*([0-9.eE+]+)\s*([a-z]+)\s*", str(text))
-
-
-def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> int:
-    """Converts a duration such as "300 epochs" to training steps, at least 1.
-
-    Args:
-      field: name of the setting, for errors.
-      duration: a number and one of steps, epochs, examples.
-      batch_size: examples per step.
-      examples: examples per epoch; an epoch drops what does not fill its last batch.
-
-    Raises:
-      SettingError: if it cannot be read, is not above zero, or too long to count.
-
-    >>> to_steps("duration", "2 epochs", batch_size=128, examples=50_000)
-    780
-    """
-    match = _duration(duration)
-    unit = match.group(2) if match else ""
-    unit = unit if unit.endswith("s") else unit + "s"
-    if not match or unit not in UNITS:
-        remedy = f"must be a number and one of {', '.join(UNITS)}, such as '10 epochs'"
-        raise SettingError(field, duration, remedy)
-    try:
-        number = float(match.group(1))
-    except ValueError:
-        number = 0.0
-    require_number(field, number, above=0)
-    per_unit = {"steps": 1.0, "epochs": examples // batch_size, "examples": 1 / batch_size}[unit]
-    steps = number * per_unit
-    if steps > _MOST_STEPS:
-        raise SettingError(field, duration, f"must be at most {_MOST_STEPS} steps")
-    return max(1, round(steps))
-
-
-def scaled(duration: str, share: float) -> str:
-    """A share of a duration.
-
-    >>> scaled("300 epochs", 0.04)
-    '12 epochs'
-    """
-    match = _duration(duration)
-    if match is None:
-        raise SettingError("duration", duration, "must be a number and a unit, '10 epochs'")
-    digits = f"{float(match.group(1)) * share:f}"  # an exponent could not be read again
-    return f"{digits.rstrip('0').rstrip('.')} {match.group(2)}"
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -237,127 +177,3 @@ def parse_student(
     (first, *rest), small = parse_arguments(argument, (student,))
     own = tuple(rest) or ((first,) if teachers is None else tuple(teachers))
     return (first,), own, small
-
-
-def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Loads a config file and applies overrides.
-
-    Args:
-      file: path of a Python file with `get_config`, and an argument for it behind a colon.
-      overrides: as on a command line, `--config.key=value`.
-
-    Raises:
-      SettingError: if the file is missing or broken, a key is unknown or a value of another type.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    path = file.split(":", 1)[0]
-    if not pathlib.Path(path).is_file():
-        raise SettingError("--config", path, "no such file; the configs of this project: configs/")
-
-    def parse(define: Any, source: Any, arguments: Sequence[str]) -> ml_collections.ConfigDict:
-        values = flags.FlagValues()
-        argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
-        try:  # ml_collections looks for overrides in sys.argv, whatever it is asked to parse.
-            define("config", source, flag_values=values)
-            values(sys.argv)
-            return values.config
-        finally:
-            sys.argv = argv
-
-    try:
-        config = parse(config_flags.DEFINE_config_file, None, [f"--config={file}"])
-    except Exception as error:
-        remedy = f"get_config failed: {_last_line(error)}"
-        raise SettingError("--config", file, remedy) from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise SettingError("--config", file, "get_config must return a ConfigDict")
-    config = fill_options(config, _chosen(overrides))
-    for override in overrides:
-        _check_override(config, override)
-    try:
-        return parse(config_flags.DEFINE_config_dict, config, overrides)
-    except Exception as error:
-        reason = _last_line(error)
-        named = re.match(r"flag --(config\.[\w.]+)=(.*?): (.*)", reason)
-        field, value, reason = named.groups() if named else ("config", " ".join(overrides), reason)
-        raise SettingError(field, value, reason) from error
-
-
-def fill_options(
-    config: ml_collections.ConfigDict, chosen: Mapping[str, str] | None = None
-) -> ml_collections.ConfigDict:
-    """Gives every block that names a choice all options of that choice, so that all can be set.
-
-    Args:
-      config: is not changed.
-      chosen: new names by path, {"optimizers.feature": "sgd"}. A block that gets another name keeps
-        what all choices have (learning rate, weight decay) and starts from the defaults else.
-
-    Returns:
-      A copy.
-    """
-    config = copy.deepcopy(config)
-    for path in _OPEN:
-        # A schedule may be missing from its optimizer's block; other mistakes are found later.
-        above, _, last = path.rpartition(".")
-        parent = _at(config, above)
-        if not isinstance(parent, ml_collections.ConfigDict):
-            continue
-        missing = {"name": "constant"} if last == "schedule" else None
-        block = parent.get(last, missing and ml_collections.ConfigDict(missing))
-        if not isinstance(block, ml_collections.ConfigDict):
-            continue
-        name = (chosen or {}).get(path, block.get("name"))
-        defaults = _defaults(path, name)
-        if defaults is None:
-            continue
-        own = block.to_dict()
-        if name != block.get("name"):
-            own = {key: own[key] for key in _SHARED if key in own}
-        with config.unlocked():
-            parent[last] = ml_collections.ConfigDict({**defaults, **own, "name": name})
-    return config
-
-
-def _at(config: Any, path: str) -> Any:
-    """The block at a path, None if there is none."""
-    for key in filter(None, path.split(".")):
-        config = config.get(key) if isinstance(config, ml_collections.ConfigDict) else None
-    return config
-
-
-def _defaults(path: str, name: Any) -> dict[str, Any] | None:
-    from afd_jax.methods import METHODS, method_options
-    from afd_jax.optim import OPTIMIZERS, SCHEDULES
-
-    if path == "method":
-        return method_options(name) if name in METHODS else None
-    choices: Mapping[str, Any] = SCHEDULES if path.endswith(".schedule") else OPTIMIZERS
-    return keyword_options(choices[name]) if name in choices else None
-
-
-def _chosen(overrides: Sequence[str]) -> dict[str, str]:
-    """The names that overrides choose, by the path of their block."""
-    found = (re.fullmatch(r"--?config\.([\w.]+)\.name=(.*)", text) for text in overrides)
-    return {match.group(1): match.group(2) for match in found if match}
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
-
-
-def _check_override(config: ml_collections.ConfigDict, override: str) -> None:
-    match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", override, re.DOTALL)
-    if not match:
-        remedy = "unknown argument; settings are written --config.key=value, see --help"
-        raise SettingError("command line", override, remedy)
-    *parents, last = match.group(1).split(".")
-    node: Any = config
-    for i, key in enumerate([*parents, last]):
-        known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-        if key not in known:
-            field = "config." + ".".join([*parents, last][: i + 1])
-            raise SettingError(field, match.group(2), f"unknown field; {one_of(key, known)}")
-        node = node[key]

@@ -13,8 +13,9 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from afd_jax.config import base_config, fill_options
+from afd_jax.config import base_config
 from afd_jax.errors import SettingError, first_line
+from afd_jax.overrides import fill_options
 from afd_jax.stages import names_network
 
 if TYPE_CHECKING:  # it needs folders of other runs, for teachers

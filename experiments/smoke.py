@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 
-from afd_jax.config import read_config
 from afd_jax.metrics import read_metrics
+from afd_jax.overrides import read_config
 from afd_jax.workdir import Workdir, read_json
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -9,7 +9,6 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 
 from afd_jax.assemble import assemble
-from afd_jax.config import read_config
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs
@@ -17,6 +16,7 @@ from afd_jax.methods import KDCL, Independent
 from afd_jax.methods.base import Context
 from afd_jax.methods.kdcl import TARGETS, general_target
 from afd_jax.networks import Outputs
+from afd_jax.overrides import read_config
 from afd_jax.step import views
 from afd_jax.trained import load_network
 from tests import small

@@ -8,8 +8,9 @@ import pytest
 
 from afd_jax.__main__ import main
 from afd_jax.assemble import assemble
-from afd_jax.config import read_config, to_steps
+from afd_jax.durations import to_steps
 from afd_jax.errors import SettingError
+from afd_jax.overrides import read_config
 from tests.running import CONFIG, ROOT, command
 
 MISTAKES = {

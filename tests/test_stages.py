@@ -11,7 +11,7 @@ import pytest
 from afd_jax import report
 from afd_jax.assemble import assemble
 from afd_jax.checkpoint import Checkpoints
-from afd_jax.config import read_config
+from afd_jax.overrides import read_config
 from afd_jax.trained import load_network
 from tests import small
 from tests.running import ROOT, command, lines

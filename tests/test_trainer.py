@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from afd_jax import report
-from afd_jax.config import read_config
+from afd_jax.overrides import read_config
 from afd_jax.trainer import train
 from tests.running import CONFIG, ROOT, SETTINGS, command, final_state, lines
 

@@ -1,0 +1,141 @@
+"""Config files as they are asked for on a command line: --config=FILE --config.key=value ..."""
+
+import copy
+import pathlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from afd_jax.choices import keyword_options
+from afd_jax.config import OPEN
+from afd_jax.errors import SettingError, one_of
+
+# What an optimizer's block keeps when it gets another name.
+_SHARED = ("learning_rate", "weight_decay", "decay", "schedule")
+
+
+def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """Loads a config file and applies overrides.
+
+    Args:
+      file: path of a Python file with `get_config`, and an argument for it behind a colon.
+      overrides: as on a command line, `--config.key=value`.
+
+    Raises:
+      SettingError: if the file is missing or broken, a key is unknown or a value of another type.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path = file.split(":", 1)[0]
+    if not pathlib.Path(path).is_file():
+        raise SettingError("--config", path, "no such file; the configs of this project: configs/")
+
+    def parse(define: Any, source: Any, arguments: Sequence[str]) -> ml_collections.ConfigDict:
+        values = flags.FlagValues()
+        argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
+        try:  # ml_collections looks for overrides in sys.argv, whatever it is asked to parse.
+            define("config", source, flag_values=values)
+            values(sys.argv)
+            return values.config
+        finally:
+            sys.argv = argv
+
+    try:
+        config = parse(config_flags.DEFINE_config_file, None, [f"--config={file}"])
+    except Exception as error:
+        remedy = f"get_config failed: {_last_line(error)}"
+        raise SettingError("--config", file, remedy) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise SettingError("--config", file, "get_config must return a ConfigDict")
+    config = fill_options(config, _chosen(overrides))
+    for override in overrides:
+        _check_override(config, override)
+    try:
+        return parse(config_flags.DEFINE_config_dict, config, overrides)
+    except Exception as error:
+        reason = _last_line(error)
+        named = re.match(r"flag --(config\.[\w.]+)=(.*?): (.*)", reason)
+        field, value, reason = named.groups() if named else ("config", " ".join(overrides), reason)
+        raise SettingError(field, value, reason) from error
+
+
+def fill_options(
+    config: ml_collections.ConfigDict, chosen: Mapping[str, str] | None = None
+) -> ml_collections.ConfigDict:
+    """Gives every block that names a choice all options of that choice, so that all can be set.
+
+    Args:
+      config: is not changed.
+      chosen: new names by path, {"optimizers.feature": "sgd"}. A block that gets another name keeps
+        what all choices have (learning rate, weight decay) and starts from the defaults else.
+
+    Returns:
+      A copy.
+    """
+    config = copy.deepcopy(config)
+    for path in OPEN:
+        # A schedule may be missing from its optimizer's block; other mistakes are found later.
+        above, _, last = path.rpartition(".")
+        parent = _at(config, above)
+        if not isinstance(parent, ml_collections.ConfigDict):
+            continue
+        missing = {"name": "constant"} if last == "schedule" else None
+        block = parent.get(last, missing and ml_collections.ConfigDict(missing))
+        if not isinstance(block, ml_collections.ConfigDict):
+            continue
+        name = (chosen or {}).get(path, block.get("name"))
+        defaults = _defaults(path, name)
+        if defaults is None:
+            continue
+        own = block.to_dict()
+        if name != block.get("name"):
+            own = {key: own[key] for key in _SHARED if key in own}
+        with config.unlocked():
+            parent[last] = ml_collections.ConfigDict({**defaults, **own, "name": name})
+    return config
+
+
+def _at(config: Any, path: str) -> Any:
+    """The block at a path, None if there is none."""
+    for key in filter(None, path.split(".")):
+        config = config.get(key) if isinstance(config, ml_collections.ConfigDict) else None
+    return config
+
+
+def _defaults(path: str, name: Any) -> dict[str, Any] | None:
+    from afd_jax.methods import METHODS, method_options
+    from afd_jax.optim import OPTIMIZERS, SCHEDULES
+
+    if path == "method":
+        return method_options(name) if name in METHODS else None
+    choices: Mapping[str, Any] = SCHEDULES if path.endswith(".schedule") else OPTIMIZERS
+    return keyword_options(choices[name]) if name in choices else None
+
+
+def _chosen(overrides: Sequence[str]) -> dict[str, str]:
+    """The names that overrides choose, by the path of their block."""
+    found = (re.fullmatch(r"--?config\.([\w.]+)\.name=(.*)", text) for text in overrides)
+    return {match.group(1): match.group(2) for match in found if match}
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _check_override(config: ml_collections.ConfigDict, override: str) -> None:
+    match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", override, re.DOTALL)
+    if not match:
+        remedy = "unknown argument; settings are written --config.key=value, see --help"
+        raise SettingError("command line", override, remedy)
+    *parents, last = match.group(1).split(".")
+    node: Any = config
+    for i, key in enumerate([*parents, last]):
+        known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+        if key not in known:
+            field = "config." + ".".join([*parents, last][: i + 1])
+            raise SettingError(field, match.group(2), f"unknown field; {one_of(key, known)}")
+        node = node[key]
