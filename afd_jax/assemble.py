@@ -14,11 +14,12 @@ import optax
 from afd_jax import seeds
 from afd_jax.build import make_cohort, make_peers
 from afd_jax.choices import call
-from afd_jax.cohort import Cohort, init_state
+from afd_jax.cohort import Cohort
 from afd_jax.config import check_keys
 from afd_jax.data import Recipe, Splits, Streamed, channel_statistics, load, load_streamed
 from afd_jax.durations import to_steps
 from afd_jax.errors import SettingError, require_flag, require_number, within
+from afd_jax.initial import init_state
 from afd_jax.methods import make_method, require_teachers
 from afd_jax.networks import create
 from afd_jax.optim import OPTIMIZERS, SCHEDULES

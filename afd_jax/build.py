@@ -11,10 +11,12 @@ import optax
 from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.cohort import PRECISIONS, Cohort, Peer, apply_peer, dummy_batch, state_shapes, zeros
+from afd_jax.cohort import PRECISIONS, Cohort, Peer, dummy_batch
 from afd_jax.dependence import used_inputs
 from afd_jax.errors import SettingError, first_line, one_of
+from afd_jax.forward import apply_peer
 from afd_jax.heads import BoundHead
+from afd_jax.initial import state_shapes, zeros
 from afd_jax.methods.base import Method
 from afd_jax.networks.branched import Branched, single
 from afd_jax.networks.outputs import Outputs, as_nodes

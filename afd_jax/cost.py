@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.assemble import Run
-from afd_jax.cohort import Cohort, apply_peer, state_shapes
+from afd_jax.cohort import Cohort
+from afd_jax.forward import apply_peer
+from afd_jax.initial import state_shapes
 from afd_jax.networks.branched import Branched, single
 from afd_jax.networks.chain import written_out
 from afd_jax.state import PeerState

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from afd_jax.cohort import Cohort
 from afd_jax.compiler import training_options
 from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.synchronised import synchronised
 
 AXIS = "data"
 MODES = ("jit", "pmap", "shard_map")
@@ -55,7 +56,7 @@ class Parallel:
 
     def prepare(self, cohort: Cohort) -> Cohort:
         """Gives BatchNorm the device axis, where the mode has one."""
-        return cohort.synchronised(self.axis_name) if self.axis_name else cohort
+        return synchronised(cohort, self.axis_name) if self.axis_name else cohort
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises SettingError unless the batch can be split evenly over the devices."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import afd_jax
 from afd_jax.assemble import Run
-from afd_jax.cohort import state_shapes
+from afd_jax.initial import state_shapes
 from afd_jax.metrics import Record, mean_record
 from afd_jax.networks.branched import single
 

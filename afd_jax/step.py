@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort, apply_peer
+from afd_jax.cohort import Cohort
 from afd_jax.evaluate import Batch, hits, images_as_they_are
+from afd_jax.forward import apply_peer
 from afd_jax.heads import BoundHead
 from afd_jax.methods.base import PerExample, Terms
 from afd_jax.networks.outputs import Outputs

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.cohort import state_shapes
+from afd_jax.initial import state_shapes
 from afd_jax.step import train_step
 
 FOLDER = pathlib.Path(__file__).parent / "reference"

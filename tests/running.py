@@ -6,7 +6,7 @@ import pathlib
 from afd_jax.__main__ import main
 from afd_jax.assemble import assemble
 from afd_jax.checkpoint import Checkpoints
-from afd_jax.cohort import init_state
+from afd_jax.initial import init_state
 from afd_jax.overrides import read_config
 
 ROOT = pathlib.Path(__file__).parents[1]

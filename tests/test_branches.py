@@ -11,9 +11,10 @@ import pytest
 
 from afd_jax import losses
 from afd_jax.build import make_cohort
-from afd_jax.cohort import apply_peer, init_state
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
+from afd_jax.forward import apply_peer
+from afd_jax.initial import init_state
 from afd_jax.methods import ONE, PCL, OKDDip
 from afd_jax.networks import CifarResNet, DenseNet, ShuffleNetV2
 from afd_jax.networks.branched import single

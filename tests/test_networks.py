@@ -12,6 +12,7 @@ from afd_jax.graph import Graph, cyclic_pairs
 from afd_jax.heads import Discriminator, Transfer
 from afd_jax.methods import AFD
 from afd_jax.networks import NAMES, create
+from afd_jax.synchronised import synchronised
 from tests import small, tiny
 
 
@@ -219,7 +220,7 @@ def test_maps_of_unequal_size_meet_in_the_common_shape():
             ),
             "by its feature loss; give that optimizer",
         ),
-        (lambda: cohort_of(tiny.NoAxis(5), tiny.Tiny(5)).synchronised("data"), "'axis_name'"),
+        (lambda: synchronised(cohort_of(tiny.NoAxis(5), tiny.Tiny(5)), "data"), "'axis_name'"),
         (lambda: AFD(Graph(2, ()), temperature=0.0), "method.temperature = 0.0"),
         (lambda: AFD(Graph(2, ()), objective="lsgan"), "method.objective = 'lsgan'"),
         (lambda: create("resnet9", 5), "did you mean 'resnet8'"),

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.cohort import init_state
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.evaluate import eval_step
+from afd_jax.initial import init_state
 from afd_jax.parallel import make_parallel
 from afd_jax.step import train_step
+from afd_jax.synchronised import synchronised
 from tests import small
 
 RECIPE = Recipe(mean=(0.5, 0.4), std=(0.2, 0.3), pad=2, pad_mode="reflect", flip=True)
@@ -83,7 +84,7 @@ def test_without_synchronised_norm_they_differ(one_device):
 
 
 def test_each_gradient_is_averaged_in_one_piece():
-    cohort = small.cohort().synchronised("data")
+    cohort = synchronised(small.cohort(), "data")
     state = init_state(cohort, jax.random.key(0))
     step = functools.partial(train_step, cohort, axis_name="data")
     jaxpr = jax.make_jaxpr(step, axis_env=[("data", 2)])(state, small.batch())

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from afd_jax.build import make_cohort
-from afd_jax.cohort import apply_peer, init_state
 from afd_jax.errors import SettingError
+from afd_jax.forward import apply_peer
+from afd_jax.initial import init_state
 from afd_jax.step import train_step
 from tests import small
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from afd_jax.assemble import assemble
-from afd_jax.cohort import init_state
+from afd_jax.initial import init_state
 from afd_jax.overrides import read_config
 from afd_jax.program import Update, steps_per_call
 from afd_jax.step import train_step

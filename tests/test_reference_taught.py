@@ -15,8 +15,8 @@ import pytest
 
 from afd_jax import losses
 from afd_jax.build import make_cohort
-from afd_jax.cohort import init_state
 from afd_jax.heads import BoundHead, ProbabilityDiscriminator
+from afd_jax.initial import init_state
 from afd_jax.methods import METHODS
 from afd_jax.optim import adam
 from tests import pytorch, small, tiny

@@ -9,11 +9,12 @@ import pytest
 
 from afd_jax import losses
 from afd_jax.build import make_cohort
-from afd_jax.cohort import apply_peer, init_state
 from afd_jax.errors import SettingError
 from afd_jax.evaluate import eval_step
+from afd_jax.forward import apply_peer
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
 from afd_jax.heads import BoundHead
+from afd_jax.initial import init_state
 from afd_jax.methods import AFD, DML, KDCL, Alignment, Independent
 from afd_jax.optim import sgd
 from afd_jax.step import train_step

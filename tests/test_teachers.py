@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from afd_jax.build import make_cohort
-from afd_jax.cohort import apply_peer, init_state
 from afd_jax.data.batches import class_partners
 from afd_jax.errors import SettingError
+from afd_jax.forward import apply_peer
 from afd_jax.graph import Graph, from_teachers
 from afd_jax.heads import NonLinearTransformation
+from afd_jax.initial import init_state
 from afd_jax.methods import METHODS, make_method
 from afd_jax.optim import adam, sgd
 from afd_jax.parallel import make_parallel

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 
 from afd_jax.build import make_cohort
-from afd_jax.cohort import init_state, state_shapes
 from afd_jax.graph import make_graph
+from afd_jax.initial import init_state, state_shapes
 from afd_jax.methods import AFD, DML
 from afd_jax.networks import create
 from afd_jax.networks.chain import written_out
