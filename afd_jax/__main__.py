@@ -89,7 +89,9 @@ def _prepare_jax(distributed: bool) -> None:
     import jax
 
     from afd_jax.cache import cache_dir
+    from afd_jax.memory import keep_freed
 
+    keep_freed()
     if distributed:
         _join()
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]

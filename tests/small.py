@@ -1,5 +1,7 @@
 """The small cohort that most tests use: three layers with few channels, on 8x8 images."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ import numpy as np
 from afd_jax.build import make_cohort
 from afd_jax.cohort import Cohort
 from afd_jax.graph import Graph, cyclic_pairs
+from afd_jax.initial import init_state
 from afd_jax.methods import AFD
 from afd_jax.optim import adam, sgd
+from afd_jax.step import train_step
 from tests import tiny
 
 CLASSES = 5
@@ -49,6 +53,15 @@ def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
         "label": jnp.asarray(rng.integers(CLASSES, size=size), jnp.int32),
         "index": jnp.arange(size, dtype=jnp.int32),
     }
+
+
+def update(of: Cohort, steps: int = 1):
+    """State and metrics after so many steps on one batch."""
+    state = init_state(of, jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, of))
+    for _ in range(steps):
+        state, metrics = step(state, batch())
+    return state, metrics
 
 
 def largest_difference(a, b) -> float:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from afd_jax.build import make_cohort
 from afd_jax.graph import make_graph
 from afd_jax.initial import init_state
+from afd_jax.memory import keep_freed
 from afd_jax.methods import AFD, DML, Independent
 from afd_jax.networks import create
 from afd_jax.networks.chain import written_out
@@ -54,6 +55,7 @@ def peak_bytes():
 
 
 def main():
+    keep_freed()
     task = json.loads(sys.argv[1])
     networks = [create(name, 100) for name in task["networks"]]
     shape = {"afd": "cyclic", "dml": "all_pairs", "independent": "none"}[task["method"]]
