@@ -89,9 +89,7 @@ def _prepare_jax(distributed: bool) -> None:
     import jax
 
     from afd_jax.cache import cache_dir
-    from afd_jax.memory import keep_freed
 
-    keep_freed()
     if distributed:
         _join()
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
@@ -121,5 +119,13 @@ def _join() -> None:
         raise SettingError("--distributed", address, remedy) from error
 
 
+def program() -> int:
+    """The installed command."""
+    from afd_jax.memory import use_huge_pages
+
+    use_huge_pages()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -1,25 +1,27 @@
-"""Memory of the process: what the C library does with what is freed."""
+"""Memory of the process: how the C library asks the system for it."""
 
-import ctypes
+import os
+import sys
 
-# Parameters of glibc's mallopt (malloc.h).
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_NAME, _VALUE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 
 
-def keep_freed() -> bool:
-    """Keeps freed memory for the next request, where the C library is glibc.
+def use_huge_pages() -> None:
+    """Starts this program again, as the same process, with large blocks of memory in huge pages.
 
-    A step on the CPU takes a gigabyte and frees it at its end. Large blocks go back to the system
-    by default, and each of their pages is zeroed and mapped anew in the next step: a tenth of its
-    time (docs/speed.md). Works only before JAX starts its threads, so before the first array.
-
-    Returns:
-      Whether this C library does so now.
+    A step on the CPU takes a gigabyte and gives it back at its end. In pages of 4 KiB, mapped anew
+    each time, that is a sixth of the step (docs/speed.md). glibc reads its settings only as it
+    starts. Does nothing with another C library, or where GLIBC_TUNABLES is set already; the system
+    may ignore the request, too. To be called first of all: what the process has done is lost.
     """
+    if _NAME in os.environ or not _glibc():
+        return
+    os.environ[_NAME] = _VALUE
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _glibc() -> bool:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # of another C library
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (AttributeError, ValueError, OSError):  # of other systems
         return False
-    # Arenas after the first give large blocks back whatever they are told, so there is one.
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
-    return all([mallopt(*setting) for setting in settings])

@@ -1,6 +1,7 @@
-"""The program's hold on freed memory."""
+"""Huge pages for what a step takes and gives back."""
 
-import platform
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -8,9 +9,9 @@ import pytest
 
 SCRIPT = """
 import resource, sys
-if sys.argv[1] == "keep":
-    from afd_jax.memory import keep_freed
-    assert keep_freed()
+if sys.argv[1] == "huge":
+    from afd_jax.memory import use_huge_pages
+    use_huge_pages()
 import jax, jax.numpy as jnp
 column = jnp.ones((4096, 64))
 program = jax.jit(lambda x: (x * column @ column.T) @ column)  # 64 MiB in between
@@ -20,13 +21,22 @@ before = faults()
 program(2.0).block_until_ready()
 print(faults() - before)
 """
+SYSTEM = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_what_is_freed_needs_no_new_pages():
+@pytest.mark.skipif(
+    not SYSTEM.is_file() or "[madvise]" not in SYSTEM.read_text(),
+    reason="this system gives no huge pages, or gives them unasked",
+)
+def test_memory_comes_in_huge_pages(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+
     def new_pages(how):
-        command = [sys.executable, "-c", SCRIPT, how]
-        return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        command = [sys.executable, script, how]
+        run = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+        return int(run.stdout)
 
-    assert new_pages("give back") > 16_000
-    assert new_pages("keep") < 1_000
+    assert new_pages("small") > 16_000
+    assert new_pages("huge") < 1_000

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from afd_jax.build import make_cohort
 from afd_jax.graph import make_graph
 from afd_jax.initial import init_state
-from afd_jax.memory import keep_freed
+from afd_jax.memory import use_huge_pages
 from afd_jax.methods import AFD, DML, Independent
 from afd_jax.networks import create
 from afd_jax.networks.chain import written_out
@@ -55,7 +55,7 @@ def peak_bytes():
 
 
 def main():
-    keep_freed()
+    use_huge_pages()
     task = json.loads(sys.argv[1])
     networks = [create(name, 100) for name in task["networks"]]
     shape = {"afd": "cyclic", "dml": "all_pairs", "independent": "none"}[task["method"]]
