@@ -12,8 +12,8 @@ from afd_jax.assemble import Run
 from afd_jax.cohort import Cohort
 from afd_jax.forward import apply_peer
 from afd_jax.initial import state_shapes
+from afd_jax.networks.as_written import as_written
 from afd_jax.networks.branched import Branched, single
-from afd_jax.networks.chain import written_out
 from afd_jax.state import PeerState
 
 _MIB = 2**20
@@ -82,7 +82,7 @@ def flops_per_image(cohort: Cohort, module: nn.Module, variables: Any) -> float:
     """Floating-point operations of a module's forward pass on one image."""
     image = jax.ShapeDtypeStruct((1, *cohort.image_shape), jnp.float32)
     network = functools.partial(module.apply, train=False)
-    with written_out():
+    with as_written():
         analysis = jax.jit(network).lower(variables, image).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
 

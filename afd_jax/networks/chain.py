@@ -1,6 +1,5 @@
 """Equal blocks one after another, each with parameters of its own."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,18 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from afd_jax.networks.as_written import is_as_written
+
 SCAN_FROM = 8
 """Chains of so many blocks are compiled as one block in a loop.
 
 A shorter chain compiles quickly enough, and its steps are faster written out.
 """
-
-_written_out = jax.make_user_context(default_value=False)  # compiled programs keep it apart
-
-
-def written_out() -> contextlib.AbstractContextManager[None]:
-    """Traces every chain block by block: the compiler counts the operations in a loop but once."""
-    return _written_out(True)
 
 
 def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Array:
@@ -34,7 +28,7 @@ def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Arra
     """
     first, *rest = blocks
     x = first(x, train=train)
-    if len(rest) < SCAN_FROM or _written_out.value or first.is_initializing():
+    if len(rest) < SCAN_FROM or is_as_written() or first.is_initializing():
         for block in rest:
             x = block(x, train=train)
         return x

@@ -2,7 +2,7 @@
 
   python experiments/speed/benchmark.py --out=experiments/results/speed_cpu \
       [--networks=resnet32,resnet32] [--method=afd] [--batch=128] [--rounds=7] [--steps=3] \
-      [--torch-python=VENV/bin/python]
+      [--torch-python=VENV/bin/python] [--torch-variants="two forwards,one forward AVX2"]
 
 Each contestant is a process of its own (workers beside this file), so PyTorch may live in another
 environment. They take turns; each turn is a few steps on a batch that lies on the device already,
@@ -147,7 +147,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--torch-python", help="an interpreter that has PyTorch")
-    parser.add_argument("--torch-variants", default="two forwards,one forward")
+    parser.add_argument(
+        "--torch-variants", default="two forwards,one forward,one forward channels-last"
+    )
     options = parser.parse_args()
     result = measure(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)

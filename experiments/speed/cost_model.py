@@ -28,7 +28,7 @@ from afd_jax.graph import make_graph
 from afd_jax.initial import init_state, state_shapes
 from afd_jax.methods import AFD, DML
 from afd_jax.networks import create
-from afd_jax.networks.chain import written_out
+from afd_jax.networks.as_written import as_written
 from afd_jax.optim import adam, sgd
 from afd_jax.parallel import make_parallel
 from afd_jax.report import commit
@@ -72,7 +72,7 @@ def row(method, shape, network, count, size, steps):
     compiled = lowered.compile()
     end = time.perf_counter()
     memory = compiled.memory_analysis()
-    with written_out():
+    with as_written():
         whole = jax.jit(functools.partial(train_step, cohort)).lower(state_shapes(cohort), batch)
     result = {
         "method": method,

@@ -17,7 +17,7 @@ from afd_jax.initial import init_state
 from afd_jax.memory import use_huge_pages
 from afd_jax.methods import AFD, DML, Independent
 from afd_jax.networks import create
-from afd_jax.networks.chain import written_out
+from afd_jax.networks.as_written import as_written
 from afd_jax.optim import adam, sgd
 from afd_jax.parallel import make_parallel
 from afd_jax.report import commit
@@ -85,7 +85,7 @@ def main():
     compile_seconds = time.perf_counter() - start
     state, _ = jax.block_until_ready(compiled(state, batch))
     first_step_seconds = time.perf_counter() - start
-    with written_out():
+    with as_written():
         whole = jax.jit(functools.partial(train_step, cohort)).lower(state, batch)
     # The fewest bytes: the state read and written, the images read.
     least = 2 * sum(x.nbytes for x in jax.tree.leaves(state)) + batch["image"].nbytes

@@ -1,14 +1,19 @@
 """The same training step in PyTorch, written as people write it; `benchmark.py` starts it.
 
 Variants: "two forwards" (networks run again for the feature losses), "one forward", and, for GPUs,
-"compiled" (one forward, networks and discriminators through torch.compile).
+"compiled" (one forward, networks and discriminators through torch.compile). Words that may follow:
+"channels-last" (memory format), "AVX2" (as on processors without AVX-512, such as most laptops').
 """
 
 import json
+import os
 import platform
 import resource
 import sys
 import time
+
+if "AVX2" in sys.argv[1]:  # read as PyTorch is imported
+    os.environ.update(ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +69,11 @@ class Trainer:
     def __init__(self, task, device):
         self.method, self.variant = task["method"], task["variant"]
         depths = [int(name.removeprefix("resnet")) for name in task["networks"]]
-        layout = {"device": device, "memory_format": torch.channels_last}
+        last = "channels-last" in self.variant
+        layout = {
+            "device": device,
+            "memory_format": torch.channels_last if last else torch.preserve_format,
+        }
         self.nets = [ResNet(d).to(**layout) for d in depths]
         self.critics = [discriminator().to(**layout) for _ in depths]
         features = [[*net.stem.parameters(), *net.blocks.parameters()] for net in self.nets]
@@ -77,7 +86,7 @@ class Trainer:
         self.critic_steps = [
             torch.optim.Adam(c.parameters(), 2e-5, weight_decay=0.1) for c in self.critics
         ]
-        if self.variant == "compiled":
+        if "compiled" in self.variant:
             self.nets = [torch.compile(net) for net in self.nets]
             self.critics = [torch.compile(critic) for critic in self.critics]
         self.x = torch.randn(task["batch"], 3, 32, 32).to(**layout)
@@ -85,7 +94,7 @@ class Trainer:
 
     def step(self):
         outputs = [net(self.x) for net in self.nets]
-        again = self.variant == "two forwards"
+        again = "two forwards" in self.variant
         afd, count = self.method == "afd", len(self.nets)
         for k, (logits, _) in enumerate(outputs):
             loss = F.cross_entropy(logits, self.y)
