@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--torch-python", help="an interpreter that has PyTorch")
     parser.add_argument(
-        "--torch-variants", default="two forwards,one forward,one forward channels-last"
+        "--torch-variants", default="two forwards,one forward,two forwards channels-last"
     )
     options = parser.parse_args()
     result = measure(options)
