@@ -5,7 +5,8 @@
 Per row: operations as the compiler counts them before it optimises, memory as it plans it, and
 (unless --no-times) the median time of some steps on this machine. Over devices: the collective
 operations of the compiled program and the bytes that they reduce, on eight fake devices, and from
-them an estimate for a pod: what each step sends, against how long it computes.
+them an estimate for a pod: what each step sends, against how long it computes. A figure is drawn
+beside the JSON.
 """
 
 import argparse
@@ -152,11 +153,68 @@ def pod(flops, reduced_bytes, per_chip):
     return rows
 
 
+def plot(result, network, size, file):
+    """Time (or operations, without times), memory and a pod's efficiency."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    def rows(method, shape, **fixed):
+        wanted = {"method": method, "graph": shape, **fixed}
+        return [r for r in result["rows"] if wanted.items() <= r.items()]
+
+    timed = "step_seconds" in result["rows"][0]
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
+    for label, method, shape in (
+        ("AFD, cycle", "afd", "cyclic"),
+        ("AFD, all pairs", "afd", "all_pairs"),
+        ("DML", "dml", "all_pairs"),
+    ):
+        own = sorted(rows(method, shape, network=network, batch=size), key=lambda r: r["networks"])
+        counts = [r["networks"] for r in own]
+        costs = [
+            r["step_seconds"] if timed else r["flops_per_network_and_image"] * r["networks"] / 1e6
+            for r in own
+        ]
+        axes[0].plot(counts, costs, "o-", label=label)
+        axes[1].plot(counts, [r["temporary_bytes"] / 1e6 for r in own], "o-", label=label)
+    axes[0].set_ylabel("seconds a step" if timed else "MFLOPs an image")
+    axes[1].set_ylabel("memory of a step, MB")
+    for axis in axes[:2]:
+        axis.set_xlabel(f"networks ({network}, batch {size})")
+        axis.set_ylim(bottom=0)
+    axes[0].legend()
+    own = sorted(rows("afd", "cyclic", network=network, networks=2), key=lambda r: r["batch"])
+    axes[2].plot(
+        [r["batch"] for r in own],
+        [r["batch"] / r["step_seconds"] if timed else r["temporary_bytes"] / 1e6 for r in own],
+        "o-",
+    )
+    axes[2].set_xlabel(f"batch (AFD, two {network})")
+    axes[2].set_ylabel("images a second" if timed else "memory of a step, MB")
+    axes[2].set_ylim(bottom=0)
+    for images in sorted({r["images_per_chip"] for r in result["pod"]}):
+        own = [r for r in result["pod"] if r["images_per_chip"] == images]
+        axes[3].plot(
+            [r["chips"] for r in own],
+            [r["efficiency"] for r in own],
+            "o-",
+            label=f"{images} images a chip",
+        )
+    axes[3].set_xscale("log", base=2)
+    axes[3].set_xlabel("TPU v4 chips (estimate, not measured)")
+    axes[3].set_ylabel("share of linear scaling")
+    axes[3].set_ylim(0, 1.02)
+    axes[3].legend()
+    figure.savefig(file, dpi=120)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, type=pathlib.Path, help="without .json")
     parser.add_argument("--network", default="resnet8")
-    parser.add_argument("--depths", default="resnet8,resnet20,resnet32")
+    parser.add_argument("--depths", default="resnet20,resnet32", help="others, in pairs")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--no-times", action="store_true")
@@ -170,8 +228,9 @@ def main():
     rows = [row("afd", "cyclic", network, k, size, steps) for k in (2, 3, 4, 8)]
     rows += [row("afd", "all_pairs", network, k, size, steps) for k in (3, 4)]
     rows += [row("dml", "all_pairs", network, 2, size, steps)]
-    rows += [row("afd", "cyclic", n, 2, size, steps) for n in options.depths.split(",")]
-    rows += [row("dml", "all_pairs", n, 2, size, steps) for n in options.depths.split(",")[1:]]
+    for deeper in options.depths.split(","):
+        rows += [row("afd", "cyclic", deeper, 2, size, steps)]
+        rows += [row("dml", "all_pairs", deeper, 2, size, steps)]
     rows += [row("afd", "cyclic", network, 2, b, steps) for b in (32, 64, 256)]
     over = over_devices(network, size)
     pair = rows[0]
@@ -187,6 +246,7 @@ def main():
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, options.network, size, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
