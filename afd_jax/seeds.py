@@ -1,4 +1,4 @@
-"""Several seeds in one program: the same functions, mapped over a leading axis of the state.
+"""Several seeds in one program: the same functions over a leading axis of the state.
 
 One seed has no such axis.
 """
@@ -23,7 +23,31 @@ def join(trees: Sequence[Any]) -> Any:
 
 
 def mapped(
-    function: Callable[..., Any], count: int, in_axes: int | Sequence[int | None]
+    function: Callable[..., Any], count: int, in_axes: Sequence[int | None]
 ) -> Callable[..., Any]:
-    """The function over all seeds, with `in_axes` as for `jax.vmap`; itself for one seed."""
-    return function if count == 1 else jax.vmap(function, in_axes)
+    """The function over all seeds; itself for one seed.
+
+    Mapped over, a convolution has a kernel for each seed, which takes CPUs 2.4 times as long; there
+    the seeds take turns in a loop.
+
+    Args:
+      function: of positional arguments.
+      count: number of seeds.
+      in_axes: for each argument the axis of seeds, as for `jax.vmap`, or None.
+    """
+    if count == 1:
+        return function
+    if jax.default_backend() != "cpu":
+        return jax.vmap(function, in_axes)
+
+    def in_turns(*args: Any) -> Any:
+        def one(seed: jax.Array) -> Any:
+            own = (
+                arg if axis is None else jax.tree.map(lambda x, a=axis: jnp.take(x, seed, a), arg)
+                for arg, axis in zip(args, in_axes, strict=True)
+            )
+            return function(*own)
+
+        return jax.lax.map(one, jnp.arange(count))
+
+    return in_turns

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from afd_jax import seeds
 from afd_jax.assemble import assemble
 from afd_jax.initial import init_state
 from afd_jax.overrides import read_config
@@ -54,6 +55,21 @@ def test_the_quick_way_equals_the_plain_step(plain, calls):
     assert small.largest_difference(state.peers, plain[0].peers) < 1e-5
     last = jax.tree.map(lambda x: x[-1], metrics)
     assert small.largest_difference(last, plain[1]) < 1e-5
+
+
+def test_seeds_in_turns_are_those_mapped_over(monkeypatch):
+    """The first on CPUs, the second elsewhere."""
+    cohort = small.cohort()
+    state = init_state(cohort, jax.random.split(jax.random.key(0), 2))
+    batches = [small.batch(seed=seed) for seed in (0, 1)]
+    batch = jax.tree.map(lambda *each: np.stack(each, 1), *batches)
+    step, results = functools.partial(train_step, cohort), []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        both = jax.jit(seeds.mapped(step, 2, (0, 1)))
+        results.append(both(state, batch))
+    monkeypatch.undo()
+    assert small.largest_difference(*results) < 1e-5
 
 
 def test_seeds_side_by_side_equal_each_alone(tmp_path):

@@ -193,7 +193,7 @@ def plot(result, network, size, file):
     )
     axes[2].set_xlabel(f"batch (AFD, two {network})")
     axes[2].set_ylabel("images a second" if timed else "memory of a step, MB")
-    axes[2].set_ylim(bottom=0)
+    axes[2].set_ylim(0, 1.1 * axes[2].get_ylim()[1])
     for images in sorted({r["images_per_chip"] for r in result["pod"]}):
         own = [r for r in result["pod"] if r["images_per_chip"] == images]
         axes[3].plot(
@@ -203,7 +203,7 @@ def plot(result, network, size, file):
             label=f"{images} images a chip",
         )
     axes[3].set_xscale("log", base=2)
-    axes[3].set_xlabel("TPU v4 chips (estimate, not measured)")
+    axes[3].set_xlabel("TPU v4 chips (an estimate)")
     axes[3].set_ylabel("share of linear scaling")
     axes[3].set_ylim(0, 1.02)
     axes[3].legend()
