@@ -14,7 +14,7 @@ def use_huge_pages() -> None:
     starts. Does nothing with another C library, or where GLIBC_TUNABLES is set already; the system
     may ignore the request, too. To be called first of all: what the process has done is lost.
     """
-    if _NAME in os.environ or not _glibc():
+    if _NAME in os.environ or not sys.executable or not _glibc():
         return
     os.environ[_NAME] = _VALUE
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
