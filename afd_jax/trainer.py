@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from afd_jax import report
 from afd_jax.assemble import Run, assemble
 from afd_jax.checkpoint import Checkpoints
+from afd_jax.claim import claim_teachers, claimed
 from afd_jax.errors import SettingError
 from afd_jax.metrics import Diverged, MetricsLog, Record, evaluation, mean_of, mean_record
 from afd_jax.program import Evaluate, Learn, Update
@@ -52,7 +53,7 @@ def train(
     run = assemble(config, workdir)
     folder = Workdir(pathlib.Path(workdir))
     shown = show_progress and jax.process_index() == 0
-    with folder.claimed(config, run):
+    with claimed(folder, config, run):
         if not folder.summary.is_file() and _train_before(config, folder, shown):
             run = assemble(config, workdir)
         return _train(run, folder, shown)
@@ -80,7 +81,7 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     commit = report.commit()  # of the code that runs, before anybody changes it
 
     # 1. Finished already?
-    folder.claim_teachers(run)
+    claim_teachers(folder, run)
     if folder.summary.is_file():
         summary = read_json(folder.summary)
         say(f"{folder.path} is finished; remove it or name another --workdir to train again")
