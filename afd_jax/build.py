@@ -1,25 +1,18 @@
 """Puts networks, method and optimizers together, and checks that they fit before compiling."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from afd_jax import losses
-from afd_jax.cohort import PRECISIONS, Cohort, Peer, dummy_batch
-from afd_jax.dependence import used_inputs
-from afd_jax.errors import SettingError, first_line, one_of
-from afd_jax.forward import apply_peer
-from afd_jax.heads import BoundHead
-from afd_jax.initial import state_shapes, zeros
+from afd_jax.cohort import PRECISIONS, Cohort, Peer
+from afd_jax.contract import check_networks
+from afd_jax.errors import SettingError, one_of
+from afd_jax.initial import state_shapes
+from afd_jax.masks import masked, who_trains_what
 from afd_jax.methods.base import Method
 from afd_jax.networks.branched import Branched, single
-from afd_jax.networks.outputs import Outputs, as_nodes
 
 
 def make_cohort(
@@ -69,8 +62,8 @@ def make_cohort(
     _check_length(method, total_steps, steps_per_epoch, examples)
     peers = make_peers(networks, names, method, alone=alone)
     peers += [Peer(n, t, (n,), frozen=True) for n, t in zip(teacher_names, teachers, strict=True)]
-    shapes = _check_networks("networks", names, networks, image_shape, classes)
-    teacher_shapes = _check_networks("teachers", teacher_names, teachers, image_shape, classes)
+    shapes = check_networks("networks", names, networks, image_shape, classes)
+    teacher_shapes = check_networks("teachers", teacher_names, teachers, image_shape, classes)
     if alone:
         graph = method.graph.with_room(len(networks), len(networks))
         method = dataclasses.replace(method, graph=graph)
@@ -104,12 +97,12 @@ def make_cohort(
     if branched:  # each branch must be usable by itself
         state = state_shapes(cohort).peers[0]
         single(peers[0].network, {"params": state.params["network"]}, 0)
-    masks = _who_trains_what(cohort)
+    masks = who_trains_what(cohort)
     if method.second_forward and not any("feature" in updates for updates in masks):
         remedy = "has no effect, for the method has no feature losses; leave it out"
         raise SettingError("method.second_forward", method.second_forward, remedy)
     peers = [
-        dataclasses.replace(peer, optimizers=_masked(peer.name, optimizers, masks[p]))
+        dataclasses.replace(peer, optimizers=masked(peer.name, optimizers, masks[p]))
         for p, peer in enumerate(peers)
     ]
     return dataclasses.replace(cohort, peers=tuple(peers))
@@ -204,159 +197,3 @@ def _names(field: str, names: Sequence[str] | None, modules: Sequence[nn.Module]
     if len(names) != len(modules):
         raise SettingError(field, names, f"give one for each of the {len(modules)} networks")
     return list(names)
-
-
-def _check_networks(
-    field: str,
-    names: Sequence[str],
-    networks: Sequence[nn.Module],
-    image_shape: tuple[int, int, int],
-    classes: int,
-) -> list[Outputs]:
-    """The outputs' shapes; a network that stands for several nodes is traced once."""
-    checked: dict[int, Outputs] = {}
-    for k, (name, network) in enumerate(zip(names, networks, strict=True)):
-        if id(network) not in checked:
-            at = f"{field}[{k}]"
-            checked[id(network)] = _check_network(at, name, network, image_shape, classes)
-    return [checked[id(network)] for network in networks]
-
-
-def _check_network(
-    field: str, name: str, network: nn.Module, image_shape: tuple[int, int, int], classes: int
-) -> Outputs:
-    if not isinstance(network, nn.Module):
-        raise SettingError(field, name, "must be a Flax Linen module")
-    try:
-        hash(network)  # equal networks are traced once
-    except TypeError as error:
-        remedy = "has a field that cannot be hashed; give a tuple instead of a list"
-        raise SettingError(field, name, remedy) from error
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    key = jax.random.key(0)
-
-    def run(images: jax.Array) -> Any:
-        evaluated, variables = network.init_with_output(key, images, train=False)
-        statistics = [name for name in variables if name != "params"]
-        trained, _ = network.apply(
-            variables, images, train=True, mutable=statistics, rngs={"dropout": key}
-        )
-        return evaluated, trained
-
-    try:
-        results = jax.eval_shape(run, images)
-    except SettingError as error:
-        raise SettingError(f"{field} ({name}): {error.field}", error.value, error.remedy) from error
-    except Exception as error:
-        remedy = f"cannot take images of shape {image_shape}: {first_line(error)}"
-        raise SettingError(field, name, remedy) from error
-    for result, mode in zip(results, ("train=False", "train=True"), strict=True):
-        problem = _problem(result, classes)
-        if problem:
-            raise SettingError(field, name, f"{problem} with {mode}")
-    evaluated, trained = (as_nodes(result)[0] for result in results)
-    if evaluated.features.shape != trained.features.shape:
-        remedy = "must return feature maps of one shape with train=True and train=False"
-        raise SettingError(field, name, remedy)
-    return trained
-
-
-def _problem(result: Any, classes: int) -> str | None:
-    """What is wrong with a network's answer to two images, if anything is."""
-    if not isinstance(result, Outputs) and not (isinstance(result, tuple) and len(result) == 2):
-        return f"must return Outputs(logits, features), returns {type(result).__name__}"
-    if len(as_nodes(result)) > 1:
-        return "must return Outputs(logits, features), returns several"
-    (outputs,) = as_nodes(result)
-    logits, features = outputs.logits, outputs.features
-    shape = getattr(logits, "shape", None)
-    if shape != (2, classes):
-        return f"must return logits of shape [batch, {classes}], returns {_batched(shape)}"
-    shape = getattr(features, "shape", None)
-    if shape is None or len(shape) != 4 or shape[0] != 2 or 0 in shape:
-        return (
-            "must return a feature map [batch, height, width, channels] beside the logits, "
-            f"returns {_batched(shape)}"
-        )
-    for what, array in (("logits", logits), ("feature map", features)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            return f"must return a floating-point {what}, returns {array.dtype}"
-    return None
-
-
-def _batched(shape: tuple[int, ...] | None) -> str:
-    return "none" if shape is None else f"[{', '.join(['batch', *map(str, shape[1:])])}]"
-
-
-def _who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
-    """Per network and update, which parameters the loss depends on: read off the traced program.
-
-    So the feature optimizer leaves the classifier alone, and the logit optimizer the transfer
-    layer, weight decay included, for any network, without a naming convention.
-    """
-    images, batch = dummy_batch(cohort)
-    rngs = {"dropout": jax.random.key(0)}
-    shapes = state_shapes(cohort)
-    variables, context = shapes.peers, cohort.context(batch, zeros(shapes))
-
-    def totals(all_params: list[Any]) -> list[dict[str, jax.Array]]:
-        states = [
-            dataclasses.replace(v, params=p) for v, p in zip(variables, all_params, strict=True)
-        ]
-        statistics = [zeros(s.statistics) for s in states]
-        heads: list[dict[str, Any]] = [
-            {n: BoundHead(m, zeros(v.discriminators[n])) for n, m in peer.discriminators.items()}
-            for peer, v in zip(cohort.peers, variables, strict=True)
-        ]
-        outputs = [
-            output
-            for p in range(len(states))
-            for output in apply_peer(cohort, p, states[p].params, statistics[p], images, rngs)[0]
-        ]
-        results = []
-        for p, peer in enumerate(cohort.peers):
-            terms: dict[str, list[jax.Array]] = {"logit": [], "feature": []}
-            seen = dataclasses.replace(context, discriminators=heads[p])
-            for k in cohort.nodes_of(p) if peer.follows is None else ():
-                if not cohort.method.learns(k):
-                    continue
-                terms["logit"] += cohort.method.logit_terms(k, outputs, seen)[0].values()
-                terms["feature"] += cohort.method.feature_terms(k, outputs, heads[p])[0].values()
-            results.append({u: _total(t) for u, t in terms.items() if t})
-        return results
-
-    params = [v.params for v in variables]
-    closed, result = jax.make_jaxpr(totals, return_shape=True)(params)
-    treedef, outputs = jax.tree.structure(params), itertools.count()
-    masks: list[dict[str, Any]] = []
-    for p, updates in enumerate(result):
-        masks.append({})
-        for update in sorted(updates):  # the order in which a program returns a dict
-            used = used_inputs(closed.jaxpr, next(outputs))
-            masks[p][update] = jax.tree.unflatten(treedef, used)[p]
-        if cohort.peers[p].discriminators:
-            masks[p]["discriminator"] = True
-    return masks
-
-
-def _masked(
-    name: str, optimizers: Mapping[str, optax.GradientTransformation], masks: Mapping[str, Any]
-) -> dict[str, optax.GradientTransformation]:
-    for update in masks:
-        if update not in optimizers:
-            remedy = f"the method updates {name} by its {update} loss; give that optimizer too"
-            raise SettingError("optimizers", sorted(optimizers), remedy)
-    return {
-        update: optimizers[update] if mask is True else _only(optimizers[update], mask)
-        for update, mask in masks.items()
-    }
-
-
-def _only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
-    """Steps what the mask names and leaves the rest; `optax.masked` would pass its gradient on."""
-    others = jax.tree.map(lambda wanted: not wanted, mask)
-    return optax.chain(optax.masked(optimizer, mask), optax.masked(optax.set_to_zero(), others))
-
-
-def _total(terms: Sequence[jax.Array]) -> jax.Array:
-    return jnp.asarray(sum(losses.mean(values) for values in terms))

@@ -111,12 +111,14 @@ class Cohort:
         )
 
 
-def dummy_batch(cohort: Cohort) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Images of zeros and what comes with them: enough to trace the program."""
-    index = jnp.arange(2, dtype=jnp.int32)
-    return jnp.zeros((2, *cohort.image_shape), jnp.float32), {
-        "label": jnp.zeros_like(index),
-        "index": index,
-        "partner_image": jnp.zeros((2, *cohort.image_shape), jnp.float32),
-        "partner": index,
+def batch_shapes(cohort: Cohort) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of two as a step takes it, without its numbers: enough to trace a program."""
+    images = jax.ShapeDtypeStruct((2, *cohort.image_shape), jnp.float32)
+    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
+    return {
+        "image": images,
+        "label": numbers,
+        "index": numbers,
+        "partner_image": images,
+        "partner": numbers,
     }

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from afd_jax.cohort import Cohort, dummy_batch
+from afd_jax.cohort import Cohort
 from afd_jax.compiler import once_options
 from afd_jax.errors import SettingError
 from afd_jax.forward import Variables, project, run_network, split
@@ -39,11 +39,11 @@ def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> 
     options = once_options(jax.default_backend())
 
     def draw(network: nn.Module, start: int, rng: jax.Array) -> Variables:
-        return over_seeds(functools.partial(_draw, network, cohort.image_shape, start))(rng)
+        return over_seeds(functools.partial(draw_network, network, cohort.image_shape, start))(rng)
 
     drawn = jax.jit(draw, static_argnums=0, compiler_options=options)
     networks = [
-        zeros(jax.eval_shape(functools.partial(draw, peer.network, 0), rng))  # given below
+        _zeros(jax.eval_shape(functools.partial(draw, peer.network, 0), rng))  # given below
         if p in cohort.teachers
         else drawn(peer.network, peer.start, rng)
         for p, peer in enumerate(cohort.peers)
@@ -61,26 +61,29 @@ def state_shapes(cohort: Cohort) -> TrainState:
 
     def state(rng: jax.Array) -> TrainState:
         networks = [
-            _draw(peer.network, cohort.image_shape, peer.start, rng) for peer in cohort.peers
+            draw_network(peer.network, cohort.image_shape, peer.start, rng) for peer in cohort.peers
         ]
         return _init(cohort, rng, networks)
 
     return jax.eval_shape(state, jax.random.key(0))
 
 
-def zeros(shapes: Any) -> Any:
+def _zeros(shapes: Any) -> Any:
     """Arrays of zeros; made by NumPy, for XLA would compile a program for each shape."""
     return jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), shapes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _draw(
+def draw_network(
     network: nn.Module, image_shape: tuple[int, int, int], start: int, rng: jax.Array
 ) -> Variables:
     """A network's variables. Its key depends on `start` alone: a twin starts as its original."""
     key = jax.random.fold_in(jax.random.fold_in(rng, 0), start)
-    images = jnp.zeros((2, *image_shape), jnp.float32)
-    return network.init(key, images, train=False)
+    return network.init(key, _images(image_shape), train=False)
+
+
+def _images(shape: tuple[int, int, int]) -> jax.Array:
+    return jnp.zeros((2, *shape), jnp.float32)  # enough to trace a network
 
 
 def _init(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> TrainState:
@@ -101,7 +104,7 @@ def _init(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> Trai
 
 def _with_heads(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> list[PeerState]:
     """Parameters and statistics of all networks and heads, without optimizer states."""
-    images, _ = dummy_batch(cohort)
+    images = _images(cohort.image_shape)
     states: list[PeerState] = []
     outputs: list[Outputs] = []
     for peer, variables in zip(cohort.peers, networks, strict=True):

@@ -9,6 +9,7 @@ import pytest
 
 from afd_jax import losses
 from afd_jax.build import make_cohort
+from afd_jax.errors import SettingError
 from afd_jax.forward import apply_peer
 from afd_jax.graph import Graph, cyclic_pairs
 from afd_jax.heads import BoundHead
@@ -154,3 +155,16 @@ def test_gradient_norms_by_an_independent_path(pair):
         gradient = jax.jit(jax.grad(functools.partial(loss, update_name, 0)))(params, critics)[0]
         norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
         np.testing.assert_allclose(metrics[0][f"gradient_norm/{key}"], norm, rtol=1e-4)
+
+
+def test_a_loss_that_reaches_no_parameter_is_named():
+    class Deaf(AFD):
+        def feature_terms(self, k, outputs, discriminators):
+            terms, logged = super().feature_terms(k, outputs, discriminators)
+            return jax.lax.stop_gradient(terms), logged
+
+    method = Deaf(Graph(2, cyclic_pairs(2)), widths=(4,))
+    with pytest.raises(
+        SettingError, match=r"'feature_terms': its feature loss for .* no parameter"
+    ):
+        small.cohort(method=method)

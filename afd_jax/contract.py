@@ -1,0 +1,92 @@
+"""What a network must return, checked before anything is compiled."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from afd_jax.errors import SettingError, first_line
+from afd_jax.forward import run_network
+from afd_jax.initial import draw_network
+from afd_jax.networks.outputs import Outputs, as_nodes
+
+
+def check_networks(
+    field: str,
+    names: Sequence[str],
+    networks: Sequence[nn.Module],
+    image_shape: tuple[int, int, int],
+    classes: int,
+) -> list[Outputs]:
+    """The outputs' shapes; a network that stands for several nodes is traced once."""
+    checked: dict[int, Outputs] = {}
+    for k, (name, network) in enumerate(zip(names, networks, strict=True)):
+        if id(network) not in checked:
+            at = f"{field}[{k}]"
+            checked[id(network)] = _check_network(at, name, network, image_shape, classes)
+    return [checked[id(network)] for network in networks]
+
+
+def _check_network(
+    field: str, name: str, network: nn.Module, image_shape: tuple[int, int, int], classes: int
+) -> Outputs:
+    if not isinstance(network, nn.Module):
+        raise SettingError(field, name, "must be a Flax Linen module")
+    try:
+        hash(network)  # equal networks are traced once
+    except TypeError as error:
+        remedy = "has a field that cannot be hashed; give a tuple instead of a list"
+        raise SettingError(field, name, remedy) from error
+
+    def run(key: jax.Array) -> Any:  # in the forms that are traced again later, and found then
+        variables = draw_network(network, image_shape, 0, key)
+        images = jnp.zeros((2, *image_shape), jnp.float32)
+        evaluated, _ = run_network(network, variables, images, {}, train=False)
+        trained, _ = run_network(network, variables, images, {"dropout": key}, train=True)
+        return evaluated, trained
+
+    try:
+        results = jax.eval_shape(run, jax.random.key(0))
+    except SettingError as error:
+        raise SettingError(f"{field} ({name}): {error.field}", error.value, error.remedy) from error
+    except Exception as error:
+        remedy = f"cannot take images of shape {image_shape}: {first_line(error)}"
+        raise SettingError(field, name, remedy) from error
+    for result, mode in zip(results, ("train=False", "train=True"), strict=True):
+        problem = _problem(result, classes)
+        if problem:
+            raise SettingError(field, name, f"{problem} with {mode}")
+    evaluated, trained = (as_nodes(result)[0] for result in results)
+    if evaluated.features.shape != trained.features.shape:
+        remedy = "must return feature maps of one shape with train=True and train=False"
+        raise SettingError(field, name, remedy)
+    return trained
+
+
+def _problem(result: Any, classes: int) -> str | None:
+    """What is wrong with a network's answer to two images, if anything is."""
+    if not isinstance(result, Outputs) and not (isinstance(result, tuple) and len(result) == 2):
+        return f"must return Outputs(logits, features), returns {type(result).__name__}"
+    if len(as_nodes(result)) > 1:
+        return "must return Outputs(logits, features), returns several"
+    (outputs,) = as_nodes(result)
+    logits, features = outputs.logits, outputs.features
+    shape = getattr(logits, "shape", None)
+    if shape != (2, classes):
+        return f"must return logits of shape [batch, {classes}], returns {_batched(shape)}"
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != 4 or shape[0] != 2 or 0 in shape:
+        return (
+            "must return a feature map [batch, height, width, channels] beside the logits, "
+            f"returns {_batched(shape)}"
+        )
+    for what, array in (("logits", logits), ("feature map", features)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            return f"must return a floating-point {what}, returns {array.dtype}"
+    return None
+
+
+def _batched(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else f"[{', '.join(['batch', *map(str, shape[1:])])}]"
