@@ -94,6 +94,8 @@ def _prepare_jax(distributed: bool) -> None:
         _join()
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+        # Small programs, too: together they take a second at every start.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _join() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from afd_jax.assemble import Run
 from afd_jax.errors import SettingError, first_line
-from afd_jax.overrides import fill_options
+from afd_jax.overrides import as_json
 from afd_jax.workdir import Workdir, read_json, require_same, write_json
 
 try:
@@ -52,7 +51,7 @@ def claimed(folder: Workdir, config: ml_collections.ConfigDict, run: Run) -> Ite
 def _claim(
     folder: Workdir, config: ml_collections.ConfigDict, run: Run, stack: contextlib.ExitStack
 ) -> None:
-    settings, facts = json.loads(fill_options(config).to_json_best_effort()), _facts(run)
+    settings, facts = as_json(config), _facts(run)
     writes = jax.process_index() == 0
     folder.path.mkdir(parents=True, exist_ok=True)
     if writes:

@@ -1,6 +1,7 @@
 """Config files as they are asked for on a command line: --config=FILE --config.key=value ..."""
 
 import copy
+import json
 import pathlib
 import re
 import sys
@@ -97,6 +98,12 @@ def fill_options(
         with config.unlocked():
             parent[last] = ml_collections.ConfigDict({**defaults, **own, "name": name})
     return config
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """All settings as config.json has them: every option of every choice, at the value in use."""
+    content: dict[str, Any] = json.loads(fill_options(config).to_json_best_effort())
+    return content
 
 
 def _at(config: Any, path: str) -> Any:

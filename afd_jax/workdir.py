@@ -10,7 +10,7 @@ import ml_collections
 
 from afd_jax.config import base_config
 from afd_jax.errors import SettingError, first_line
-from afd_jax.overrides import fill_options
+from afd_jax.overrides import as_json
 from afd_jax.stages import names_network
 
 # What may differ between two commands that continue one run: what changes its numbers by rounding
@@ -73,8 +73,7 @@ class Workdir:
 
     def require_settings(self, config: ml_collections.ConfigDict) -> None:
         """Raises SettingError unless the folder's run has the numbers of these settings."""
-        given = json.loads(fill_options(config).to_json_best_effort())
-        require_same(given, self.settings(), self.path)
+        require_same(as_json(config), self.settings(), self.path)
 
     def generations(self) -> list[dict[str, Any]]:
         """The networks of the generations that were trained in folders below, in order."""
@@ -148,7 +147,7 @@ def _with_defaults(saved: ml_collections.ConfigDict) -> dict[str, Any]:
     known["method"] = {}
     known["optimizers"] = {update: {} for update in known["optimizers"]}
     filled = ml_collections.ConfigDict(fill(known, saved.to_dict()))
-    return json.loads(fill_options(filled).to_json_best_effort())
+    return as_json(filled)
 
 
 def require_same(new: Any, old: Any, folder: pathlib.Path, *, but: Sequence[str] = ()) -> None:

@@ -1,6 +1,7 @@
 """Layers in the form that is quick on the CPU give what the plain form gives."""
 
 import functools
+import re
 import types
 
 import jax
@@ -72,7 +73,8 @@ def windows(*shape):
 
 
 def test_the_compiler_does_not_exchange_operands():
-    assert windows(30, 30) and not any("rhs_reversal" in line for line in windows(30, 30))
+    found = windows(30, 30)
+    assert found and not any("rhs_reversal" in line for line in found)
 
 
 def test_relu_is_flax_relu():
@@ -82,29 +84,51 @@ def test_relu_is_flax_relu():
     assert jnp.isnan(relu(jnp.nan))
 
 
+def stacked(tree, blocks):
+    """What a network keeps for a chain written out, as it keeps it for the chain in a loop."""
+    new = {name: own for name, own in tree.items() if not re.search(r"_block[2-9]$", name)}
+    for stage in (1, 2, 3):
+        own = [tree[f"stage{stage}_block{n}"] for n in range(2, blocks + 1)]
+        new[f"stage{stage}_block2_and_on"] = jax.tree.map(lambda *each: jnp.stack(each), *own)
+    return new
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_a_chain_in_a_loop_is_the_chain_written_out(monkeypatch, train):
     network = create("resnet20", 10)
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    variables = network.init(jax.random.key(1), images, train=False)
 
-    def run(scan_from):
+    def loss(variables):
+        outputs, updated = network.apply(variables, images, train=train, mutable=["batch_stats"])
+        return jnp.sum(jnp.square(outputs.logits)), updated.get("batch_stats", {})
+
+    def run(scan_from, variables):
         monkeypatch.setattr(chain, "SCAN_FROM", scan_from)
-
-        def loss(params):
-            outputs, updated = network.apply(
-                {**variables, "params": params}, images, train=train, mutable=["batch_stats"]
-            )
-            return jnp.sum(jnp.square(outputs.logits)), updated
-
         compute = jax.value_and_grad(loss, has_aux=True)
-        loops = str(jax.make_jaxpr(compute)(variables["params"])).count("scan[")
-        return loops, jax.jit(compute)(variables["params"])
+        loops = str(jax.make_jaxpr(compute)(variables)).count("scan[")
+        (value, statistics), gradient = jax.jit(compute)(variables)
+        return loops, value, statistics, gradient["params"]
 
-    (loops, ours), (none, plain) = run(2), run(99)
+    variables = network.init(jax.random.key(1), images, train=False)
+    none, value, *plain = run(99, variables)
+    plain = [stacked(tree, 3) for tree in plain]
+    loops, ours, *trees = run(2, {name: stacked(own, 3) for name, own in variables.items()})
     assert loops == 6 and none == 0  # there and back through three stages
-    assert jax.tree.structure(ours) == jax.tree.structure(plain)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, plain)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(ours, value)
+    assert jax.tree.structure(trees) == jax.tree.structure(plain)
+    jax.tree.map(close, trees, plain)
+
+
+def test_each_block_of_a_loop_starts_as_one_written_out():
+    network, images = create("resnet56", 10), jnp.zeros((1, 4, 4, 3))
+    params = jax.jit(functools.partial(network.init, train=False))(jax.random.key(0), images)[
+        "params"
+    ]
+    kernels = params["stage2_block2_and_on"]["conv1"]["kernel"]
+    assert kernels.shape == (8, 3, 3, 32, 32)
+    np.testing.assert_allclose(np.std(kernels, axis=(1, 2, 3, 4)), (2 / (9 * 32)) ** 0.5, rtol=0.05)
+    assert np.all(np.std(kernels, axis=0) > 0)
 
 
 def test_operations_in_loops_are_all_counted_and_those_for_speed_are_not():
@@ -129,7 +153,7 @@ def test_a_function_compiled_with_its_loops_is_traced_anew_without():
     run = jax.jit(functools.partial(network.apply, train=False))
 
     def loops():
-        return str(jax.make_jaxpr(run)(shapes, images)).count("scan[")
+        return run.lower(shapes, images).as_text().count("stablehlo.while")
 
     assert loops() == 3
     with as_written():

@@ -1,16 +1,14 @@
 """Equal blocks one after another, each with parameters of its own."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.networks.as_written import is_as_written
 
 SCAN_FROM = 8
-"""Chains of so many blocks are compiled as one block in a loop.
+"""So many equal blocks are one block in a loop, whose parameters have an axis for the blocks.
 
 A shorter chain compiles quickly enough, and its steps are faster written out.
 """
@@ -18,6 +16,9 @@ A shorter chain compiles quickly enough, and its steps are faster written out.
 
 def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Array:
     """Runs blocks one after another.
+
+    In a loop, what the second and later blocks have is kept stacked, [blocks, ...], under the
+    second's name followed by "_and_on".
 
     Args:
       blocks: modules with names, bound to the module whose compact method calls this. From the
@@ -28,18 +29,21 @@ def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Arra
     """
     first, *rest = blocks
     x = first(x, train=train)
-    if len(rest) < SCAN_FROM or is_as_written() or first.is_initializing():
+    if len(rest) < SCAN_FROM:
         for block in rest:
             x = block(x, train=train)
         return x
-    one = rest[0].clone(parent=None, name=None)
-    stacked = jax.tree.map(lambda *each: jnp.stack(each), *(block.variables for block in rest))
 
-    def step(x: jax.Array, variables: Any) -> tuple[jax.Array, Any]:
-        return one.apply(variables, x, train=train, mutable=["batch_stats"] if train else [])
+    def step(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return block(x, train=train), None
 
-    x, updated = jax.lax.scan(step, x, stacked)
-    for i, block in enumerate(rest):
-        for name, values in updated.get("batch_stats", {}).items():
-            block.put_variable("batch_stats", name, jax.tree.map(lambda each, i=i: each[i], values))
+    loop = nn.scan(
+        step,
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True},
+        length=len(rest),
+        unroll=len(rest) if is_as_written() else 1,
+    )
+    one = rest[0].clone(parent=rest[0].parent, name=f"{rest[0].name}_and_on")
+    x, _ = loop(one, x, None)
     return x
