@@ -7,7 +7,8 @@
 Each contestant is a process of its own (workers beside this file), so PyTorch may live in another
 environment. They take turns; each turn is a few steps on a batch that lies on the device already,
 without augmentation. Images per second are medians over the turns, with the lowest and highest;
-the first step (compilation, warm-up) is reported apart. Runs on whatever device each finds.
+the first step (compilation, warm-up) is reported apart. Runs on whatever device each finds. On a
+GPU, ask for "compiled channels-last" among the PyTorch variants, too: its quickest form there.
 
 The floor is the time that the step's multiplications would take at the speed of a large matrix
 product, or its least traffic (parameters, optimizer states and gradients once each way) at the

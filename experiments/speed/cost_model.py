@@ -214,7 +214,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, type=pathlib.Path, help="without .json")
     parser.add_argument("--network", default="resnet8")
-    parser.add_argument("--depths", default="resnet20,resnet32", help="others, in pairs")
+    parser.add_argument("--depths", default="resnet20,resnet32,resnet110", help="others, in pairs")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--no-times", action="store_true")
