@@ -20,7 +20,21 @@ def check_networks(
     image_shape: tuple[int, int, int],
     classes: int,
 ) -> list[Outputs]:
-    """The outputs' shapes; a network that stands for several nodes is traced once."""
+    """Traces each network in evaluation and in training.
+
+    Args:
+      field: what they are called in errors, "networks".
+      names: likewise, one for each.
+      networks: the same object may stand for several; it is traced once.
+      image_shape: (height, width, channels).
+      classes: number of classes.
+
+    Returns:
+      The shapes of what each returns in training, for a batch of two.
+
+    Raises:
+      SettingError: for a network that cannot take the images, or does not return what it must.
+    """
     checked: dict[int, Outputs] = {}
     for k, (name, network) in enumerate(zip(names, networks, strict=True)):
         if id(network) not in checked:
