@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from afd_jax.errors import SettingError, first_line
 from afd_jax.forward import run_network
-from afd_jax.initial import draw_network
+from afd_jax.initial import blank_images, draw_network
 from afd_jax.networks.outputs import Outputs, as_nodes
 
 
@@ -56,7 +56,7 @@ def _check_network(
 
     def run(key: jax.Array) -> Any:  # in the forms that are traced again later, and found then
         variables = draw_network(network, image_shape, 0, key)
-        images = jnp.zeros((2, *image_shape), jnp.float32)
+        images = blank_images(image_shape)
         evaluated, _ = run_network(network, variables, images, {}, train=False)
         trained, _ = run_network(network, variables, images, {"dropout": key}, train=True)
         return evaluated, trained

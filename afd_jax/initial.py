@@ -79,11 +79,12 @@ def draw_network(
 ) -> Variables:
     """A network's variables. Its key depends on `start` alone: a twin starts as its original."""
     key = jax.random.fold_in(jax.random.fold_in(rng, 0), start)
-    return network.init(key, _images(image_shape), train=False)
+    return network.init(key, blank_images(image_shape), train=False)
 
 
-def _images(shape: tuple[int, int, int]) -> jax.Array:
-    return jnp.zeros((2, *shape), jnp.float32)  # enough to trace a network
+def blank_images(shape: tuple[int, int, int]) -> jax.Array:
+    """Two images of zeros, [2, height, width, channels]: enough to trace a network."""
+    return jnp.zeros((2, *shape), jnp.float32)
 
 
 def _init(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> TrainState:
@@ -104,7 +105,7 @@ def _init(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> Trai
 
 def _with_heads(cohort: Cohort, rng: jax.Array, networks: Sequence[Variables]) -> list[PeerState]:
     """Parameters and statistics of all networks and heads, without optimizer states."""
-    images = _images(cohort.image_shape)
+    images = blank_images(cohort.image_shape)
     states: list[PeerState] = []
     outputs: list[Outputs] = []
     for peer, variables in zip(cohort.peers, networks, strict=True):
