@@ -51,19 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())
     # Imports stand here so that --help answers at once.
     from afd_jax.errors import SettingError, UnreadableError
-    from afd_jax.overrides import read_config
+    from afd_jax.runs.overrides import read_config
 
     try:
         config = read_config(known.config, overrides)
         _prepare_jax(known.distributed)
         if known.dry_run:
-            from afd_jax.assemble import assemble
-            from afd_jax.cost import describe
+            from afd_jax.runs.assemble import assemble
+            from afd_jax.reports.cost import describe
 
             print(describe(assemble(config, known.workdir or "")))
             return 0
-        from afd_jax.metrics import Diverged
-        from afd_jax.trainer import Interrupted, train
+        from afd_jax.runs.metrics import Diverged
+        from afd_jax.runs.trainer import Interrupted, train
 
         try:
             train(config, known.workdir)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare_jax(distributed: bool) -> None:
     import jax
 
-    from afd_jax.cache import cache_dir
+    from afd_jax.data.cache import cache_dir
 
     if distributed:
         _join()
@@ -123,7 +123,7 @@ def _join() -> None:
 
 def program() -> int:
     """The installed command."""
-    from afd_jax.memory import use_huge_pages
+    from afd_jax.cpu.huge_pages import use_huge_pages
 
     use_huge_pages()
     return main()

@@ -12,8 +12,8 @@ only 73.38 %, a pair with AFD 74.03 %.
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import cifar100, slow_adam
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import cifar100, slow_adam
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

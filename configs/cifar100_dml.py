@@ -12,8 +12,8 @@ and 80.08 % (the paper); ResNet-32 73.68 % (as measured for PCL, AAAI 2021).
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

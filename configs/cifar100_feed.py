@@ -12,8 +12,8 @@ What to expect: figures under this recipe are not known to us.
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_student, smoke
-from afd_jax.recipes import cifar100
+from afd_jax.runs.settings import base_config, parse_student, smoke
+from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

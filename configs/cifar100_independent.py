@@ -8,8 +8,8 @@ What to expect (top-1): ResNet-32 69.38 % (AFD, Chung et al., ICML 2020), 68.8 t
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -9,8 +9,8 @@ What to expect (top-1 error, PreAct ResNet-18, another recipe): labels alone 24.
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -8,8 +8,8 @@ What to expect (top-1, the paper, mean and deviation): ResNet-32 74.14 ± 0.16 %
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ the test. Twins of both networks learn alone on the same batches, for comparison
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -13,8 +13,8 @@ What to expect (paper, top-1): ResNet-18 pair DML 70.19 %, AFD 70.39 %; ResNet-3
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import imagenet, slow_adam
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import imagenet, slow_adam
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -10,8 +10,8 @@ What to expect (AFD's paper, top-1): ResNet-18 pair 70.19 %, ResNet-34 pair 73.5
 
 import ml_collections
 
-from afd_jax.config import base_config, parse_arguments, smoke
-from afd_jax.recipes import imagenet
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
+from afd_jax.runs.presets import imagenet
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 
 from afd_jax.errors import SettingError
-from afd_jax.metrics import read_metrics
-from afd_jax.workdir import Workdir, read_json, require_same
+from afd_jax.runs.metrics import read_metrics
+from afd_jax.runs.workdir import Workdir, read_json, require_same
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

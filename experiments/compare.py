@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 
 from afd_jax.errors import SettingError
-from afd_jax.workdir import Workdir
+from afd_jax.runs.workdir import Workdir
 from experiments.collect import collect, spread
 
 matplotlib.use("Agg")

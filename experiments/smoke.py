@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 
-from afd_jax.metrics import read_metrics
-from afd_jax.overrides import read_config
-from afd_jax.workdir import Workdir, read_json
+from afd_jax.runs.metrics import read_metrics
+from afd_jax.runs.overrides import read_config
+from afd_jax.runs.workdir import Workdir, read_json
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 NETWORK = "resnet8"

@@ -21,7 +21,7 @@ os.environ.setdefault(
 import jax
 import pytest
 
-from afd_jax.cache import cache_dir
+from afd_jax.data.cache import cache_dir
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.initial import state_shapes
-from afd_jax.step import train_step
+from afd_jax.engine.init import state_shapes
+from afd_jax.engine.step import train_step
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 ROLES = {"trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}

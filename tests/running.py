@@ -4,10 +4,10 @@ import json
 import pathlib
 
 from afd_jax.__main__ import main
-from afd_jax.assemble import assemble
-from afd_jax.checkpoint import Checkpoints
-from afd_jax.initial import init_state
-from afd_jax.overrides import read_config
+from afd_jax.runs.assemble import assemble
+from afd_jax.runs.checkpoint import Checkpoints
+from afd_jax.engine.init import init_state
+from afd_jax.runs.overrides import read_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.build import make_cohort
-from afd_jax.cohort import Cohort
+from afd_jax.engine.build import make_cohort
+from afd_jax.engine.cohort import Cohort
 from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.initial import init_state
+from afd_jax.engine.init import init_state
 from afd_jax.methods import AFD
-from afd_jax.optim import adam, sgd
-from afd_jax.step import train_step
+from afd_jax.engine.optimizers import adam, sgd
+from afd_jax.engine.step import train_step
 from tests import tiny
 
 CLASSES = 5

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from afd_jax import losses
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.errors import SettingError
-from afd_jax.forward import apply_peer
+from afd_jax.engine.forward import apply_peer
 from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.heads import BoundHead
-from afd_jax.initial import init_state
+from afd_jax.networks.heads import BoundHead
+from afd_jax.engine.init import init_state
 from afd_jax.methods import AFD, Alignment
-from afd_jax.optim import sgd
-from afd_jax.step import train_step
+from afd_jax.engine.optimizers import sgd
+from afd_jax.engine.step import train_step
 from tests import small, tiny
 from tests.leaves import changed, names, nonzero
 

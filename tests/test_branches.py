@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from afd_jax import losses
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
-from afd_jax.forward import apply_peer
-from afd_jax.initial import init_state
+from afd_jax.engine.forward import apply_peer
+from afd_jax.engine.init import init_state
 from afd_jax.methods import ONE, PCL, OKDDip
 from afd_jax.networks import CifarResNet, DenseNet, ShuffleNetV2
 from afd_jax.networks.branched import single
-from afd_jax.parallel import make_parallel
-from afd_jax.step import train_step, views
-from afd_jax.trained import load_network
+from afd_jax.engine.devices import make_parallel
+from afd_jax.engine.step import train_step, views
+from afd_jax.runs.trained import load_network
 from tests import small, tiny
 from tests.running import ROOT, SETTINGS, command
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax.cache import cache_dir
+from afd_jax.data.cache import cache_dir
 from afd_jax.data import Examples, Recipe, channel_statistics, eval_batches, load, train_rows
 from afd_jax.data.examples import hold_out
 from afd_jax.errors import SettingError

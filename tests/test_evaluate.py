@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.evaluate import eval_step
+from afd_jax.engine.evaluate import eval_step
 from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.initial import init_state
+from afd_jax.engine.init import init_state
 from afd_jax.methods import AFD
 from tests import small
 

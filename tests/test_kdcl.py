@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 
-from afd_jax.assemble import assemble
+from afd_jax.runs.assemble import assemble
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs
 from afd_jax.methods import KDCL, Independent
-from afd_jax.methods.base import Context
+from afd_jax.methods.method import Context
 from afd_jax.methods.kdcl import TARGETS, general_target
 from afd_jax.networks import Outputs
-from afd_jax.overrides import read_config
-from afd_jax.step import views
-from afd_jax.trained import load_network
+from afd_jax.runs.overrides import read_config
+from afd_jax.engine.step import views
+from afd_jax.runs.trained import load_network
 from tests import small
 from tests.running import CONFIG, SETTINGS, command, final_state
 

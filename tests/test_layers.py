@@ -11,11 +11,11 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from afd_jax.compiler import training_options
-from afd_jax.cost import flops_per_image
+from afd_jax.cpu.compiler import training_options
+from afd_jax.reports.cost import flops_per_image
 from afd_jax.networks import chain, create
 from afd_jax.networks.as_written import as_written
-from afd_jax.networks.convolution import conv_general_dilated
+from afd_jax.cpu.convolution import conv_general_dilated
 from afd_jax.networks.layers import relu
 
 LAYOUT = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.heads import Discriminator, Transfer
+from afd_jax.networks.heads import Discriminator, Transfer
 from afd_jax.methods import AFD
 from afd_jax.networks import NAMES, create
-from afd_jax.synchronised import synchronised
+from afd_jax.engine.synchronised import synchronised
 from tests import small, tiny
 
 

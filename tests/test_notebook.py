@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from afd_jax.cache import cache_dir
+from afd_jax.data.cache import cache_dir
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks"
 

@@ -8,11 +8,11 @@ import pytest
 
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError
-from afd_jax.evaluate import eval_step
-from afd_jax.initial import init_state
-from afd_jax.parallel import make_parallel
-from afd_jax.step import train_step
-from afd_jax.synchronised import synchronised
+from afd_jax.engine.evaluate import eval_step
+from afd_jax.engine.init import init_state
+from afd_jax.engine.devices import make_parallel
+from afd_jax.engine.step import train_step
+from afd_jax.engine.synchronised import synchronised
 from tests import small
 
 RECIPE = Recipe(mean=(0.5, 0.4), std=(0.2, 0.3), pad=2, pad_mode="reflect", flip=True)

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.errors import SettingError
-from afd_jax.forward import apply_peer
-from afd_jax.initial import init_state
-from afd_jax.step import train_step
+from afd_jax.engine.forward import apply_peer
+from afd_jax.engine.init import init_state
+from afd_jax.engine.step import train_step
 from tests import small
 
 FULL = small.cohort()

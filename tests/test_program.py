@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax import seeds
-from afd_jax.assemble import assemble
-from afd_jax.initial import init_state
-from afd_jax.overrides import read_config
-from afd_jax.program import Update, steps_per_call
-from afd_jax.step import train_step
-from afd_jax.trained import load_network
-from afd_jax.workdir import Workdir
+from afd_jax.engine import seeds
+from afd_jax.runs.assemble import assemble
+from afd_jax.engine.init import init_state
+from afd_jax.runs.overrides import read_config
+from afd_jax.runs.program import Update, steps_per_call
+from afd_jax.engine.step import train_step
+from afd_jax.runs.trained import load_network
+from afd_jax.runs.workdir import Workdir
 from experiments.collect import collect
 from tests import small
 from tests.running import ROOT, SETTINGS, command, final_state, lines

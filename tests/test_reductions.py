@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
-from afd_jax.initial import init_state
+from afd_jax.engine.init import init_state
 from afd_jax.methods import AFD, DML, KDCL, Alignment, Independent
 from tests import small
 from tests.leaves import changed

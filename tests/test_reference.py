@@ -8,11 +8,11 @@ import itertools
 
 import pytest
 
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
 from afd_jax.methods import AFD, CLILR, DML, KDCL, ONE, PCL, Alignment, OKDDip
 from afd_jax.networks import CifarResNet
-from afd_jax.optim import sgd
+from afd_jax.engine.optimizers import sgd
 from tests import pytorch, small, tiny
 
 PAIR, UNEQUAL, THREE = [(3, 4, 5)] * 2, [(3, 4, 7), (3, 5, 5)], [(3, 4, 5), (2, 3, 6), (4, 4, 5)]

@@ -14,11 +14,11 @@ import optax
 import pytest
 
 from afd_jax import losses
-from afd_jax.build import make_cohort
-from afd_jax.heads import BoundHead, ProbabilityDiscriminator
-from afd_jax.initial import init_state
+from afd_jax.engine.build import make_cohort
+from afd_jax.networks.heads import BoundHead, ProbabilityDiscriminator
+from afd_jax.engine.init import init_state
 from afd_jax.methods import METHODS
-from afd_jax.optim import adam
+from afd_jax.engine.optimizers import adam
 from tests import pytorch, small, tiny
 
 STUDENT, TEACHER, OTHER = (3, 4, 5), (4, 5, 6), (2, 4, 7)

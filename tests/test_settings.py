@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from afd_jax.__main__ import main
-from afd_jax.assemble import assemble
-from afd_jax.durations import to_steps
+from afd_jax.runs.assemble import assemble
+from afd_jax.runs.durations import to_steps
 from afd_jax.errors import SettingError
-from afd_jax.overrides import read_config
+from afd_jax.runs.overrides import read_config
 from tests.running import CONFIG, ROOT, command
 
 MISTAKES = {

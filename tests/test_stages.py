@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax import report
-from afd_jax.assemble import assemble
-from afd_jax.checkpoint import Checkpoints
-from afd_jax.overrides import read_config
-from afd_jax.trained import load_network
+from afd_jax.reports import report
+from afd_jax.runs.assemble import assemble
+from afd_jax.runs.checkpoint import Checkpoints
+from afd_jax.runs.overrides import read_config
+from afd_jax.runs.trained import load_network
 from tests import small
 from tests.running import ROOT, command, lines
 

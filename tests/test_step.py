@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.errors import SettingError
 from afd_jax.graph import Graph, all_pairs, cyclic_pairs
-from afd_jax.initial import init_state
+from afd_jax.engine.init import init_state
 from afd_jax.methods import AFD, DML, Alignment, Independent
-from afd_jax.optim import sgd
-from afd_jax.step import train_step
+from afd_jax.engine.optimizers import sgd
+from afd_jax.engine.step import train_step
 from tests import small, tiny
 from tests.leaves import changed
 

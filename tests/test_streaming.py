@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax import report
+from afd_jax.reports import report
 from afd_jax.data import sources, train_rows
 from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.sources import load_streamed

@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.data.batches import class_partners
 from afd_jax.errors import SettingError
-from afd_jax.forward import apply_peer
+from afd_jax.engine.forward import apply_peer
 from afd_jax.graph import Graph, from_teachers
-from afd_jax.heads import NonLinearTransformation
-from afd_jax.initial import init_state
+from afd_jax.networks.heads import NonLinearTransformation
+from afd_jax.engine.init import init_state
 from afd_jax.methods import METHODS, make_method
-from afd_jax.optim import adam, sgd
-from afd_jax.parallel import make_parallel
-from afd_jax.step import train_step
+from afd_jax.engine.optimizers import adam, sgd
+from afd_jax.engine.devices import make_parallel
+from afd_jax.engine.step import train_step
 from tests import small, tiny
 
 

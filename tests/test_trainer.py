@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax import report
-from afd_jax.overrides import read_config
-from afd_jax.trainer import train
+from afd_jax.reports import report
+from afd_jax.runs.overrides import read_config
+from afd_jax.runs.trainer import train
 from tests.running import CONFIG, ROOT, SETTINGS, command, final_state, lines
 
 

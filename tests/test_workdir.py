@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax import report
+from afd_jax.reports import report
 from afd_jax.data import load
 from afd_jax.errors import SettingError
-from afd_jax.overrides import read_config
-from afd_jax.trained import load_network
-from afd_jax.trainer import train
+from afd_jax.runs.overrides import read_config
+from afd_jax.runs.trained import load_network
+from afd_jax.runs.trainer import train
 from tests.running import CONFIG, SETTINGS, command, final_state, lines
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from afd_jax.cache import cache_dir
+from afd_jax.data.cache import cache_dir
 from afd_jax.data.examples import Examples, Splits, hold_out
 from afd_jax.data.streaming import Streamed, require_grain
 from afd_jax.errors import SettingError, first_line, one_of, require_flag, require_number

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from afd_jax import errors
-from afd_jax.choices import require_options
+from afd_jax.runs.choices import require_options
 from afd_jax.errors import SettingError, one_of
 from afd_jax.methods.afd import AFD
 from afd_jax.methods.ai_kd import AIKD
 from afd_jax.methods.alignment import Alignment
 from afd_jax.methods.at import AT
-from afd_jax.methods.base import Method
+from afd_jax.methods.method import Method
 from afd_jax.methods.cl_ilr import CLILR
 from afd_jax.methods.cs_kd import CSKD
 from afd_jax.methods.dml import DML

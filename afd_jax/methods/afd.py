@@ -18,9 +18,9 @@ from typing import ClassVar
 from flax import linen as nn
 
 from afd_jax.errors import require_list, require_number
-from afd_jax.heads import Discriminator
-from afd_jax.methods.adversarial import OBJECTIVES, require_objective, verdicts
-from afd_jax.methods.base import Heads, Terms, average
+from afd_jax.networks.heads import Discriminator
+from afd_jax.methods.critic import OBJECTIVES, require_objective, verdicts
+from afd_jax.methods.method import Heads, Terms, average
 from afd_jax.methods.maps import MapMethod, common_map
 from afd_jax.networks.outputs import Outputs
 

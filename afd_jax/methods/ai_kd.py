@@ -24,9 +24,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.errors import require_list, require_number
-from afd_jax.heads import ProbabilityDiscriminator
-from afd_jax.methods.adversarial import OBJECTIVES, require_objective, verdicts
-from afd_jax.methods.base import Context, Follower, Heads, Terms, average
+from afd_jax.networks.heads import ProbabilityDiscriminator
+from afd_jax.methods.critic import OBJECTIVES, require_objective, verdicts
+from afd_jax.methods.method import Context, Follower, Heads, Terms, average
 from afd_jax.methods.logits import LogitMethod
 from afd_jax.networks.outputs import Outputs
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of, require_number
-from afd_jax.methods.base import Heads, Terms, average
+from afd_jax.methods.method import Heads, Terms, average
 from afd_jax.methods.maps import MapMethod, common_map
 from afd_jax.networks.outputs import Outputs
 

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
-from afd_jax.heads import resized
+from afd_jax.networks.heads import resized
 from afd_jax.methods.hints import HintMethod, stages_of
 from afd_jax.networks.outputs import Outputs
 

@@ -12,7 +12,7 @@ evaluation uses are of the first pass alone (in the authors' code the second add
 import dataclasses
 from typing import ClassVar
 
-from afd_jax.methods.base import Follower
+from afd_jax.methods.method import Follower
 from afd_jax.methods.logits import LogitMethod
 
 

@@ -22,7 +22,7 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of
-from afd_jax.heads import NonLinearTransformation
+from afd_jax.networks.heads import NonLinearTransformation
 from afd_jax.methods.hints import HintMethod
 from afd_jax.networks.outputs import Outputs
 

@@ -17,8 +17,8 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, require_number
-from afd_jax.heads import Transfer
-from afd_jax.methods.base import Heads
+from afd_jax.networks.heads import Transfer
+from afd_jax.methods.method import Heads
 from afd_jax.methods.hints import HintMethod, stages_of
 from afd_jax.networks.outputs import Outputs
 

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import require_number
-from afd_jax.heads import NonLinearTransformation
+from afd_jax.networks.heads import NonLinearTransformation
 from afd_jax.methods.hints import HintMethod
 from afd_jax.methods.paraphraser import encoder
 from afd_jax.networks.outputs import Outputs

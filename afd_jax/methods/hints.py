@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from afd_jax.errors import SettingError, require_number
-from afd_jax.methods.base import Context, Terms
+from afd_jax.methods.method import Context, Terms
 from afd_jax.methods.kd import KD
 from afd_jax.networks.outputs import Outputs
 

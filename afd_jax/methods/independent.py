@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from afd_jax import losses
 from afd_jax.errors import require_number
-from afd_jax.methods.base import Context, Method, Terms
+from afd_jax.methods.method import Context, Method, Terms
 from afd_jax.networks.outputs import Outputs
 
 

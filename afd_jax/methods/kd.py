@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from afd_jax.errors import require_number
-from afd_jax.methods.base import Context, Terms
+from afd_jax.methods.method import Context, Terms
 from afd_jax.methods.logits import LogitMethod
 from afd_jax.networks.outputs import Outputs
 

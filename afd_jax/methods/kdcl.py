@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from afd_jax import losses
 from afd_jax.errors import SettingError, one_of
-from afd_jax.methods.base import Context
+from afd_jax.methods.method import Context
 from afd_jax.methods.logits import LogitMethod
 from afd_jax.networks.outputs import Outputs
 

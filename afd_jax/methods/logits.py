@@ -8,7 +8,7 @@ import jax
 
 from afd_jax import losses
 from afd_jax.errors import require_number
-from afd_jax.methods.base import Context, Method, Terms, average
+from afd_jax.methods.method import Context, Method, Terms, average
 from afd_jax.networks.outputs import Outputs
 
 

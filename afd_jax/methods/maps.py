@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
-from afd_jax.heads import Transfer, common_shape
-from afd_jax.methods.base import PerExample, average
+from afd_jax.networks.heads import Transfer, common_shape
+from afd_jax.methods.method import PerExample, average
 from afd_jax.methods.logits import LogitMethod
 from afd_jax.networks.outputs import Outputs
 

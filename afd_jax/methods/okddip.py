@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.graph import Edge
-from afd_jax.methods.base import Context
+from afd_jax.methods.method import Context
 from afd_jax.methods.branches import BranchMethod
 from afd_jax.networks.branched import Combination
 from afd_jax.networks.layers import uniform_fan_in

@@ -16,8 +16,8 @@ from flax import linen as nn
 from afd_jax import losses
 from afd_jax.errors import SettingError, require_number
 from afd_jax.graph import Graph
-from afd_jax.heads import NonLinearTransformation
-from afd_jax.methods.base import Context, Heads, Method, Terms
+from afd_jax.networks.heads import NonLinearTransformation
+from afd_jax.methods.method import Context, Heads, Method, Terms
 from afd_jax.networks.outputs import Outputs
 
 

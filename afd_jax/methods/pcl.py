@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.graph import Edge
-from afd_jax.methods.base import Context, Follower, Terms
+from afd_jax.methods.method import Context, Follower, Terms
 from afd_jax.methods.branches import BranchMethod
 from afd_jax.networks.branched import Combination
 from afd_jax.networks.layers import Classifier

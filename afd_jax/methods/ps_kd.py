@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from afd_jax import losses
 from afd_jax.errors import require_number
-from afd_jax.methods.base import Context, Method, Terms
+from afd_jax.methods.method import Context, Method, Terms
 from afd_jax.networks.outputs import Outputs
 
 

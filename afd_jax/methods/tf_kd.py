@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from afd_jax import losses
 from afd_jax.errors import require_number
-from afd_jax.methods.base import Context, Terms
+from afd_jax.methods.method import Context, Terms
 from afd_jax.methods.kd import KD
 from afd_jax.networks.outputs import Outputs
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.networks.convolution import conv_general_dilated
+from afd_jax.cpu.convolution import conv_general_dilated
 
 # Normal with deviation sqrt(2 / (kernel² * outputs)): He initialisation, fan-out.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

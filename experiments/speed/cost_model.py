@@ -24,16 +24,16 @@ import time
 import jax
 import jax.numpy as jnp
 
-from afd_jax.build import make_cohort
+from afd_jax.engine.build import make_cohort
 from afd_jax.graph import make_graph
-from afd_jax.initial import init_state, state_shapes
+from afd_jax.engine.init import init_state, state_shapes
 from afd_jax.methods import AFD, DML
 from afd_jax.networks import create
 from afd_jax.networks.as_written import as_written
-from afd_jax.optim import adam, sgd
-from afd_jax.parallel import make_parallel
-from afd_jax.report import commit
-from afd_jax.step import train_step
+from afd_jax.engine.optimizers import adam, sgd
+from afd_jax.engine.devices import make_parallel
+from afd_jax.reports.report import commit
+from afd_jax.engine.step import train_step
 
 METHODS = {"afd": AFD, "dml": DML}
 BYTES = {"f32": 4, "bf16": 2, "f64": 8, "s32": 4, "u32": 4, "pred": 1}

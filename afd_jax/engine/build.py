@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import optax
 from flax import linen as nn
 
-from afd_jax.cohort import PRECISIONS, Cohort, Peer
-from afd_jax.contract import check_networks
+from afd_jax.engine.cohort import PRECISIONS, Cohort, Peer
+from afd_jax.networks.contract import check_networks
 from afd_jax.errors import SettingError, one_of
-from afd_jax.initial import state_shapes
-from afd_jax.masks import masked, who_trains_what
-from afd_jax.methods.base import Method
+from afd_jax.engine.init import state_shapes
+from afd_jax.engine.trains import masked, who_trains_what
+from afd_jax.methods.method import Method
 from afd_jax.networks.branched import Branched, single
 
 

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from afd_jax.cohort import Cohort
-from afd_jax.compiler import once_options
+from afd_jax.engine.cohort import Cohort
+from afd_jax.cpu.compiler import once_options
 from afd_jax.errors import SettingError
-from afd_jax.forward import Variables, project, run_network, split
-from afd_jax.heads import BoundHead
+from afd_jax.engine.forward import Variables, project, run_network, split
+from afd_jax.networks.heads import BoundHead
 from afd_jax.networks.outputs import Outputs, as_nodes
-from afd_jax.state import PeerState, TrainState
+from afd_jax.engine.state import PeerState, TrainState
 
 
 def init_state(cohort: Cohort, rng: jax.Array, teachers: Sequence[Any] = ()) -> TrainState:

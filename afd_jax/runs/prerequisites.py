@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from afd_jax.durations import scaled
+from afd_jax.runs.durations import scaled
 from afd_jax.errors import SettingError, require_number
 from afd_jax.methods import METHODS, method_options
 from afd_jax.networks import NAMES

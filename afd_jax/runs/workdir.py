@@ -8,10 +8,10 @@ from typing import Any
 
 import ml_collections
 
-from afd_jax.config import base_config
+from afd_jax.runs.settings import base_config
 from afd_jax.errors import SettingError, first_line
-from afd_jax.overrides import as_json
-from afd_jax.stages import names_network
+from afd_jax.runs.overrides import as_json
+from afd_jax.runs.prerequisites import names_network
 
 # What may differ between two commands that continue one run: what changes its numbers by rounding
 # at most (and by dropout, which each device draws for itself).

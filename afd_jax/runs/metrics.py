@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from afd_jax import seeds
+from afd_jax.engine import seeds
 
 Record = dict[str, Any]
 

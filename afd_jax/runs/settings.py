@@ -1,7 +1,7 @@
 """The settings of a run: what there is to set, and what a config file takes to set it.
 
 A config file (see `configs/`) starts from `base_config()` and sets fields; the command line
-overrides single ones: `--config.seed=1` (`afd_jax.overrides`).
+overrides single ones: `--config.seed=1` (`afd_jax.runs.overrides`).
 """
 
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ def base_config() -> ml_collections.ConfigDict:
 
 
 def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any]:
-    """Settings of one optimizer; options are those of `afd_jax.optim`."""
+    """Settings of one optimizer; options are those of `afd_jax.engine.optimizers`."""
     return {
         "name": name,
         "learning_rate": learning_rate,

@@ -7,16 +7,16 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from afd_jax.build import make_peers
-from afd_jax.checkpoint import load_variables
+from afd_jax.engine.build import make_peers
+from afd_jax.runs.checkpoint import load_variables
 from afd_jax.data.recipe import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.methods import make_method
 from afd_jax.networks import create
 from afd_jax.networks.branched import single
 from afd_jax.networks.outputs import Outputs, as_nodes
-from afd_jax.seeds import split
-from afd_jax.workdir import Workdir, read_json
+from afd_jax.engine.seeds import split
+from afd_jax.runs.workdir import Workdir, read_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from afd_jax.cohort import Cohort
-from afd_jax.compiler import training_options
+from afd_jax.engine.cohort import Cohort
+from afd_jax.cpu.compiler import training_options
 from afd_jax.errors import SettingError, one_of, require_number
-from afd_jax.synchronised import synchronised
+from afd_jax.engine.synchronised import synchronised
 
 AXIS = "data"
 MODES = ("jit", "pmap", "shard_map")

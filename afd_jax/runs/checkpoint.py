@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from afd_jax.errors import SettingError, first_line
-from afd_jax.state import TrainState
+from afd_jax.engine.state import TrainState
 
 _logger = logging.getLogger("afd_jax")
 

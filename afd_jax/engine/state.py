@@ -1,6 +1,6 @@
 """What changes during training, as pytrees of arrays and nothing else.
 
-Modules, optimizers and settings live in `afd_jax.cohort`; so a state can be jitted, sharded,
+Modules, optimizers and settings live in `afd_jax.engine.cohort`; so a state can be jitted, sharded,
 donated, averaged and saved without looking inside.
 """
 

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from afd_jax import seeds
-from afd_jax.checkpoint import load_variables
+from afd_jax.engine import seeds
+from afd_jax.runs.checkpoint import load_variables
 from afd_jax.data import Recipe
 from afd_jax.errors import SettingError, one_of
 from afd_jax.networks import NAMES, create
-from afd_jax.stages import Source
-from afd_jax.trained import TrainedNetwork, load_network
-from afd_jax.workdir import Workdir, read_json
+from afd_jax.runs.prerequisites import Source
+from afd_jax.runs.trained import TrainedNetwork, load_network
+from afd_jax.runs.workdir import Workdir, read_json
 
 
 @dataclasses.dataclass(frozen=True)

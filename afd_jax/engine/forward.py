@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from afd_jax.cohort import Cohort
-from afd_jax.heads import BoundHead
+from afd_jax.engine.cohort import Cohort
+from afd_jax.networks.heads import BoundHead
 from afd_jax.networks.outputs import Outputs, as_nodes
 
 Variables = Mapping[str, Any]  # as for `module.apply`

@@ -1,6 +1,6 @@
 """The networks that train together, with method and optimizers: what stays the same during a run.
 
-`afd_jax.build.make_cohort` makes one and checks it; `afd_jax.initial.init_state` makes its arrays.
+`afd_jax.engine.build.make_cohort` makes one and checks it; `afd_jax.engine.init.init_state` makes its arrays.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from afd_jax.methods.base import Context, Method
-from afd_jax.state import TrainState
+from afd_jax.methods.method import Context, Method
+from afd_jax.engine.state import TrainState
 
 UPDATES = ("logit", "feature", "discriminator")
 PRECISIONS = ("float32", "bfloat16")

@@ -1,6 +1,6 @@
 """The shape of a method: a graph and the losses its edges carry, nothing else.
 
-The generic step (`afd_jax.step`) runs every network once and hands all outputs to the method. For
+The generic step (`afd_jax.engine.step`) runs every network once and hands all outputs to the method. For
 each node k it asks for up to three sets of losses and does with them what a paper's update says:
 
   `logit_terms`          trains the network of k with its "logit" optimizer; besides logits it may

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.assemble import Run
-from afd_jax.cohort import Cohort
-from afd_jax.forward import apply_peer
-from afd_jax.initial import state_shapes
+from afd_jax.runs.assemble import Run
+from afd_jax.engine.cohort import Cohort
+from afd_jax.engine.forward import apply_peer
+from afd_jax.engine.init import state_shapes
 from afd_jax.networks.as_written import as_written
 from afd_jax.networks.branched import Branched, single
-from afd_jax.state import PeerState
+from afd_jax.engine.state import PeerState
 
 _MIB = 2**20
 

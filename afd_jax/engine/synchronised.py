@@ -5,9 +5,9 @@ import dataclasses
 import jax
 from flax import linen as nn
 
-from afd_jax.cohort import Cohort
+from afd_jax.engine.cohort import Cohort
 from afd_jax.errors import SettingError
-from afd_jax.initial import state_shapes
+from afd_jax.engine.init import state_shapes
 
 
 def synchronised(cohort: Cohort, axis_name: str) -> Cohort:

@@ -10,17 +10,17 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from afd_jax import report
-from afd_jax.assemble import Run, assemble
-from afd_jax.checkpoint import Checkpoints
-from afd_jax.claim import claim_teachers, claimed
+from afd_jax.reports import report
+from afd_jax.runs.assemble import Run, assemble
+from afd_jax.runs.checkpoint import Checkpoints
+from afd_jax.runs.lock import claim_teachers, claimed
 from afd_jax.errors import SettingError
-from afd_jax.metrics import Diverged, MetricsLog, Record, evaluation, mean_of, mean_record
-from afd_jax.program import Evaluate, Learn, Update
-from afd_jax.signals import Stop, stop_signals
-from afd_jax.stages import stages
-from afd_jax.state import TrainState
-from afd_jax.workdir import Workdir, read_json, write_json
+from afd_jax.runs.metrics import Diverged, MetricsLog, Record, evaluation, mean_of, mean_record
+from afd_jax.runs.program import Evaluate, Learn, Update
+from afd_jax.runs.signals import Stop, stop_signals
+from afd_jax.runs.prerequisites import stages
+from afd_jax.engine.state import TrainState
+from afd_jax.runs.workdir import Workdir, read_json, write_json
 
 
 class Interrupted(Exception):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.errors import SettingError, first_line
-from afd_jax.forward import run_network
-from afd_jax.initial import blank_images, draw_network
+from afd_jax.engine.forward import run_network
+from afd_jax.engine.init import blank_images, draw_network
 from afd_jax.networks.outputs import Outputs, as_nodes
 
 

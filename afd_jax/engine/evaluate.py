@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort
+from afd_jax.engine.cohort import Cohort
 from afd_jax.networks.outputs import as_nodes
-from afd_jax.state import TrainState
+from afd_jax.engine.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 """{"image": [batch, h, w, c], "label": [batch], "index": [batch]}; for methods that pair images

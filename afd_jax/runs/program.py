@@ -1,6 +1,6 @@
 """The compiled programs of a run: training data on the devices, several steps and seeds at once.
 
-Each gives the numbers of the pure functions in `afd_jax.step`, called one step and one seed at a
+Each gives the numbers of the pure functions in `afd_jax.engine.step`, called one step and one seed at a
 time on batches from the host.
 """
 
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax import seeds
-from afd_jax.assemble import Run
+from afd_jax.engine import seeds
+from afd_jax.runs.assemble import Run
 from afd_jax.data import (
     Examples,
     NumpyBatch,
@@ -28,9 +28,9 @@ from afd_jax.data import (
     train_stream,
     with_partners,
 )
-from afd_jax.evaluate import eval_step, heldout_step
-from afd_jax.state import TrainState
-from afd_jax.step import Metrics, train_step
+from afd_jax.engine.evaluate import eval_step, heldout_step
+from afd_jax.engine.state import TrainState
+from afd_jax.engine.step import Metrics, train_step
 
 
 class Update:

@@ -15,9 +15,9 @@ import optax
 from tqdm import tqdm
 
 import afd_jax
-from afd_jax.assemble import Run
-from afd_jax.initial import state_shapes
-from afd_jax.metrics import Record, mean_record
+from afd_jax.runs.assemble import Run
+from afd_jax.engine.init import state_shapes
+from afd_jax.runs.metrics import Record, mean_record
 from afd_jax.networks.branched import single
 
 _PARTS = ("networks", "alone", "others")

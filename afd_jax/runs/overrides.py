@@ -10,8 +10,8 @@ from typing import Any
 
 import ml_collections
 
-from afd_jax.choices import keyword_options
-from afd_jax.config import OPEN
+from afd_jax.runs.choices import keyword_options
+from afd_jax.runs.settings import OPEN
 from afd_jax.errors import SettingError, one_of
 
 # What an optimizer's block keeps when it gets another name.
@@ -115,7 +115,7 @@ def _at(config: Any, path: str) -> Any:
 
 def _defaults(path: str, name: Any) -> dict[str, Any] | None:
     from afd_jax.methods import METHODS, method_options
-    from afd_jax.optim import OPTIMIZERS, SCHEDULES
+    from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
 
     if path == "method":
         return method_options(name) if name in METHODS else None

@@ -11,23 +11,23 @@ import ml_collections
 import numpy as np
 import optax
 
-from afd_jax import seeds
-from afd_jax.build import make_cohort, make_peers
-from afd_jax.choices import call
-from afd_jax.cohort import Cohort
-from afd_jax.config import check_keys
+from afd_jax.engine import seeds
+from afd_jax.engine.build import make_cohort, make_peers
+from afd_jax.runs.choices import call
+from afd_jax.engine.cohort import Cohort
+from afd_jax.runs.settings import check_keys
 from afd_jax.data import Recipe, Splits, Streamed, channel_statistics, load, load_streamed
-from afd_jax.durations import to_steps
+from afd_jax.runs.durations import to_steps
 from afd_jax.errors import SettingError, require_flag, require_number, within
-from afd_jax.initial import init_state
+from afd_jax.engine.init import init_state
 from afd_jax.methods import make_method, require_teachers
 from afd_jax.networks import create
-from afd_jax.optim import OPTIMIZERS, SCHEDULES
-from afd_jax.parallel import Parallel, make_parallel
-from afd_jax.stages import sources, stages
-from afd_jax.state import TrainState
-from afd_jax.teachers import Teacher, load_teachers
-from afd_jax.workdir import Workdir
+from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
+from afd_jax.engine.devices import Parallel, make_parallel
+from afd_jax.runs.prerequisites import sources, stages
+from afd_jax.engine.state import TrainState
+from afd_jax.runs.teachers import Teacher, load_teachers
+from afd_jax.runs.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One update of all networks: a pure function for every method.
 
-It holds no state and compiles nothing; `afd_jax.parallel` wraps it in jit, pmap or shard_map.
+It holds no state and compiles nothing; `afd_jax.engine.devices` wraps it in jit, pmap or shard_map.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort
-from afd_jax.evaluate import Batch, hits, images_as_they_are
-from afd_jax.forward import apply_peer
-from afd_jax.heads import BoundHead
-from afd_jax.methods.base import PerExample, Terms
+from afd_jax.engine.cohort import Cohort
+from afd_jax.engine.evaluate import Batch, hits, images_as_they_are
+from afd_jax.engine.forward import apply_peer
+from afd_jax.networks.heads import BoundHead
+from afd_jax.methods.method import PerExample, Terms
 from afd_jax.networks.outputs import Outputs
-from afd_jax.state import PeerState, TrainState
+from afd_jax.engine.state import PeerState, TrainState
 
 Metrics = dict[str, jax.Array]
 Pull = Callable[[tuple[Outputs, ...]], Any]

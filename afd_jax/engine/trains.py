@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from afd_jax import losses
-from afd_jax.cohort import Cohort, batch_shapes
-from afd_jax.dependence import used_inputs
+from afd_jax.engine.cohort import Cohort, batch_shapes
+from afd_jax.engine.dependence import used_inputs
 from afd_jax.errors import SettingError
-from afd_jax.forward import apply_peer
-from afd_jax.heads import BoundHead
-from afd_jax.initial import state_shapes
-from afd_jax.state import TrainState
+from afd_jax.engine.forward import apply_peer
+from afd_jax.networks.heads import BoundHead
+from afd_jax.engine.init import state_shapes
+from afd_jax.engine.state import TrainState
 
 
 def who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
