@@ -1,19 +1,33 @@
 """The command line: `python -m afd_jax`, installed as `afd-train`."""
 
 import argparse
+import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
 _EPILOG = """\
 examples:
-  quick start, no download      %(prog)s --config=configs/digits_afd.py --workdir=runs/digits
-  a pair on CIFAR-100           %(prog)s --config=configs/cifar100_afd.py:resnet32,resnet32 \\
+  quick start, no download      %(prog)s --config=digits_afd --workdir=runs/digits
+  a pair on CIFAR-100           %(prog)s --config=cifar100_afd:resnet32,resnet32 \\
                                   --workdir=runs/pair --config.data.data_dir=DIR
   any setting                   ... --config.seed=1 --config.duration='30 epochs'
+  configs, methods, networks    %(prog)s --list
 
 The same command again continues an interrupted run.
 """
+
+# What is installed only with an extra, and which.
+_EXTRAS = {
+    **dict.fromkeys(
+        ("PIL", "array_record", "etils", "importlib_resources", "matplotlib", "sklearn"), "train"
+    ),
+    **dict.fromkeys(("tensorflow_datasets", "tqdm"), "train"),
+    "grain": "streaming",
+}
+# Every run needs these, some only at its end.
+_ALWAYS = ("PIL", "matplotlib", "tqdm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0 when done, 1 if a loss is not finite or an image cannot be read, 2 for a setting that cannot
-      work, 130 after Ctrl-C.
+      work or an extra that is not installed, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(
         prog="afd-train",
@@ -33,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE[:ARGS]", help="config file")
+    parser.add_argument(
+        "--config", metavar="NAME[:ARGS]", help="config, by its name or the path of a file"
+    )
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run (or --dry-run)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print loss graph and costs; train nothing"
@@ -43,7 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="one of several processes, started by SLURM, a TPU pod or by hand (JAX_* variables)",
     )
+    parser.add_argument(
+        "--list", action="store_true", help="print the names of configs, methods and networks"
+    )
     known, overrides = parser.parse_known_args(arguments)
+    if known.list:
+        print(_names())
+        return 0
+    if not known.config:
+        parser.error("--config: name a config; --list prints those that there are")
     if not known.dry_run and not known.workdir:
         parser.error("--workdir: name the folder of this run, or ask for --dry-run")
 
@@ -53,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from afd_jax.errors import SettingError, UnreadableError
     from afd_jax.runs.overrides import read_config
 
+    absent = [module for module in _ALWAYS if not importlib.util.find_spec(module)]
+    if absent:
+        return _ask_for(absent[0])
     try:
         config = read_config(known.config, overrides)
         _prepare_jax(known.distributed)
@@ -79,10 +106,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRAS:
+            raise
+        return _ask_for(module)
     except KeyboardInterrupt:
         print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _ask_for(module: str) -> int:
+    """Says which extra brings a module that is not installed."""
+    install = f"pip install 'afd-jax[{_EXTRAS[module]}]'"
+    print(f"error: {module} is not installed; {install}", file=sys.stderr)
+    return 2
+
+
+def _names() -> str:
+    """The configs with a line on each; methods and networks."""
+    from afd_jax import methods, networks
+    from afd_jax.runs.configs import list_configs
+
+    configs = list_configs()
+    width = max(map(len, configs))
+    lines = [f"  {name:{width}}  {line}" for name, line in configs.items()]
+    return "\n".join(
+        [
+            "configs (--config=NAME):",
+            *lines,
+            "",
+            "methods (--config.method.name=NAME, or package.module:Class):",
+            _wrapped(methods.NAMES),
+            "",
+            "networks (--config=CONFIG:NAME,NAME, or package.module:Class):",
+            _wrapped(networks.NAMES),
+        ]
+    )
+
+
+def _wrapped(names: Iterable[str]) -> str:
+    # Names have hyphens: a line may end only at a space.
+    text = ", ".join(names)
+    indent = "  "
+    return textwrap.fill(
+        text, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _prepare_jax(distributed: bool) -> None:

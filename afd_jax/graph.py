@@ -1,186 +1,239 @@
 """The loss graph: who learns from whom.
 
-Nodes are networks or branches of one, numbered from 0. An edge `(source, target)` says that the
-target learns from the source; a source in another network is a constant in that loss. A node
-without incoming edges learns from the labels alone. Each method of this package is a graph plus the
-losses its edges carry.
+A node is what has logits: a network, a branch of one, or what stands beside them. It has a name and
+a role. An edge `(source, target)` says that the target learns from the source. Each method of this
+package is such a graph and the losses that its nodes and edges carry.
 """
 
 import ast
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from afd_jax import drawing
 from afd_jax.errors import SettingError, one_of
 
-Edge = tuple[int, int]
+Edge = tuple[str, str]
+
+ROLES = {
+    "student": "a network, or a branch of one, that trains",
+    "ensemble": "what a network makes of its branches; trains with them",
+    "twin": "starts as a student, sees the same batches, learns from labels alone: the control",
+    "average": "moving average of a student's parameters",
+    "snapshot": "a student as it was at the end of the last epoch",
+    "teacher": "frozen",
+}
+LEARNERS = ("student", "ensemble")
+"""The roles that an edge may end at."""
 
 
-def cyclic_pairs(count: int) -> tuple[Edge, ...]:
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One node.
+
+    Attributes:
+      name: its only name; positions mean nothing.
+      role: one of `ROLES`.
+      of: the student that a twin, an average or a snapshot belongs to.
+    """
+
+    name: str
+    role: str = "student"
+    of: str | None = None
+
+
+def cyclic_pairs(nodes: Sequence[Any]) -> tuple[tuple[Any, Any], ...]:
     """The one-way cycle of AFD (Chung et al., ICML 2020, section on more than two networks).
 
     Args:
-      count: number of networks K, at least 2. K = 2 is the mutual pair.
+      nodes: K names, at least 2. K = 2 is the mutual pair.
 
     Returns:
-      K edges (source, target): `((0, 1), (1, 2), ..., (K-1, 0))`.
+      K edges (source, target): 1 -> 2 -> ... -> K -> 1.
 
     Raises:
-      SettingError: if K is not a whole number of at least 2.
+      SettingError: for fewer than 2 nodes.
 
-    >>> cyclic_pairs(3)
-    ((0, 1), (1, 2), (2, 0))
+    >>> cyclic_pairs(["a", "b", "c"])
+    (('a', 'b'), ('b', 'c'), ('c', 'a'))
     """
-    _require_several(count)
-    return tuple((k, (k + 1) % count) for k in range(count))
+    _require_several(nodes)
+    return tuple(zip(nodes, [*nodes[1:], nodes[0]], strict=True))
 
 
-def all_pairs(count: int) -> tuple[Edge, ...]:
+def all_pairs(nodes: Sequence[Any]) -> tuple[tuple[Any, Any], ...]:
     """Everybody learns from everybody else: the K(K-1) edges of deep mutual learning (DML).
 
     Raises:
-      SettingError: if K is not a whole number of at least 2.
+      SettingError: for fewer than 2 nodes.
 
-    >>> all_pairs(3)
-    ((1, 0), (2, 0), (0, 1), (2, 1), (0, 2), (1, 2))
+    >>> all_pairs("ab")
+    (('b', 'a'), ('a', 'b'))
     """
-    _require_several(count)
-    return tuple((j, k) for k in range(count) for j in range(count) if j != k)
+    _require_several(nodes)
+    return tuple((j, k) for k in nodes for j in nodes if j != k)
 
 
-def star(count: int, center: int = 0) -> tuple[Edge, ...]:
-    """Every other network teaches the one in the centre: several teachers, one student.
+def star(nodes: Sequence[Any]) -> tuple[tuple[Any, Any], ...]:
+    """The first node learns from all the others.
 
     Raises:
-      SettingError: if K is not a whole number of at least 2, or the centre is not one of the nodes.
+      SettingError: for fewer than 2 nodes.
 
-    >>> star(3)
-    ((1, 0), (2, 0))
+    >>> star(["student", "a", "b"])
+    (('a', 'student'), ('b', 'student'))
     """
-    _require_several(count)
-    if center not in range(count):
-        raise SettingError("center", center, f"must be a node, 0 to {count - 1}")
-    return tuple((j, center) for j in range(count) if j != center)
+    _require_several(nodes)
+    return tuple((j, nodes[0]) for j in nodes[1:])
 
 
-def from_teachers(students: int, teachers: int) -> tuple[Edge, ...]:
-    """Every teacher teaches every student; nodes are the students, then the teachers.
-
-    >>> from_teachers(2, 2)
-    ((2, 0), (3, 0), (2, 1), (3, 1))
-    """
-    return tuple((students + j, k) for k in range(students) for j in range(teachers))
-
-
-SHAPES = {"cyclic": cyclic_pairs, "all_pairs": all_pairs, "star": star}
+SHAPES: dict[str, Callable[[Sequence[Any]], tuple[tuple[Any, Any], ...]]] = {
+    "cyclic": cyclic_pairs,
+    "all_pairs": all_pairs,
+    "star": star,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A checked loss graph.
+    """A checked loss graph; it draws itself in a notebook and prints as text.
 
     Attributes:
-      count: number of nodes.
-      edges: (source, target) pairs.
+      nodes: all of them.
+      edges: (source, target) names.
 
     Raises:
-      SettingError: for an edge that is not a pair of nodes, points at itself or stands twice.
+      SettingError: for two nodes of one name, an unknown role, and an edge that is no pair of
+        nodes, points at itself, stands twice or ends at a node that does not learn from others.
 
-    >>> graph = Graph(3, cyclic_pairs(3))
-    >>> graph.sources(0)
-    (2,)
-    >>> print(graph.text(["a", "b", "c"]))
-    0 a -> 1 b
-    1 b -> 2 c
-    2 c -> 0 a
+    >>> graph = Graph.of(["a", "b", "c"], cyclic_pairs(["a", "b", "c"]))
+    >>> graph.sources("a")
+    ('c',)
+    >>> print(graph)
+    a -> b
+    b -> c
+    c -> a
     """
 
-    count: int
-    edges: tuple[Edge, ...]
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [node.name for node in self.nodes]
+        for node in self.nodes:
+            if node.role not in ROLES:
+                raise SettingError("role", node.role, one_of(node.role, ROLES))
+            if names.count(node.name) > 1:
+                raise SettingError("graph", node.name, "two nodes have this name")
         seen = set()
         for edge in self.edges:
-            pair = isinstance(edge, Sequence) and not isinstance(edge, str) and len(edge) == 2
-            if not pair or not all(type(node) is int for node in edge):
-                raise SettingError("graph", edge, "each edge must be (source, target)")
-            for node in edge:
-                if node not in range(self.count):
-                    remedy = f"node {node} does not exist; nodes are 0 to {self.count - 1}"
-                    raise SettingError("graph", edge, remedy)
+            pair = isinstance(edge, list | tuple) and len(edge) == 2
+            if not pair or not all(isinstance(name, str) for name in edge):
+                raise SettingError("graph", edge, "each edge must be ('source', 'target')")
+            for name in edge:
+                if name not in names:
+                    raise SettingError("graph", edge, f"there is no node {name!r}; {_all(names)}")
             if edge[0] == edge[1]:
                 raise SettingError("graph", edge, "a network cannot be its own source")
+            if self[edge[1]].role not in LEARNERS:
+                remedy = f"{edge[1]} is a {self[edge[1]].role} ({ROLES[self[edge[1]].role]}), "
+                raise SettingError("graph", edge, remedy + "which learns from nobody")
             if tuple(edge) in seen:
                 raise SettingError("graph", edge, "this edge stands twice; keep one")
             seen.add(tuple(edge))
+        object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "edges", tuple((source, target) for source, target in self.edges))
 
-    def sources(self, target: int) -> tuple[int, ...]:
+    @classmethod
+    def of(cls, students: Sequence[str], edges: Sequence[Edge] = ()) -> "Graph":
+        """A graph of students alone."""
+        return cls(tuple(Node(name) for name in students), tuple(edges))
+
+    def __getitem__(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all nodes."""
+        return tuple(node.name for node in self.nodes)
+
+    def with_role(self, *roles: str) -> tuple[str, ...]:
+        """Names of the nodes that have one of the roles."""
+        return tuple(node.name for node in self.nodes if node.role in roles)
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Names of the networks and branches that train."""
+        return self.with_role("student")
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """Names of the nodes that the method gives losses to."""
+        return self.with_role(*LEARNERS)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the frozen networks."""
+        return self.with_role("teacher")
+
+    def beside(self, student: str, role: str) -> str | None:
+        """Name of the student's twin, average or snapshot, if it has one."""
+        found = (node.name for node in self.nodes if (node.of, node.role) == (student, role))
+        return next(found, None)
+
+    def sources(self, target: str) -> tuple[str, ...]:
         """The nodes that `target` learns from, in the order of the edges."""
-        return tuple(source for source, k in self.edges if k == target)
+        return tuple(source for source, to in self.edges if to == target)
 
-    def joined(self) -> tuple[int, ...]:
-        """The nodes that stand at either end of an edge, in order."""
-        return tuple(sorted({node for edge in self.edges for node in edge}))
+    def connected(self, name: str) -> tuple[str, ...]:
+        """The nodes that edges join to this one, in either direction and over any distance.
 
-    def connected(self, node: int) -> tuple[int, ...]:
-        """The nodes that edges join to `node`, in either direction and over any distance.
-
-        >>> Graph(5, ((0, 1), (2, 1), (3, 4))).connected(0)
-        (0, 1, 2)
+        >>> Graph.of("abcde", (("a", "b"), ("c", "b"), ("d", "e"))).connected("a")
+        ('a', 'b', 'c')
         """
-        found, new = {node}, {node}
+        found, new = {name}, {name}
         while new:
             new = {n for edge in self.edges if found & {*edge} for n in edge} - found
             found |= new
-        return tuple(sorted(found))
+        return tuple(n for n in self.names if n in found)
 
-    def with_room(self, at: int, count: int) -> "Graph":
-        """The graph with `count` new nodes before node `at`, outside all edges.
+    def __str__(self) -> str:
+        return drawing.as_text(self.nodes, self.edges)
 
-        >>> Graph(3, ((2, 0), (2, 1))).with_room(2, 2)
-        Graph(count=5, edges=((4, 0), (4, 1)))
-        """
-        edges = tuple(tuple(n + count * (n >= at) for n in edge) for edge in self.edges)
-        return Graph(self.count + count, edges)  # type: ignore[arg-type]
+    def mermaid(self) -> str:
+        """The graph as Mermaid source, which code hosts draw as a picture."""
+        return drawing.as_mermaid(self.nodes, self.edges)
 
-    def text(self, names: Sequence[str]) -> str:
-        """One line per edge, then the nodes that learn alone: for logs."""
-        lines = [f"{j} {names[j]} -> {k} {names[k]}" for j, k in self.edges]
-        alone = [k for k in range(self.count) if k not in self.joined()]
-        return "\n".join(lines + [f"{k} {names[k]} (outside the graph)" for k in alone])
-
-    def mermaid(self, names: Sequence[str]) -> str:
-        """The graph as Mermaid source, which notebooks and code hosts draw as a picture."""
-        nodes = [f'  n{k}["{k}: {names[k]}"]' for k in range(self.count)]
-        return "\n".join(["graph LR", *nodes, *(f"  n{j} --> n{k}" for j, k in self.edges)])
+    def _repr_svg_(self) -> str:
+        return drawing.as_svg(self.nodes, self.edges)
 
 
-def make_graph(shape: str | Sequence[Sequence[int]], count: int, teachers: int = 0) -> Graph:
-    """Builds a graph from a setting.
+def make_edges(
+    shape: str | Sequence[Sequence[str]], students: Sequence[str], teachers: Sequence[str] = ()
+) -> tuple[Edge, ...]:
+    """Edges from a setting.
 
     Args:
-      shape: "cyclic", "all_pairs", "star", "none", or the edges themselves, perhaps as text.
-      count: number of networks K.
-      teachers: number of frozen teachers, which are the nodes after the networks; whatever shape
-        the networks have among themselves, each teacher teaches all of them. Edges stand alone.
+      shape: "cyclic", "all_pairs", "star", "none", or the edges themselves by name, perhaps as
+        text.
+      students: names.
+      teachers: names; whatever shape the students have among themselves, each teacher teaches all
+        of them. Edges by name stand alone.
 
     Raises:
-      SettingError: if the shape is unknown, an edge is wrong, or K < 2 where edges are asked for.
+      SettingError: if the shape is unknown, or needs more students.
 
-    >>> make_graph("cyclic", 2)
-    Graph(count=2, edges=((0, 1), (1, 0)))
+    >>> make_edges("cyclic", ["a", "b"], ["teacher"])
+    (('a', 'b'), ('b', 'a'), ('teacher', 'a'), ('teacher', 'b'))
     """
     shape = _parsed(shape)
     if isinstance(shape, list | tuple):
-        return Graph(count + teachers, tuple(_as_edge(edge) for edge in shape))
-    taught = from_teachers(count, teachers)
-    if shape == "none":
-        return Graph(count + teachers, taught)
-    if shape not in SHAPES:
-        remedy = one_of(shape, [*SHAPES, "none"]) + ", or give edges ((source, target), ...)"
+        return tuple(tuple(e) if isinstance(e, list) else e for e in shape)  # type: ignore[misc]
+    if shape not in (*SHAPES, "none"):
+        remedy = one_of(shape, [*SHAPES, "none"]) + ", or give edges (('source', 'target'), ...)"
         raise SettingError("graph", shape, remedy)
-    return Graph(count + teachers, SHAPES[shape](count) + taught)
+    among = SHAPES[shape](students) if shape != "none" else ()
+    return (*among, *((teacher, student) for teacher in teachers for student in students))
 
 
 def _parsed(shape: Any) -> Any:
@@ -190,14 +243,15 @@ def _parsed(shape: Any) -> Any:
     try:
         return ast.literal_eval(shape)
     except (ValueError, SyntaxError) as error:
-        remedy = "edges are written ((source, target), ...)"
+        remedy = "edges are written (('source', 'target'), ...)"
         raise SettingError("graph", shape, remedy) from error
 
 
-def _as_edge(edge: Sequence[int]) -> Edge:
-    return tuple(edge) if isinstance(edge, list | tuple) else edge  # type: ignore[return-value]
+def _all(names: Sequence[str]) -> str:
+    return f"nodes are {', '.join(names)}"
 
 
-def _require_several(count: int) -> None:
-    if type(count) is not int or count < 2:
-        raise SettingError("count", count, "a loss graph needs at least 2 networks")
+def _require_several(nodes: Sequence[Any]) -> None:
+    if len(nodes) < 2:
+        remedy = "networks that teach each other are at least 2; name more, or set graph='none'"
+        raise SettingError("networks", tuple(nodes), remedy)

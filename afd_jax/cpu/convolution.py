@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from afd_jax.networks.as_written import is_as_written
-
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _TOGETHER = ((4, 8), (2, 24))  # (pixels, for so many features at most)
 
@@ -47,12 +45,10 @@ def conv_general_dilated(
       precision: likewise, unless None.
     """
     plain = (
-        jax.default_backend() == "cpu"
-        and kernel.ndim == 4
+        kernel.ndim == 4
         and {*(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count} == {1}
         and precision is None
         and not isinstance(padding, str)
-        and not is_as_written()
     )
     if plain:
         pads = tuple((low, high) for low, high in padding)

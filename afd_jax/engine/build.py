@@ -2,198 +2,248 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import optax
-from flax import linen as nn
 
-from afd_jax.engine.cohort import PRECISIONS, Cohort, Peer
-from afd_jax.networks.contract import check_networks
-from afd_jax.errors import SettingError, one_of
+from afd_jax import speedups
+from afd_jax.engine import optimizers as papers
 from afd_jax.engine.init import state_shapes
-from afd_jax.engine.trains import masked, who_trains_what
-from afd_jax.methods.method import Method
+from afd_jax.engine.plan import PRECISIONS, Network, Plan, blank_views
+from afd_jax.engine.trains import only, who_trains_what
+from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.graph import Graph, Node
+from afd_jax.methods.method import Method, View
 from afd_jax.networks.branched import Branched, single
+from afd_jax.networks.contract import check_networks
+from afd_jax.networks.functional import blank_images, draw, functional, run
+from afd_jax.networks.outputs import Outputs, as_nodes
 
 
-def make_cohort(
-    networks: Sequence[nn.Module],
+def make_plan(
+    networks: Mapping[str, Any],
     method: Method,
-    optimizers: Mapping[str, optax.GradientTransformation],
     *,
     image_shape: tuple[int, int, int],
     classes: int,
-    names: Sequence[str] | None = None,
-    teachers: Sequence[nn.Module] = (),
-    teacher_names: Sequence[str] | None = None,
-    alone: bool = False,
-    total_steps: int | None = None,
-    steps_per_epoch: int | None = None,
-    examples: int = 0,
-    precision: str = "float32",
-) -> Cohort:
+    graph: Any = "own",
+    teachers: Mapping[str, Any] | None = None,
+    twins: bool = False,
+    optimizers: Mapping[str, optax.GradientTransformation] | None = None,
+    **settings: Any,
+) -> Plan:
     """Checks that networks, method and data fit together, and says who trains what.
 
     Args:
-      networks: Flax modules; the same object may stand for several.
-      method: graph and losses.
-      optimizers: {"logit": ..., "feature": ..., "discriminator": ...}; those that the method does
-        not use may be missing.
+      networks: Linen or NNX modules by name; see `networks.functional`.
+      method: the losses of nodes and edges.
       image_shape: (height, width, channels).
       classes: number of classes.
-      names: for logs and errors, one per network; the modules' class names if None.
-      teachers: frozen networks, whose variables `init_state` takes.
-      teacher_names: likewise.
-      alone: add a twin of every network, after them all, that starts from the same parameters and
-        has no edges.
-      total_steps: of the run; only methods with a ramp-up or the like need it.
-      steps_per_epoch: only methods that look at epochs need it.
-      examples: of the training set; only methods that keep something of each need it.
-      precision: "float32", or "bfloat16": see `Cohort`.
+      graph: "own" of the method's paper, a shape or edges, as in `graph.make_edges`.
+      teachers: frozen networks by name, whose variables `init_state` takes.
+      twins: add one of every network, which starts from the same parameters and has no edges.
+      optimizers: by update; those that the method does not use may be missing. AFD's if None.
+      **settings: further fields of `Plan`.
 
     Raises:
       SettingError: if the number of networks is not the method's, a network cannot take the images
         or returns no proper logits and feature map, or an optimizer is missing.
     """
+    precision = settings.get("precision", "float32")
     if precision not in PRECISIONS:
         raise SettingError("precision", precision, one_of(precision, PRECISIONS))
-    names = _names("names", names, networks)
-    teacher_names = _names("teacher_names", teacher_names, teachers)
-    _check_method(method, names, teacher_names)
-    _check_length(method, total_steps, steps_per_epoch, examples)
-    peers = make_peers(networks, names, method, alone=alone)
-    peers += [Peer(n, t, (n,), frozen=True) for n, t in zip(teacher_names, teachers, strict=True)]
-    shapes = check_networks("networks", names, networks, image_shape, classes)
-    teacher_shapes = check_networks("teachers", teacher_names, teachers, image_shape, classes)
-    if alone:
-        graph = method.graph.with_room(len(networks), len(networks))
-        method = dataclasses.replace(method, graph=graph)
-    shapes = shapes * (2 if alone or method.follower else 1) + teacher_shapes
-    branched = any(len(peer.nodes) > 1 for peer in peers)
-    if not branched:
-        peers = [
-            dataclasses.replace(
-                peer,
-                projections=method.projections(k, shapes),
-                discriminators=method.discriminators(k, shapes),
-            )
-            for k, peer in enumerate(peers)
-        ]
-    members = peers[0].network.branches if branched else len(networks) or len(teachers)
-    cohort = Cohort(
-        peers=tuple(peers),
-        members=members,
+    require_number("average_decay", settings.get("average_decay", 0.999), least=0, below=1)
+    with speedups.forms(jax.default_backend()):  # what is traced here is traced again for the step
+        plan = _without_heads(
+            networks, method, image_shape, classes, graph, teachers or {}, twins, settings
+        )
+        plan = dataclasses.replace(plan, networks=_with_heads(plan))
+        return _with_optimizers(plan, papers.afd() if optimizers is None else optimizers)
+
+
+def _without_heads(
+    networks: Mapping[str, Any],
+    method: Method,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    shape: Any,
+    teachers: Mapping[str, Any],
+    twins: bool,
+    settings: Mapping[str, Any],
+) -> Plan:
+    require_teachers(method, len(teachers), "teachers", tuple(teachers))
+    modules = {name: functional(m, f"networks[{k}]") for k, (name, m) in enumerate(networks.items())}
+    frozen = {name: functional(m, f"teachers[{k}]") for k, (name, m) in enumerate(teachers.items())}
+    check_networks("networks", [*modules], [*modules.values()], image_shape, classes)
+    check_networks("teachers", [*frozen], [*frozen.values()], image_shape, classes)
+    own_augmentation = settings.get("own_augmentation", False)
+    members = students(modules, method, classes, own_augmentation)
+    if any(len(network.nodes) > 1 for network in members):
+        if twins:
+            remedy = "the branches share layers, so none has a twin; train the network by itself "
+            remedy += "in another run, with config.method.name='independent'"
+            raise SettingError("twins", twins, remedy)
+        if settings.get("second_forward"):
+            remedy = "has no effect on branches, which have no losses on maps; leave it out"
+            raise SettingError("second_forward", True, remedy)
+    if teachers and own_augmentation and len(members) > 1:
+        remedy = "a teacher sees one augmentation of a batch; leave it out, or train one network"
+        raise SettingError("own_augmentation", own_augmentation, remedy)
+    every = [*members, *_beside(members, method, twins)]
+    every += [Network(name, m, (name,), role="teacher") for name, m in frozen.items()]
+    nodes = Graph(tuple(node for network in every for node in _nodes(network, every)))
+    return Plan(
+        networks={network.name: network for network in every},
+        graph=Graph(nodes.nodes, method.edges(nodes, shape)),
         method=method,
         image_shape=image_shape,
         classes=classes,
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        examples=examples,
-        alone=alone,
-        precision=precision,
+        **settings,
     )
-    if method.graph.count != len(cohort.nodes):
-        remedy = f"the graph has {method.graph.count} nodes, the networks make {len(cohort.nodes)}"
-        raise SettingError("graph", method.graph.edges, remedy)
-    if branched:  # each branch must be usable by itself
-        state = state_shapes(cohort).peers[0]
-        single(peers[0].network, {"params": state.params["network"]}, 0)
-    masks = who_trains_what(cohort)
-    if method.second_forward and not any("feature" in updates for updates in masks):
-        remedy = "has no effect, for the method has no feature losses; leave it out"
-        raise SettingError("method.second_forward", method.second_forward, remedy)
-    peers = [
-        dataclasses.replace(peer, optimizers=masked(peer.name, optimizers, masks[p]))
-        for p, peer in enumerate(peers)
-    ]
-    return dataclasses.replace(cohort, peers=tuple(peers))
 
 
-def _check_method(method: Method, names: Sequence[str], teachers: Sequence[str]) -> None:
-    """Raises SettingError unless the method is for these networks and teachers."""
-    for field, given, wanted, what in (
-        ("networks", names, method.network_count, "network"),
-        ("teachers", teachers, method.teachers, "teacher"),
-    ):
-        if len(given) != wanted:
-            of = f"{wanted} {what}" + ("" if wanted == 1 else "s")
-            remedy = f"{type(method).__name__} with this graph takes {of}"
-            raise SettingError(field, given, remedy)
-    if teachers and method.own_augmentation and len(names) > 1:
-        remedy = "a teacher sees one augmentation of a batch; leave it out, or train one network"
-        raise SettingError("method.own_augmentation", method.own_augmentation, remedy)
-    first = len(names)
-    for edge in method.graph.edges:
-        if not method.takes_peers and max(edge) < first:
-            remedy = f"{type(method).__name__} has no edges between networks that train"
-            raise SettingError("graph", edge, remedy)
-        if edge[1] >= method.graph.count - method.teachers:
-            remedy = f"node {edge[1]} is a frozen teacher, which learns from nobody"
-            raise SettingError("graph", edge, remedy)
+def require_teachers(method: Method, count: int, field: str, value: Any) -> None:
+    """Raises SettingError, for a field and its value, unless a method takes so many teachers."""
+    (least, most), name = method.teachers, type(method).__name__
+    if count < least:
+        remedy = f"{name} needs a frozen teacher: the folder of a finished run, or the name of a "
+        raise SettingError(field, value, remedy + "network to train first")
+    if most is not None and count > most:
+        several = f"at most {most}" if most else "no"
+        raise SettingError(field, value, f"{name} takes {several} frozen teachers")
 
 
-def _check_length(
-    method: Method, total_steps: int | None, steps_per_epoch: int | None, examples: int
-) -> None:
-    """Raises SettingError if the method must know more about the run."""
-    if method.needs_progress and not total_steps:
-        remedy = "say how long the run is; a weight of the method depends on it"
-        raise SettingError("total_steps", total_steps, remedy)
-    if method.needs_epochs and not steps_per_epoch:
-        remedy = "say how long an epoch is; the method looks at epochs"
-        raise SettingError("steps_per_epoch", steps_per_epoch, remedy)
-    if method.uses_examples and not examples:
-        remedy = "say how many there are; the method keeps something of each"
-        raise SettingError("examples", examples, remedy)
+def students(
+    modules: Mapping[str, Any], method: Method, classes: int, own_augmentation: bool = False
+) -> list[Network]:
+    """The networks that train, as they are or in branches; no heads, no optimizers.
 
-
-def make_peers(
-    networks: Sequence[nn.Module], names: Sequence[str], method: Method, *, alone: bool = False
-) -> list[Peer]:
-    """The networks that a method trains, in the order of a state; no heads, no optimizers.
-
-    Those asked for, as they are or in branches, come first; then their twins, or their followers.
+    Args:
+      modules: as `functional` gives them, by name.
+      method: which may cut them into branches.
+      classes: number of classes.
+      own_augmentation: as in `Plan`.
 
     Raises:
-      SettingError: if a network cannot be branched, or is to have a twin and cannot.
+      SettingError: if a network cannot be branched, or several are to be.
     """
-    peers = []
-    for k, (name, network) in enumerate(zip(names, networks, strict=True)):
-        module = method.branch(name, network)
-        peer = Peer(name, module, (name,), start=k)
-        if isinstance(module, Branched):
-            nodes = tuple(f"{name} {node}" for node in module.nodes)
-            views = module.branches if method.own_augmentation else 1
-            peer = dataclasses.replace(peer, nodes=nodes, views=views)
-            if alone:
-                remedy = "the branches share layers, so none has a twin; train the network by "
-                remedy += "itself in another run, with config.method.name='independent'"
-                raise SettingError("alone", alone, remedy)
-        peers.append(peer)
-    if alone and not method.takes_twins:
-        remedy = f"{type(method).__name__} has no twins; train the network by itself in another "
-        remedy += "run, with config.method.name='independent'"
-        raise SettingError("alone", alone, remedy)
-    if alone:
-        twins = [(f"{peer.name} alone", peer) for peer in peers]
-        peers += [dataclasses.replace(p, name=name, nodes=(name,)) for name, p in twins]
-    if method.follower is not None:
-        of = method.follower.name
-        peers += [
-            dataclasses.replace(
-                peer,
-                name=f"{of} {peer.name}",
-                nodes=tuple(f"{of} {node}" for node in peer.nodes),
-                follows=p,
-                frozen=method.follower.evaluates,
-            )
-            for p, peer in enumerate(peers)
-        ]
-    return peers
+    found = []
+    for start, (name, module) in enumerate(modules.items()):
+        cut = method.branch(name, module.module, classes)
+        if not isinstance(cut, Branched):
+            found.append(Network(name, module, (name,), start=start))
+            continue
+        if len(modules) != 1:
+            remedy = f"{type(method).__name__} branches one network; name one"
+            raise SettingError("networks", tuple(modules), remedy)
+        views = cut.branches if own_augmentation else 1
+        found.append(Network(name, functional(cut), cut.nodes, views=views))
+    return found
 
 
-def _names(field: str, names: Sequence[str] | None, modules: Sequence[nn.Module]) -> list[str]:
-    if names is None:
-        return [type(module).__name__ for module in modules]
-    if len(names) != len(modules):
-        raise SettingError(field, names, f"give one for each of the {len(modules)} networks")
-    return list(names)
+def _beside(members: Sequence[Network], method: Method, twins: bool) -> list[Network]:
+    """Twins, averages and snapshots: copies that start as the students do."""
+    wanted = [("twin", "{} alone")] if twins else []
+    if method.beside is not None:
+        words = {"average": "average of {}", "snapshot": "last epoch of {}"}
+        wanted.append((method.beside, words[method.beside]))
+    return [
+        dataclasses.replace(
+            network,
+            name=words.format(network.name),
+            nodes=tuple(words.format(node) for node in network.nodes),
+            role=role,
+            of=network.name,
+        )
+        for role, words in wanted
+        for network in members
+    ]
+
+
+def _nodes(network: Network, every: Sequence[Network]) -> list[Node]:
+    if network.of is not None:
+        leader = next(other for other in every if other.name == network.of)
+        pairs = zip(network.nodes, leader.nodes, strict=True)
+        return [Node(node, network.role, of) for node, of in pairs]
+    module = network.module.module
+    count = module.branches if isinstance(module, Branched) else 1
+    roles = [network.role] * count + ["ensemble"] * (len(network.nodes) - count)
+    return [Node(node, role) for node, role in zip(network.nodes, roles, strict=True)]
+
+
+def _with_heads(plan: Plan) -> dict[str, Network]:
+    """The networks with what the method puts on top of their nodes."""
+    outputs: dict[str, Outputs] = {}
+    for network in plan.networks.values():
+        outputs |= dict(zip(network.nodes, _answers(plan, network), strict=True))
+
+    def view(node: str) -> View:
+        return View(node, plan.graph[node].role, outputs[node])
+
+    def with_sources(node: str) -> View:
+        sources = tuple(view(source) for source in plan.graph.sources(node))
+        return dataclasses.replace(view(node), sources=sources)
+
+    def heads(node: str) -> dict[str, Any]:
+        if plan.graph[node].role not in ("student", "ensemble", "teacher"):
+            return {}
+        connected = tuple(with_sources(other) for other in plan.graph.connected(node))
+        own = dataclasses.replace(with_sources(node), connected=connected)
+        return {name: functional(m, f"head {name}") for name, m in plan.method.heads(own).items()}
+
+    return {
+        name: dataclasses.replace(
+            network, heads={node: own for node in network.nodes if (own := heads(node))}
+        )
+        for name, network in plan.networks.items()
+    }
+
+
+def _answers(plan: Plan, network: Network) -> tuple[Outputs, ...]:
+    """What a network returns for two images, as shapes."""
+    images = blank_views(network, blank_images(plan.image_shape))
+
+    def answer(key: jax.Array) -> Any:
+        variables = draw(network.module, plan.image_shape, network.start, key)
+        return run(network.module, variables, images, {"dropout": key}, not network.frozen)[0]
+
+    return as_nodes(jax.eval_shape(answer, jax.random.key(0)))
+
+
+def _with_optimizers(
+    plan: Plan, optimizers: Mapping[str, optax.GradientTransformation]
+) -> Plan:
+    for network in plan.networks.values():
+        if isinstance(network.module.module, Branched):  # each branch must be usable by itself
+            params = state_shapes(plan).networks[network.name].params["network"]
+            single(network.module.module, {"params": params}, 0)
+    networks, trains = {}, who_trains_what(plan)
+    for name, network in plan.networks.items():
+        for update in trains[name]:
+            if update not in optimizers:
+                remedy = f"the method updates {name} by its {update} loss; give that optimizer too"
+                raise SettingError("optimizers", sorted(optimizers), remedy)
+        own = {update: only(optimizers[update], mask) for update, mask in trains[name].items()}
+        networks[name] = dataclasses.replace(network, optimizers=own, trains=trains[name])
+    if plan.second_forward and not any("feature" in own for own in trains.values()):
+        remedy = "has no effect, for the method has no feature losses; leave it out"
+        raise SettingError("second_forward", plan.second_forward, remedy)
+    return dataclasses.replace(plan, networks=networks)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names for networks, each its own; of "package.module:Class" the class.
+
+    >>> numbered(["resnet8", "own.nets:Tiny", "resnet8"])
+    ['resnet8', 'Tiny', 'resnet8_1']
+    """
+    found: list[str] = []
+    for name in names:
+        short, count = name.rpartition(":")[2], 0
+        own = short
+        while own in found:
+            count += 1
+            own = f"{short}_{count}"
+        found.append(own)
+    return found

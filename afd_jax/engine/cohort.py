@@ -1,124 +1,182 @@
-"""The networks that train together, with method and optimizers: what stays the same during a run.
+"""Networks that teach each other, as one object: what people hold in a notebook.
 
-`afd_jax.engine.build.make_cohort` makes one and checks it; `afd_jax.engine.init.init_state` makes its arrays.
+All it does is done by the pure functions of the other files, which take its `plan`.
 """
 
-import dataclasses
-import math
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import linen as nn
 
-from afd_jax.methods.method import Context, Method
+from afd_jax.engine import build, init, parts
+from afd_jax.engine.build import numbered
+from afd_jax.engine.devices import Devices, make_devices
+from afd_jax.engine.evaluate import as_floats, eval_logits
+from afd_jax.engine.plan import Plan
 from afd_jax.engine.state import TrainState
+from afd_jax.engine.step import Metrics, train_step
+from afd_jax.errors import SettingError
+from afd_jax.graph import Graph
+from afd_jax.methods.method import Method, Terms
+from afd_jax.networks import create
+from afd_jax.networks.outputs import Outputs
 
-UPDATES = ("logit", "feature", "discriminator")
-PRECISIONS = ("float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class Peer:
-    """One network and what belongs to it, without its arrays.
-
-    Attributes:
-      name: for logs.
-      network: Flax module that returns `Outputs`, or a tuple of them.
-      nodes: names of its nodes in the graph: its own name, or one for each of its outputs.
-      projections: the method's layers on top of the network, by name.
-      discriminators: the discriminators this node owns, by name.
-      optimizers: those of `UPDATES` that the method uses for this node.
-      start: number that the network's first parameters are drawn from; equal for a network and its
-        twin, so that they start from the same ones.
-      views: how many augmentations of a batch it takes, beside each other on axis 1; 1 is none.
-      follows: number of the peer that this one is the follower of; None if it is none.
-      frozen: neither parameters nor statistics ever change in a step; it runs as in evaluation.
-        Layers that the method puts on top of it may train all the same.
-    """
-
-    name: str
-    network: nn.Module
-    nodes: tuple[str, ...]
-    projections: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    discriminators: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    optimizers: Mapping[str, optax.GradientTransformation] = dataclasses.field(default_factory=dict)
-    start: int = 0
-    views: int = 1
-    follows: int | None = None
-    frozen: bool = False
+Networks = Sequence[Any] | Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
 class Cohort:
-    """All networks, the method that connects their nodes, and the shape of their input.
+    """Networks, the method that connects them, and one step of their training.
 
-    Attributes:
-      peers: the networks; their nodes, one after the other, are those of the graph.
-      members: how many nodes, counted from the first, are the networks or branches asked for. The
-        others are their twins, which learn alone, or what else the method makes of them, and, at
-        the end, frozen teachers.
-      method: graph and losses.
+    Args:
+      networks: names ("resnet8", "package.module:Class"), Linen or NNX modules, in a list or by
+        name; equal names get numbers.
+      method: graph and losses, `afd.methods.AFD()`.
       image_shape: (height, width, channels).
       classes: number of classes.
-      total_steps: of the run, if it is known.
-      steps_per_epoch: likewise.
-      examples: of the training set, likewise.
-      alone: whether the nodes after the members are their twins.
-      precision: of the networks' own arithmetic in training. With "bfloat16" the network and the
-        gradients inside it are computed in half precision; parameters, BatchNorm's statistics,
-        what the network returns, losses, heads and optimizers stay in float32.
+      teachers: frozen networks in the same forms, or what `afd.load` returns; called "teacher",
+        "teacher_1", ... unless they have names.
+      **settings: as in `engine.build.make_plan`: graph, twins, optimizers (AFD's unless given),
+        total_steps, steps_per_epoch, examples, second_forward, precision, ...
+
+    Attributes:
+      plan: what stays the same, for the pure functions of `afd_jax.engine`.
+      graph: who learns from whom; draws itself in a notebook.
+
+    Raises:
+      SettingError: for what cannot work, before anything is compiled.
     """
 
-    peers: tuple[Peer, ...]
-    members: int
-    method: Method
-    image_shape: tuple[int, int, int]
-    classes: int
-    total_steps: int | None = None
-    steps_per_epoch: int | None = None
-    examples: int = 0
-    alone: bool = False
-    precision: str = "float32"
-
-    @property
-    def teachers(self) -> range:
-        """Numbers of the peers that are frozen teachers: the last ones."""
-        return range(len(self.peers) - self.method.teachers, len(self.peers))
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Names of all nodes."""
-        return tuple(name for peer in self.peers for name in peer.nodes)
-
-    def nodes_of(self, p: int) -> range:
-        """Numbers of the nodes of peer p."""
-        first = sum(len(peer.nodes) for peer in self.peers[:p])
-        return range(first, first + len(self.peers[p].nodes))
-
-    def context(self, batch: Mapping[str, jax.Array], state: TrainState) -> Context:
-        """What losses on logits may look at beside the outputs."""
-        progress = jnp.asarray(state.step, float) / (self.total_steps or jnp.inf)
-        per_epoch = self.steps_per_epoch
-        return Context(
-            label=batch["label"],
-            index=batch["index"],
-            progress=progress,
-            epoch=state.step // per_epoch if per_epoch else 0,
-            epochs=(self.total_steps or math.inf) / per_epoch if per_epoch else math.inf,
-            memory=state.memory,
+    def __init__(
+        self,
+        networks: Networks,
+        method: Method,
+        *,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        teachers: Networks = (),
+        **settings: Any,
+    ):
+        frozen = _by_name(teachers, classes, "teachers", "teacher")
+        self._given = {
+            name: teacher.variables
+            for name, teacher in frozen.items()
+            if hasattr(teacher, "variables") and hasattr(teacher, "recipe")
+        }
+        self.plan: Plan = build.make_plan(
+            _by_name(networks, classes, "networks"),
+            method,
+            image_shape=tuple(image_shape),  # type: ignore[arg-type]
+            classes=classes,
+            teachers={n: t.module if n in self._given else t for n, t in frozen.items()},
+            **settings,
         )
 
+    @property
+    def graph(self) -> Graph:
+        """Who learns from whom."""
+        return self.plan.graph
 
-def batch_shapes(cohort: Cohort) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of two as a step takes it, without its numbers: enough to trace a program."""
-    images = jax.ShapeDtypeStruct((2, *cohort.image_shape), jnp.float32)
-    numbers = jax.ShapeDtypeStruct((2,), jnp.int32)
-    return {
-        "image": images,
-        "label": numbers,
-        "index": numbers,
-        "partner_image": images,
-        "partner": numbers,
-    }
+    def __repr__(self) -> str:
+        return f"Cohort of {', '.join(self.plan.networks)}:\n{self.graph}"
+
+    def init(
+        self, rng: jax.Array, teachers: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> TrainState:
+        """The arrays of a new run; arguments as in `engine.init.init_state`.
+
+        Teachers that `afd.load` returned bring their variables along.
+        """
+        return init.init_state(self.plan, rng, {**self._given, **(teachers or {})})
+
+    def forward(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Outputs]:
+        """What every node says of a batch, as in training; no statistics are kept."""
+        return self._forward(state, _checked(batch))
+
+    def losses(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Terms]:
+        """The terms of each node that learns, one value per example.
+
+        `losses(state, batch)["resnet8"].logit["distillation"]` has shape [batch].
+        """
+        return self._losses(state, _checked(batch))
+
+    def gradients(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """By network and update the gradient of the summed batch means, {"network", "heads"}.
+
+        What the update does not move has a gradient of zeros.
+        """
+        return self._gradients(state, _checked(batch))
+
+    def step(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+        """One update of all networks; compiled at the first call. See `engine.step.train_step`."""
+        return self._step(state, _checked(batch))
+
+    def logits(self, state: TrainState, images: jax.Array) -> dict[str, jax.Array]:
+        """[batch, classes] by node, as in evaluation."""
+        images = as_floats(jax.random.key(0), {"image": jnp.asarray(images)})
+        return self._logits(state, images)
+
+    @functools.cached_property
+    def _devices(self) -> Devices:
+        return make_devices("jit", 1)
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(state: TrainState, batch: Any, axis_name: str | None) -> Any:
+            return function(self.plan, state, batch)
+
+        return self._devices.compile(run, donate=False)  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def _step(self) -> Callable[..., Any]:
+        return self._compiled(train_step)
+
+    @functools.cached_property
+    def _forward(self) -> Callable[..., Any]:
+        return self._compiled(parts.forward)
+
+    @functools.cached_property
+    def _losses(self) -> Callable[..., Any]:
+        return self._compiled(parts.losses)
+
+    @functools.cached_property
+    def _gradients(self) -> Callable[..., Any]:
+        return self._compiled(parts.gradients)
+
+    @functools.cached_property
+    def _logits(self) -> Callable[..., Any]:
+        return self._compiled(eval_logits)
+
+
+def _checked(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch as arrays.
+
+    Raises:
+      SettingError: without images or labels.
+    """
+    for field in ("image", "label"):
+        if field not in batch:
+            remedy = f'give "{field}" in the batch; it has {", ".join(batch) or "nothing"}'
+            raise SettingError(f"batch.{field}", None, remedy)
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+def _by_name(given: Networks, classes: int, field: str, name: str | None = None) -> dict[str, Any]:
+    """Modules by name; `name` for all that have none of their own."""
+    if isinstance(given, str) or not isinstance(given, Sequence | Mapping):
+        raise SettingError(field, given, "must be a list of names and modules, or a dict of them")
+    if isinstance(given, Mapping):
+        return {own: _module(each, classes) for own, each in given.items()}
+    names = numbered([name or _name_of(each) for each in given])
+    return {own: _module(each, classes) for own, each in zip(names, given, strict=True)}
+
+
+def _module(given: Any, classes: int) -> Any:
+    return create(given, classes) if isinstance(given, str) else given
+
+
+def _name_of(given: Any) -> str:
+    if isinstance(given, str):
+        return given
+    maker = given.func if isinstance(given, functools.partial) else given
+    return str(getattr(maker, "__name__", type(maker).__name__))

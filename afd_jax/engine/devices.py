@@ -15,17 +15,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from afd_jax.engine.cohort import Cohort
-from afd_jax.cpu.compiler import training_options
+from afd_jax import speedups
+from afd_jax.engine.plan import Plan
 from afd_jax.errors import SettingError, one_of, require_number
-from afd_jax.engine.synchronised import synchronised
 
 AXIS = "data"
 MODES = ("jit", "pmap", "shard_map")
 
 
 @dataclasses.dataclass(frozen=True)
-class Parallel:
+class Devices:
     """How to run a step on the devices at hand.
 
     Attributes:
@@ -54,9 +53,14 @@ class Parallel:
         """The devices in a row."""
         return jax.make_mesh((len(self.devices),), (AXIS,), (AxisType.Auto,), devices=self.devices)
 
-    def prepare(self, cohort: Cohort) -> Cohort:
+    @property
+    def platform(self) -> str:
+        """Of the devices: "cpu", "gpu", "tpu"."""
+        return self.devices[0].platform
+
+    def prepare(self, plan: Plan) -> Plan:
         """Gives BatchNorm the device axis, where the mode has one."""
-        return synchronised(cohort, self.axis_name) if self.axis_name else cohort
+        return plan.with_axis(self.axis_name) if self.axis_name else plan
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises SettingError unless the batch can be split evenly over the devices."""
@@ -99,7 +103,7 @@ class Parallel:
         Returns:
           A jitted function (state, batch), which can also be lowered and compiled ahead of time.
         """
-        step = functools.partial(step, axis_name=self.axis_name)
+        step = self._in_forms(functools.partial(step, axis_name=self.axis_name))
         donated = (0,) if donate else ()
         if self.mode == "pmap":
             return jax.pmap(
@@ -121,11 +125,21 @@ class Parallel:
             in_shardings=tuple(NamedSharding(self.mesh, part) for part in parts),
             out_shardings=NamedSharding(self.mesh, P()),
             donate_argnums=donated,
-            compiler_options=training_options(self.devices[0].platform),
+            compiler_options=speedups.compiler_options(self.platform),
         )
 
+    def _in_forms(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step, traced in the forms that are quick on these devices."""
 
-def make_parallel(mode: str, devices: int | None = None) -> Parallel:
+        @functools.wraps(step)
+        def traced(*args: Any) -> Any:
+            with speedups.forms(self.platform):
+                return step(*args)
+
+        return traced
+
+
+def make_devices(mode: str, devices: int | None = None) -> Devices:
     """Chooses the devices.
 
     Args:
@@ -146,4 +160,4 @@ def make_parallel(mode: str, devices: int | None = None) -> Parallel:
         chosen = tuple(d for own in by_host for d in own[: devices // hosts])
     if mode == "auto":
         mode = "pmap" if len(chosen) > 1 else "jit"
-    return Parallel(mode, chosen)
+    return Devices(mode, chosen)

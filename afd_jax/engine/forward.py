@@ -1,89 +1,153 @@
-"""One network and the method's layers on top of it, run on a batch."""
+"""Networks run on a batch, and the losses of their nodes."""
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import linen as nn
 
-from afd_jax.engine.cohort import Cohort
+from afd_jax import losses
+from afd_jax.engine.plan import ByNode, Network, Plan
+from afd_jax.engine.state import NetworkState
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Terms, View
+from afd_jax.networks.functional import run
 from afd_jax.networks.heads import BoundHead
 from afd_jax.networks.outputs import Outputs, as_nodes
 
-Variables = Mapping[str, Any]  # as for `module.apply`
+Heads = Mapping[str, Mapping[str, BoundHead]]
 
 
-def apply_peer(
-    cohort: Cohort,
-    p: int,
+def apply(
+    plan: Plan,
+    network: Network,
     params: Any,
     statistics: Any,
     images: jax.Array,
     rngs: Mapping[str, jax.Array],
-) -> tuple[tuple[Outputs, ...], Any]:
-    """Runs a network and its projections in training mode.
+) -> tuple[ByNode, Any]:
+    """Runs a network as in training, or as in evaluation if it is frozen.
 
     Args:
-      cohort: the static description.
-      p: number of the peer.
-      params: {"network": ..., "projections": ...}.
-      statistics: the same keys.
+      plan: of the run.
+      network: one of its networks.
+      params: as in `NetworkState`.
+      statistics: likewise.
       images: [batch, height, width, channels], normalised; [batch, views, ...] for several views.
       rngs: keys for the network's stochastic layers, {"dropout": key}.
 
     Returns:
-      The outputs of its nodes, and the updated statistics; those of a frozen network as they were.
+      The outputs by node, with what the heads "transfer" make of their maps; the new statistics,
+      those of a frozen network as they were.
     """
-    peer = cohort.peers[p]
-    own = params["network"]
-    if peer.frozen:
+    own, train = params["network"], not network.frozen
+    if network.frozen:
         own = jax.lax.stop_gradient(own)
-    if cohort.precision == "bfloat16":
-        own, images = optax.tree.cast((own, images), jnp.bfloat16)
-    variables, train = {"params": own, **statistics["network"]}, not peer.frozen
-    result, updated = run_network(peer.network, variables, images, dict(rngs), train=train)
-    if peer.frozen:
+    if plan.precision == "bfloat16" and train:
+        own = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim == 4 else x, own)
+    variables = {"params": own, **statistics["network"]}
+    result, updated = run(network.module, variables, images, dict(rngs), train)
+    if network.frozen:
         updated = statistics["network"]
-    if cohort.precision == "bfloat16":
-        result = optax.tree.cast(result, jnp.float32)
-    heads = {
-        name: BoundHead(
-            module, {"params": params["projections"][name], **statistics["projections"][name]}
-        )
-        for name, module in peer.projections.items()
+    outputs = dict(zip(network.nodes, as_nodes(result), strict=True))
+    heads = bind(network, params["heads"], statistics["heads"])
+    outputs = {node: transferred(output, heads.get(node, {})) for node, output in outputs.items()}
+    return outputs, {"network": dict(updated), "heads": head_statistics(heads)}
+
+
+def transferred(output: Outputs, heads: Mapping[str, BoundHead]) -> Outputs:
+    """The output with its map in the shape that it shares with others."""
+    if "transfer" not in heads:
+        return output
+    extras = {**output.extras, "transfer": heads["transfer"](output.features)}
+    return dataclasses.replace(output, extras=extras)
+
+
+def bind(network: Network, params: Any, statistics: Any) -> dict[str, dict[str, BoundHead]]:
+    """A network's heads together with their variables, by node."""
+    return {
+        node: {
+            name: BoundHead(module, {"params": params[node][name], **statistics[node][name]})
+            for name, module in heads.items()
+        }
+        for node, heads in network.heads.items()
     }
-    outputs = project(cohort, p, as_nodes(result), heads)
-    projected = {name: split(head.variables)[0] for name, head in heads.items()}
-    return outputs, {"network": dict(updated), "projections": projected}
 
 
-@functools.partial(jax.jit, static_argnames=("network", "train"))
-def run_network(
-    network: nn.Module, variables: Variables, images: jax.Array, rngs: Any, train: bool
-) -> Any:
-    """What the module returns, and what it updated; equal networks are traced once."""
-    mutable = [name for name in variables if name != "params"] if train else []
-    return network.apply(variables, images, train=train, mutable=mutable, rngs=rngs)
+def bind_all(plan: Plan, states: Mapping[str, NetworkState]) -> dict[str, dict[str, BoundHead]]:
+    """The heads of all nodes."""
+    bound = {}
+    for name, network in plan.networks.items():
+        bound |= bind(network, states[name].params["heads"], states[name].statistics["heads"])
+    return bound
 
 
-def project(
-    cohort: Cohort, p: int, outputs: Sequence[Outputs], heads: Mapping[str, BoundHead]
-) -> tuple[Outputs, ...]:
-    """The outputs of peer p's nodes, with what the method's layers make of them."""
-    pairs = zip(cohort.nodes_of(p), outputs, strict=False)
-    if not heads:
-        return tuple(own for _, own in pairs)
-    return tuple(
-        dataclasses.replace(own, extras=cohort.method.project(k, own, heads)) for k, own in pairs
-    )
+def head_statistics(heads: Heads) -> Any:
+    """What is no parameter of heads, as it is after their calls."""
+    return {
+        node: {name: split(head.variables)[0] for name, head in own.items()}
+        for node, own in heads.items()
+    }
 
 
-def split(variables: Variables) -> tuple[dict[str, Any], Any]:
+def split(variables: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """(all collections but the parameters, the parameters)."""
     rest = dict(variables)
     params = rest.pop("params", {})
     return rest, params
+
+
+def terms_of(
+    plan: Plan,
+    network: Network,
+    outputs: Mapping[str, Outputs],
+    heads: Heads,
+    partners: Mapping[str, Outputs],
+    batch: Batch,
+) -> dict[str, Terms]:
+    """The losses of a network's nodes; all that is not the network's own is a constant.
+
+    Args:
+      plan: of the run.
+      network: whose nodes learn.
+      outputs: of all nodes.
+      heads: of all nodes.
+      partners: what networks say of another image of the class, where the batch has them.
+      batch: the labels and more.
+    """
+
+    def constant(node: str) -> View:
+        own = {} if node in network.nodes else heads.get(node, {})
+        output = outputs[node]
+        if node not in network.nodes or not plan.method.gradient_to_branches:
+            output = jax.lax.stop_gradient(output)
+        return View(node, plan.graph[node].role, output, own)
+
+    terms = {}
+    for node in network.nodes:
+        role = plan.graph[node].role
+        if role == "twin":
+            entropy = losses.cross_entropy(outputs[node].logits, batch.label)
+            terms[node] = Terms(logit={"cross_entropy": entropy})
+        elif node in plan.graph.learners:
+            sources = tuple(constant(source) for source in plan.graph.sources(node))
+            own = View(
+                node,
+                role,
+                outputs[node],
+                heads.get(node, {}),
+                sources,
+                on_partner=jax.lax.stop_gradient(partners.get(node)),
+            )
+            terms[node] = plan.method.losses(own, sources, batch)
+    return terms
+
+
+def mean_losses(terms: Mapping[str, Terms], update: str) -> dict[tuple[str, str], jax.Array]:
+    """Batch means of the losses of one update, by node and name."""
+    return {
+        (node, name): losses.mean(values)
+        for node, own in terms.items()
+        for name, values in getattr(own, update).items()
+    }

@@ -7,6 +7,7 @@ decay is an argument.
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import optax
 
 from afd_jax.errors import SettingError, one_of, require_flag, require_list, require_number
@@ -85,9 +86,18 @@ def _with_decay(
 OPTIMIZERS = {"sgd": sgd, "adam": adam}
 
 
-def constant(learning_rate: float, total_steps: int) -> optax.Schedule:
-    """The same rate throughout."""
-    return optax.constant_schedule(learning_rate)
+def afd() -> dict[str, optax.GradientTransformation]:
+    """AFD's optimizers at the beginning of their schedules, by update (assumed)."""
+    slow = adam(2e-5, weight_decay=0.1)
+    fast = sgd(0.1, momentum=0.9, weight_decay=1e-4)
+    return {"logit": fast, "feature": slow, "discriminator": slow}
+
+
+def constant(
+    learning_rate: float, total_steps: int, *, warmup: float = 0.0
+) -> optax.Schedule:
+    """The same rate throughout, after a linear rise over the fraction `warmup` of the run."""
+    return _warmed_up(optax.constant_schedule(learning_rate), learning_rate, total_steps, warmup)
 
 
 def step_decay(
@@ -96,8 +106,11 @@ def step_decay(
     *,
     at: Sequence[float] = (0.5, 0.75),
     factor: float = 0.1,
+    warmup: float = 0.0,
 ) -> optax.Schedule:
     """Multiplies the rate by `factor` at each of the given fractions of the run.
+
+    Before it, the rate rises linearly over the fraction `warmup` of the run.
 
     >>> schedule = step_decay(0.1, 300, at=(0.5, 0.75))
     >>> [round(float(schedule(step)), 4) for step in (149, 150, 225)]
@@ -113,7 +126,19 @@ def step_decay(
     for fraction in at:  # in a run of few steps, two may fall on one
         step = round(fraction * total_steps)
         boundaries[step] = factor * boundaries.get(step, 1.0)
-    return optax.piecewise_constant_schedule(learning_rate, boundaries)
+    steps = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    return _warmed_up(steps, learning_rate, total_steps, warmup)
+
+
+def _warmed_up(
+    schedule: optax.Schedule, learning_rate: float, total_steps: int, warmup: float
+) -> optax.Schedule:
+    """The schedule, whose beginning a linear rise from 0 takes the place of."""
+    require_number("warmup", warmup, least=0, most=0.99)
+    if not (steps := round(warmup * total_steps)):
+        return schedule
+    rise = optax.linear_schedule(0.0, learning_rate, steps)
+    return lambda step: jnp.where(step < steps, rise(step), schedule(step))
 
 
 def cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.0) -> optax.Schedule:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from afd_jax import speedups
+
 
 def split(tree: Any, count: int) -> list[Any]:
     """One tree per seed."""
@@ -27,9 +29,6 @@ def mapped(
 ) -> Callable[..., Any]:
     """The function over all seeds; itself for one seed.
 
-    Mapped over, a convolution has a kernel for each seed, which takes CPUs 2.4 times as long; there
-    the seeds take turns in a loop.
-
     Args:
       function: of positional arguments.
       count: number of seeds.
@@ -37,7 +36,7 @@ def mapped(
     """
     if count == 1:
         return function
-    if jax.default_backend() != "cpu":
+    if not speedups.seeds_take_turns(jax.default_backend()):
         return jax.vmap(function, in_axes)
 
     def in_turns(*args: Any) -> Any:

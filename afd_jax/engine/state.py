@@ -1,7 +1,7 @@
 """What changes during training, as pytrees of arrays and nothing else.
 
-Modules, optimizers and settings live in `afd_jax.engine.cohort`; so a state can be jitted, sharded,
-donated, averaged and saved without looking inside.
+Modules, optimizers and settings live in the plan; so a state can be jitted, sharded, donated,
+averaged and saved without looking inside.
 """
 
 from typing import Any
@@ -12,20 +12,19 @@ import numpy as np
 
 
 @flax.struct.dataclass
-class PeerState:
-    """One network with the discriminators it owns.
+class NetworkState:
+    """One network with the heads of its nodes: transfer layers, discriminators, ...
 
     Attributes:
-      params: {"network": ..., "projections": {name: ...}}.
-      statistics: the same two keys: the other Flax collections (BatchNorm's running averages).
-      discriminators: {name: {"params": ..., "batch_stats": ...}}.
+      params: {"network": ..., "heads": {node: {head: ...}}}.
+      statistics: the same two keys: all that is no parameter (BatchNorm's running averages), by
+        collection.
       optimizers: {"logit" | "feature" | "discriminator": optimizer state}, those that the method
-        uses for this node.
+        uses for this network.
     """
 
     params: Any
     statistics: Any
-    discriminators: Any
     optimizers: Any
 
 
@@ -37,13 +36,13 @@ class TrainState:
       step: int32 scalar, updates done so far.
       rng: key of the run, as `jax.random.key_data`; step n draws from `fold_in(key, n)`, so
         resuming loses nothing random.
-      peers: one state per network.
-      memory: the method's own arrays, see `Method.init_memory`.
+      networks: a state for each, by name.
+      memory: the method's own arrays, see `methods.memory`.
     """
 
     step: jax.Array
     rng: jax.Array
-    peers: tuple[PeerState, ...]
+    networks: dict[str, NetworkState]
     memory: Any
 
     @property

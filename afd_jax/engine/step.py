@@ -1,10 +1,10 @@
 """One update of all networks: a pure function for every method.
 
-It holds no state and compiles nothing; `afd_jax.engine.devices` wraps it in jit, pmap or shard_map.
+It holds no state and compiles nothing; `engine.devices` wraps it in jit, pmap or shard_map.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,121 +13,306 @@ import jax.numpy as jnp
 import optax
 
 from afd_jax import losses
-from afd_jax.engine.cohort import Cohort
-from afd_jax.engine.evaluate import Batch, hits, images_as_they_are
-from afd_jax.engine.forward import apply_peer
-from afd_jax.networks.heads import BoundHead
-from afd_jax.methods.method import PerExample, Terms
-from afd_jax.networks.outputs import Outputs
-from afd_jax.engine.state import PeerState, TrainState
+from afd_jax.engine.evaluate import Images, as_floats, hits
+from afd_jax.engine.follow import follow
+from afd_jax.engine.forward import (
+    apply,
+    bind,
+    bind_all,
+    head_statistics,
+    mean_losses,
+    terms_of,
+)
+from afd_jax.engine.plan import ByNode, Network, Plan
+from afd_jax.engine.state import NetworkState, TrainState
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import UPDATES
 
-Metrics = dict[str, jax.Array]
-Pull = Callable[[tuple[Outputs, ...]], Any]
+Metrics = dict[str, dict[str, jax.Array]]
+Pull = Callable[[Any], Any]
 
 
 def train_step(
-    cohort: Cohort,
+    plan: Plan,
     state: TrainState,
-    batch: Batch,
+    batch: Mapping[str, jax.Array],
     *,
-    preprocess: Callable[[jax.Array, Batch], jax.Array] = images_as_they_are,
+    preprocess: Images = as_floats,
     axis_name: str | None = None,
-) -> tuple[TrainState, tuple[Metrics, ...]]:
+    detailed: bool | jax.Array = True,
+) -> tuple[TrainState, Metrics]:
     """One mini-batch: a forward pass, then the logit, feature and discriminator updates.
 
     All losses are taken at the same parameters, from one forward pass, and applied in that order
-    (as AFD is described; Chung et al., ICML 2020). With `cohort.method.second_forward` the networks
-    run again after the logit update, and the feature and discriminator losses use the new maps.
+    (as AFD is described; Chung et al., ICML 2020). With `plan.second_forward` the networks run
+    again after the logit update, and the feature and discriminator losses use the new maps.
 
     Args:
-      cohort: networks, method and optimizers; static.
+      plan: networks, method and optimizers; static.
       state: of the run; safe to donate.
-      batch: images as `preprocess` takes them, integer labels, and each example's index in the
-        data set, which makes its augmentation independent of the device it falls on.
+      batch: images as `preprocess` takes them, "label" [batch], and "index" [batch], each example's
+        number in the data set, where the method or the augmentation asks for it.
       preprocess: (rng, batch) to float images: augmentation and normalisation.
       axis_name: the device axis, inside pmap or shard_map; None elsewhere.
+      detailed: measure terms apart, too; where it is a traced False, that costs no time and those
+        metrics are 0.
 
     Returns:
       The new state, and per node a dict of scalars: "loss/<term>" (batch means, weighted as they
-      are added up), "accuracy", "gradient_norm/<update>" (of the parameters' gradient),
-      "output_gradient_norm/<term>" (of one term's gradient at the network's outputs, which tells
-      terms of one update apart), and the method's own metrics. What belongs to a network of several
-      nodes stands at its first.
+      are added up), "accuracy", "gradient_norm/<update>" (of the gradient of the parameters that it
+      moves), "output_gradient_norm/<term>" (detailed; of one term's gradient at the network's
+      outputs, which tells terms of one update apart), and the method's own metrics. What belongs to
+      a network of several nodes stands at its first.
     """
-    rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    image_rng, network_rng = jax.random.split(rng)
+    image_rng, network_rng = keys_of(state)
     if axis_name is not None:
         network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))
-    images = views(cohort, preprocess, image_rng, batch)
+    images = views(plan, preprocess, image_rng, batch)
+    partners = partners_of(plan, state, preprocess, image_rng, batch)
+    seen = plan.seen(batch, state.step, state.memory)
     reduce = _Reduce(axis_name)
+    metrics: Metrics = {node: {} for node in plan.graph.names}
 
-    forward = [_forward(cohort, p, s, images[p], network_rng) for p, s in enumerate(state.peers)]
-    peers, by_peer, pulls = (list(part) for part in zip(*forward, strict=True))
-    outputs = [output for nodes in by_peer for output in nodes]
-    metrics = [
-        {"accuracy": reduce.mean(hits(o.logits, batch["label"]).astype(jnp.float32))}
-        for o in outputs
-    ]
-
-    context = cohort.context(batch, state)
-
-    def logit_terms(k: int, outputs: Sequence[Outputs], heads: Any) -> Terms:
-        seen = dataclasses.replace(context, discriminators=heads)
-        return cohort.method.logit_terms(k, outputs, seen)
-
-    peers = _update_networks("logit", cohort, peers, outputs, pulls, logit_terms, reduce, metrics)
-    if cohort.method.second_forward:
+    states, logits = dict(state.networks), {}
+    everyone = tuple(plan.networks.values())
+    phases: list[tuple[tuple[str, ...], Sequence[Network]]] = [(UPDATES, everyone)]
+    if plan.second_forward:
         # Only what the feature losses see: the others' statistics have had this batch already.
-        trains_features = any("feature" in peer.optimizers for peer in cohort.peers)
-        joined = cohort.method.graph.joined() if trains_features else ()
-        for p in range(len(peers)):
-            nodes = cohort.nodes_of(p)
-            if {*nodes} & {*joined}:
-                peers[p], again, pulls[p] = _forward(cohort, p, peers[p], images[p], network_rng)
-                outputs[nodes.start : nodes.stop] = again
-    feature_terms = cohort.method.feature_terms
-    peers = _update_networks(
-        "feature", cohort, peers, outputs, pulls, feature_terms, reduce, metrics
-    )
-    peers = _update_discriminators(cohort, peers, outputs, reduce, metrics)
-    peers = follow(cohort, peers, state.step)
+        ends = {end for edge in plan.graph.edges for end in edge}
+        joined = [network for network in everyone if {*network.nodes} & ends]
+        phases = [(("logit",), everyone), (("feature", "discriminator"), joined)]
+    for updates, networks in phases:
+        states, outputs = _phase(
+            plan, updates, networks, states, images, network_rng, partners, seen, reduce,
+            metrics, detailed,
+        )  # fmt: skip
+        logits = logits or {node: output.logits for node, output in outputs.items()}
+    for node, z in logits.items():
+        metrics[node]["accuracy"] = reduce.mean(hits(z, batch["label"]).astype(jnp.float32))
     memory = state.memory
-    if cohort.method.uses_examples:
-        logits, index = reduce.whole(([o.logits for o in outputs], batch["index"]))
-        memory = cohort.method.remember(memory, logits, index)
-    new = TrainState(state.step + 1, state.rng, tuple(peers), memory)
-    return new, tuple(metrics)
+    if plan.memory is not None and plan.memory.uses_examples:
+        memory = plan.memory.after_step(memory, *reduce.whole((logits, seen.index)))
+    states = follow(plan, states, state.step)
+    return TrainState(state.step + 1, state.rng, states, memory), metrics
+
+
+def keys_of(state: TrainState) -> tuple[jax.Array, jax.Array]:
+    """The keys of this step: of augmentation, and of networks that draw random numbers."""
+    rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    image_rng, network_rng = jax.random.split(rng)
+    return image_rng, network_rng
 
 
 def views(
-    cohort: Cohort,
-    preprocess: Callable[[jax.Array, Batch], jax.Array],
-    rng: jax.Array,
-    batch: Batch,
-) -> list[jax.Array]:
+    plan: Plan, preprocess: Images, rng: jax.Array, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
     """What each network sees of a batch: all the same, or each its own; a twin as its original.
 
-    A network of several views gets them beside each other, on axis 1. A follower may see, for each
-    image, another one of the same class: "partner_image", and "partner" for its index.
+    A network of several views gets them beside each other, on axis 1.
     """
-    follower = cohort.method.follower
-    if follower and follower.sees_partners:
-        partners = {**batch, "image": batch["partner_image"], "index": batch["partner"]}
-        own = preprocess(rng, batch)
-        others = preprocess(jax.random.fold_in(rng, 1), partners)
-        return [own if peer.follows is None else others for peer in cohort.peers]
-    if not cohort.method.own_augmentation:
-        return [preprocess(rng, batch)] * len(cohort.peers)
+    if not plan.own_augmentation:
+        same = preprocess(rng, batch)
+        return {name: same for name in plan.networks}
 
     def augmented(start: int, view: int) -> jax.Array:
         return preprocess(jax.random.fold_in(jax.random.fold_in(rng, start), view), batch)
 
-    return [
-        augmented(peer.start, 0)
-        if peer.views == 1
-        else jnp.stack([augmented(peer.start, view) for view in range(peer.views)], axis=1)
-        for peer in cohort.peers
-    ]
+    return {
+        name: augmented(network.start, 0)
+        if network.views == 1
+        else jnp.stack([augmented(network.start, v) for v in range(network.views)], axis=1)
+        for name, network in plan.networks.items()
+    }
+
+
+def partners_of(
+    plan: Plan, state: TrainState, preprocess: Images, rng: jax.Array, batch: Mapping[str, Any]
+) -> ByNode:
+    """What each student says of another image of the same class, where the batch has them.
+
+    It runs as in training, with the statistics of those images, which are not kept.
+    """
+    if "partner_image" not in batch:
+        return {}
+    others = {**batch, "image": batch["partner_image"], "index": batch.get("partner")}
+    images = preprocess(jax.random.fold_in(rng, 1), others)
+    partners: ByNode = {}
+    for name, network in plan.networks.items():
+        if network.role == "student":
+            own, rngs = state.networks[name], {"dropout": jax.random.fold_in(rng, 2)}
+            partners |= apply(plan, network, own.params, own.statistics, images, rngs)[0]
+    return partners
+
+
+def _phase(
+    plan: Plan,
+    updates: Sequence[str],
+    networks: Sequence[Network],
+    states: dict[str, NetworkState],
+    images: Mapping[str, jax.Array],
+    rng: jax.Array,
+    partners: ByNode,
+    seen: Batch,
+    reduce: "_Reduce",
+    metrics: Metrics,
+    detailed: bool | jax.Array,
+) -> tuple[dict[str, NetworkState], ByNode]:
+    """Runs networks once and takes the given updates, from the outputs of this one pass."""
+    states, outputs, pulls = dict(states), {}, {}
+    for n, network in enumerate(networks):
+        rngs = {"dropout": jax.random.fold_in(rng, n)}
+        states[network.name], own, pulls[network.name] = _forward(
+            plan, network, states[network.name], images[network.name], rngs
+        )
+        outputs |= own
+    losses_of = {
+        network.name: _losses(plan, network, updates, states, outputs, partners, seen)
+        for network in networks
+        if {*network.optimizers} & {*updates}
+    }
+    for update in updates:
+        for network in networks:
+            if update in network.optimizers:
+                own, pull = losses_of[network.name], pulls[network.name]
+                states[network.name] = _update(
+                    update, network, states[network.name], own, pull, reduce, metrics, detailed
+                )
+    for name, own in losses_of.items():
+        states[name] = own.with_statistics(plan.networks[name], states[name], updates)
+        for node, values in own.metrics.items():
+            metrics[node].update({key: reduce.mean(v) for key, v in values.items()})
+    return states, outputs
+
+
+def _forward(
+    plan: Plan, network: Network, state: NetworkState, images: jax.Array, rngs: Any
+) -> tuple[NetworkState, ByNode, Pull]:
+    """Runs a network; `Pull` takes a gradient at its outputs back to its parameters."""
+
+    def run(params: Any) -> tuple[ByNode, Any]:
+        return apply(plan, network, params, state.statistics, images, rngs)
+
+    outputs, pull, statistics = jax.vjp(run, state.params, has_aux=True)
+    return dataclasses.replace(state, statistics=statistics), outputs, pull
+
+
+@dataclasses.dataclass(frozen=True)
+class _Losses:
+    """The losses of one network's nodes, ready to be differentiated.
+
+    Attributes:
+      values: batch means by update, then by (node, name).
+      pull: takes a factor for each of them to gradients at the network's own outputs and heads.
+      metrics: by node, per example.
+      heads: statistics of the heads after their calls.
+    """
+
+    values: dict[str, dict[tuple[str, str], jax.Array]]
+    pull: Pull
+    metrics: dict[str, dict[str, jax.Array]]
+    heads: Any
+
+    def gradient(self, update: str, term: tuple[str, str] | None = None) -> tuple[Any, Any]:
+        """Of all losses of an update, or of one: at the outputs, and for the heads."""
+        factors = {
+            u: {
+                key: jnp.full_like(value, u == update and term in (None, key))
+                for key, value in own.items()
+            }
+            for u, own in self.values.items()
+        }
+        return self.pull(factors)  # type: ignore[no-any-return]
+
+    def with_statistics(
+        self, network: Network, state: NetworkState, updates: Sequence[str]
+    ) -> NetworkState:
+        """The state with the new statistics of the heads that these updates train."""
+        heads = {node: dict(own) for node, own in state.statistics["heads"].items()}
+        for node, own in heads.items():
+            for name in own:
+                masks = (network.trains.get(u, {}) for u in updates)
+                if name != "transfer" and any(
+                    mask and any(jax.tree.leaves(mask["heads"][node][name])) for mask in masks
+                ):
+                    own[name] = self.heads[node][name]
+        return dataclasses.replace(state, statistics={**state.statistics, "heads": heads})
+
+
+def _losses(
+    plan: Plan,
+    network: Network,
+    updates: Sequence[str],
+    states: Mapping[str, NetworkState],
+    outputs: ByNode,
+    partners: ByNode,
+    seen: Batch,
+) -> _Losses:
+    """Differentiable by the network's own outputs and heads; all else is a constant."""
+    own_state = states[network.name]
+
+    def means(own: ByNode, params: Any) -> Any:
+        heads = bind_all(plan, states)
+        heads |= bind(network, params, own_state.statistics["heads"])
+        terms = terms_of(plan, network, {**outputs, **own}, heads, partners, seen)
+        values = {update: mean_losses(terms, update) for update in updates}
+        logged = {node: each.metrics for node, each in terms.items()}
+        return values, (logged, head_statistics({n: heads[n] for n in network.heads}))
+
+    own = {node: outputs[node] for node in network.nodes}
+    values, pull, (logged, statistics) = jax.vjp(
+        means, own, own_state.params["heads"], has_aux=True
+    )
+    return _Losses(values, pull, logged, statistics)
+
+
+def _update(
+    update: str,
+    network: Network,
+    state: NetworkState,
+    own: _Losses,
+    pull: Pull,
+    reduce: "_Reduce",
+    metrics: Metrics,
+    detailed: bool | jax.Array,
+) -> NetworkState:
+    """Steps one network by the losses of one update."""
+    at_outputs, at_heads = own.gradient(update)
+    if update == "discriminator":  # networks are constants to it
+        gradient = jax.tree.map(jnp.zeros_like, state.params)
+    else:
+        (gradient,) = pull(at_outputs)
+    gradient = {**gradient, "heads": jax.tree.map(jnp.add, gradient["heads"], at_heads)}
+    gradient, norm = reduce.gradient(gradient, network.trains[update])
+    optimizer = network.optimizers[update]
+    steps, opt = optimizer.update(gradient, state.optimizers[update], state.params)
+    metrics[network.nodes[0]][f"gradient_norm/{update}"] = norm
+    terms = own.values[update]
+    if update != "discriminator":
+        squares = _measured(
+            detailed, lambda: {key: _square(own.gradient(update, key)[0]) for key in terms}
+        )
+        for (node, name), square in squares.items():
+            norm = reduce.norm_of_parts(square)
+            metrics[node][f"output_gradient_norm/{name}"] = norm
+    for (node, name), value in terms.items():
+        metrics[node][f"loss/{name}"] = reduce.over_devices(value)
+    return dataclasses.replace(
+        state,
+        params=optax.apply_updates(state.params, steps),
+        optimizers={**state.optimizers, update: opt},
+    )
+
+
+def _measured(wanted: bool | jax.Array, measure: Callable[[], Any]) -> Any:
+    """What `measure` gives, or zeros where it is not wanted."""
+    if wanted is True:
+        return measure()
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(measure))
+    return zeros if wanted is False else jax.lax.cond(wanted, measure, lambda: zeros)
+
+
+def _square(tree: Any) -> jax.Array:
+    return jnp.square(optax.tree.norm(tree))
 
 
 class _Reduce:
@@ -139,13 +324,22 @@ class _Reduce:
     def over_devices(self, tree: Any) -> Any:
         return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
 
-    def gradient(self, tree: Any) -> tuple[Any, jax.Array]:
-        """As `over_devices`, with the norm; of one vector, as many small arrays cost more."""
-        flat, unravel = jax.flatten_util.ravel_pytree(tree)
-        if self.axis_name is None:
-            return tree, jnp.linalg.norm(flat)
-        flat = self.over_devices(flat)
-        return unravel(flat), jnp.linalg.norm(flat)
+    def gradient(self, tree: Any, moved: Any) -> tuple[Any, jax.Array]:
+        """The mean over devices of what an update moves, zeros for the rest; and its norm.
+
+        In one vector: many small arrays cost more.
+        """
+        leaves, treedef = jax.tree.flatten(tree)
+        masks = jax.tree.leaves(moved)
+        own = [leaf for leaf, mask in zip(leaves, masks, strict=True) if mask]
+        flat, unravel = jax.flatten_util.ravel_pytree(own)
+        if self.axis_name is not None:
+            flat = self.over_devices(flat)
+            own = unravel(flat)
+        given = iter(own)
+        pairs = zip(leaves, masks, strict=True)
+        whole = [next(given) if mask else jnp.zeros_like(leaf) for leaf, mask in pairs]
+        return jax.tree.unflatten(treedef, whole), jnp.linalg.norm(flat)
 
     def mean(self, values: jax.Array) -> jax.Array:
         return self.over_devices(losses.mean(values))
@@ -156,165 +350,8 @@ class _Reduce:
             return tree
         return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
-    def norm_at_outputs(self, tree: Any) -> jax.Array:
+    def norm_of_parts(self, square: jax.Array) -> jax.Array:
         """Norm of a gradient with one part per example, each device holding its own examples."""
-        square = self.over_devices(jnp.square(optax.tree.norm(tree)))
+        square = self.over_devices(square)
         size = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
         return jnp.sqrt(square / size)
-
-
-def _forward(
-    cohort: Cohort, p: int, peer: PeerState, images: jax.Array, rng: jax.Array
-) -> tuple[PeerState, tuple[Outputs, ...], Pull]:
-    """Runs a network in training mode; `Pull` takes a gradient back to its parameters."""
-    rngs = {"dropout": jax.random.fold_in(rng, p)}
-
-    def run(params: Any) -> tuple[tuple[Outputs, ...], Any]:
-        return apply_peer(cohort, p, params, peer.statistics, images, rngs)
-
-    outputs, pull, statistics = jax.vjp(run, peer.params, has_aux=True)
-    return dataclasses.replace(peer, statistics=statistics), outputs, pull
-
-
-def _update_networks(
-    update: str,
-    cohort: Cohort,
-    peers: Sequence[PeerState],
-    outputs: Sequence[Outputs],
-    pulls: Sequence[Pull],
-    terms_of: Callable[..., Terms],
-    reduce: _Reduce,
-    metrics: Sequence[Metrics],
-) -> list[PeerState]:
-    """Steps the networks by one kind of loss; each is differentiated by its own outputs only."""
-    updated = []
-    for p, peer in enumerate(peers):
-        optimizer = cohort.peers[p].optimizers.get(update)
-        if optimizer is None:
-            updated.append(peer)
-            continue
-        nodes = cohort.nodes_of(p)
-
-        def means(
-            own: tuple[Outputs, ...], p: int = p, nodes: range = nodes
-        ) -> tuple[dict[tuple[int, str], jax.Array], list[PerExample]]:
-            everyone = [*outputs[: nodes.start], *own, *outputs[nodes.stop :]]
-            heads = _discriminators(cohort, peers, p)
-            results = [terms_of(k, everyone, heads) for k in nodes]
-            return {
-                (k, name): losses.mean(values)
-                for k, (terms, _) in zip(nodes, results, strict=True)
-                for name, values in terms.items()
-            }, [logged for _, logged in results]
-
-        own = tuple(outputs[nodes.start : nodes.stop])
-        values, pull_term, logged = jax.vjp(means, own, has_aux=True)
-        total = jax.tree.map(jnp.zeros_like, own)
-        for k, name in values:
-            one_hot = {n: jnp.full_like(v, n == (k, name)) for n, v in values.items()}
-            (gradient,) = pull_term(one_hot)
-            metrics[k][f"output_gradient_norm/{name}"] = reduce.norm_at_outputs(gradient)
-            total = jax.tree.map(jnp.add, total, gradient)
-        (gradient,), norm = reduce.gradient(pulls[p](total))
-        steps, opt = optimizer.update(gradient, peer.optimizers[update], peer.params)
-        updated.append(
-            dataclasses.replace(
-                peer,
-                params=optax.apply_updates(peer.params, steps),
-                optimizers={**peer.optimizers, update: opt},
-            )
-        )
-        metrics[nodes.start][f"gradient_norm/{update}"] = norm
-        for k, name in values:
-            metrics[k][f"loss/{name}"] = reduce.over_devices(values[k, name])
-        for k, per_example in zip(nodes, logged, strict=True):
-            metrics[k].update({name: reduce.mean(v) for name, v in per_example.items()})
-    return updated
-
-
-def _update_discriminators(
-    cohort: Cohort,
-    peers: Sequence[PeerState],
-    outputs: Sequence[Outputs],
-    reduce: _Reduce,
-    metrics: Sequence[Metrics],
-) -> list[PeerState]:
-    """Steps the discriminators; all maps are constants."""
-    updated = []
-    for p, peer in enumerate(peers):
-        optimizer = cohort.peers[p].optimizers.get("discriminator")
-        if optimizer is None:
-            updated.append(peer)
-            continue
-        (k,) = cohort.nodes_of(p)
-
-        def total(params: Any, p: int = p, k: int = k) -> tuple[jax.Array, Any]:
-            heads = _discriminators(cohort, peers, p, params)
-            terms, logged = cohort.method.discriminator_terms(k, outputs, heads)
-            values = {name: losses.mean(v) for name, v in terms.items()}
-            variables = {name: head.variables for name, head in heads.items()}
-            return jnp.asarray(sum(values.values())), (values, logged, variables)
-
-        params = {name: v["params"] for name, v in peer.discriminators.items()}
-        gradient, (values, logged, variables) = jax.grad(total, has_aux=True)(params)
-        gradient, norm = reduce.gradient(gradient)
-        steps, opt = optimizer.update(gradient, peer.optimizers["discriminator"], params)
-        params = optax.apply_updates(params, steps)
-        updated.append(
-            dataclasses.replace(
-                peer,
-                discriminators={n: {**v, "params": params[n]} for n, v in variables.items()},
-                optimizers={**peer.optimizers, "discriminator": opt},
-            )
-        )
-        metrics[k]["gradient_norm/discriminator"] = norm
-        for name, value in values.items():
-            metrics[k][f"loss/{name}"] = reduce.over_devices(value)
-        metrics[k].update({name: reduce.mean(v) for name, v in logged.items()})
-    return updated
-
-
-def _discriminators(
-    cohort: Cohort, peers: Sequence[PeerState], p: int, params: Any = None
-) -> dict[str, BoundHead]:
-    heads = {}
-    for name, module in cohort.peers[p].discriminators.items():
-        variables = peers[p].discriminators[name]
-        if params is not None:
-            variables = {**variables, "params": params[name]}
-        heads[name] = BoundHead(module, variables)
-    return heads
-
-
-def follow(cohort: Cohort, peers: Sequence[PeerState], step: jax.Array) -> list[PeerState]:
-    """Moves followers towards their networks, which have just been updated.
-
-    The decay of an average is min(1 - 1/(t+1), d) after update t, so that early averages are plain
-    means (Tarvainen and Valpola, "Mean teachers are better role models", 2017).
-    """
-    follower = cohort.method.follower
-    if follower is None:
-        return list(peers)
-    updates, steps_per_epoch = step + 1, cohort.steps_per_epoch or 1
-
-    def average(old: jax.Array, new: jax.Array) -> jax.Array:
-        t = jnp.asarray(updates, float)
-        decay = jnp.minimum(1 - 1 / (t + 1), follower.decay or 0.0)
-        return (decay * old + (1 - decay) * new).astype(old.dtype)
-
-    def latest(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(updates % steps_per_epoch == 0, new, old)
-
-    def moved(peer: PeerState, leader: PeerState) -> PeerState:
-        change = latest if follower.decay is None else average
-        params = jax.tree.map(change, peer.params["network"], leader.params["network"])
-        new = dataclasses.replace(peer, params={**peer.params, "network": params})
-        if not follower.evaluates:  # it has statistics of its own
-            return new
-        statistics = jax.tree.map(change, peer.statistics["network"], leader.statistics["network"])
-        return dataclasses.replace(new, statistics={**peer.statistics, "network": statistics})
-
-    return [
-        peer if (leader := cohort.peers[p].follows) is None else moved(peer, peers[leader])
-        for p, peer in enumerate(peers)
-    ]

@@ -1,106 +1,128 @@
-"""Which parameters each optimizer moves: those that its loss depends on."""
+"""Which parameters each update moves: those that its losses have a gradient for."""
 
-import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.custom_derivatives import SymbolicZero
 
-from afd_jax import losses
-from afd_jax.engine.cohort import Cohort, batch_shapes
-from afd_jax.engine.dependence import used_inputs
-from afd_jax.errors import SettingError
-from afd_jax.engine.forward import apply_peer
-from afd_jax.networks.heads import BoundHead
+from afd_jax.engine.forward import Heads, apply, bind, mean_losses, terms_of
 from afd_jax.engine.init import state_shapes
-from afd_jax.engine.state import TrainState
+from afd_jax.engine.plan import Network, Plan, blank_batch, blank_views
+from afd_jax.engine.state import NetworkState
+from afd_jax.errors import SettingError
+from afd_jax.methods.method import UPDATES
+from afd_jax.networks.heads import BoundHead
 
 
-def who_trains_what(cohort: Cohort) -> list[dict[str, Any]]:
-    """Per network and update, which parameters the loss depends on: read off the traced program.
+def who_trains_what(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Per network and update a tree like its parameters, True where the update moves one.
 
-    So the feature optimizer leaves the classifier alone, and the logit optimizer the transfer
-    layer, weight decay included, for any network, without a naming convention.
+    Differentiation itself says so: each parameter goes through an identity whose derivative notes
+    whether a gradient comes back. So the feature optimizer leaves the classifier alone, and the
+    logit optimizer the transfer layer, weight decay included, for any network, without a naming
+    convention. Heads that the discriminator's loss depends on belong to that update alone.
+
+    Raises:
+      SettingError: for a loss that depends on no parameter.
     """
-    state, batch = state_shapes(cohort), batch_shapes(cohort)
+    shapes, batch = state_shapes(plan), blank_batch(plan)
+    reached: dict[tuple[str, str], set[str]] = {}
+    named: dict[tuple[str, str], list[str]] = {}
 
-    def totals(
-        all_params: list[Any], state: TrainState, batch: Mapping[str, jax.Array]
-    ) -> list[dict[str, jax.Array]]:
-        context = cohort.context(batch, state)
-        rngs = {"dropout": jax.random.key(0)}
-        heads: list[dict[str, Any]] = [
-            {n: BoundHead(m, own.discriminators[n]) for n, m in peer.discriminators.items()}
-            for peer, own in zip(cohort.peers, state.peers, strict=True)
-        ]
-        outputs = [
-            output
-            for p, own in enumerate(state.peers)
-            for output in apply_peer(
-                cohort, p, all_params[p], own.statistics, batch["image"], rngs
-            )[0]
-        ]
-        results = []
-        for p, peer in enumerate(cohort.peers):
-            terms: dict[str, list[jax.Array]] = {"logit": [], "feature": []}
-            seen = dataclasses.replace(context, discriminators=heads[p])
-            for k in cohort.nodes_of(p) if peer.follows is None else ():
-                if not cohort.method.learns(k):
-                    continue
-                terms["logit"] += cohort.method.logit_terms(k, outputs, seen)[0].values()
-                terms["feature"] += cohort.method.feature_terms(k, outputs, heads[p])[0].values()
-            results.append({u: _total(t) for u, t in terms.items() if t})
-        return results
+    def total(params: Any, states: Any, memory: Any, update: str) -> jax.Array:
+        noted = {
+            name: state.replace(params=_noted(reached.setdefault((name, update), set()), own))
+            for (name, state), own in zip(states.items(), params.values(), strict=True)
+        }
+        values = _losses(plan, noted, memory, batch, update)
+        for name, own in values.items():
+            named[name, update] = [term for _, term in own]
+        return jnp.asarray(sum(v for own in values.values() for v in own.values()), float)
 
-    params = [own.params for own in state.peers]
-    closed, result = jax.make_jaxpr(totals, return_shape=True)(params, state, batch)
-    leaves, treedef = jax.tree.flatten(params)
-    outputs = itertools.count()
-    masks: list[dict[str, Any]] = []
-    for p, updates in enumerate(result):
-        masks.append({})
-        for update in sorted(updates):  # the order in which a program returns a dict
-            used = used_inputs(closed.jaxpr, next(outputs))[: len(leaves)]
-            masks[p][update] = jax.tree.unflatten(treedef, used)[p]
-        if cohort.peers[p].discriminators:
-            masks[p]["discriminator"] = True
+    params = {name: state.params for name, state in shapes.networks.items()}
+    for update in UPDATES:
+        gradient = jax.grad(functools.partial(total, update=update))
+        jax.eval_shape(gradient, params, shapes.networks, shapes.memory)
+
+    masks: dict[str, dict[str, Any]] = {}
+    for name, own in params.items():
+        critics = reached[name, "discriminator"]
+        masks[name] = {}
+        for update in UPDATES:
+            moved = reached[name, update] - (critics if update != "discriminator" else set())
+            if moved:
+                masks[name][update] = jax.tree.map_with_path(lambda p, _: _path(p) in moved, own)  # noqa: B023
+            elif named[name, update]:
+                remedy = f"its {update} loss for {name} depends on no parameter; return no such term"
+                raise SettingError("method", named[name, update][0], remedy)
     return masks
 
 
-def masked(
-    name: str, optimizers: Mapping[str, optax.GradientTransformation], masks: Mapping[str, Any]
-) -> dict[str, optax.GradientTransformation]:
-    """The optimizers of one network, each for the parameters of its mask.
-
-    Args:
-      name: of the network, for errors.
-      optimizers: by update; those that the masks do not name are left out.
-      masks: of this network, as from `who_trains_what`.
-
-    Raises:
-      SettingError: if an optimizer is missing, or would have nothing to move.
-    """
-    for update in masks:
-        if update not in optimizers:
-            remedy = f"the method updates {name} by its {update} loss; give that optimizer too"
-            raise SettingError("optimizers", sorted(optimizers), remedy)
-        if not any(jax.tree.leaves(masks[update])):
-            remedy = f"its {update} loss for {name} depends on no parameter; return no such term"
-            raise SettingError("method", f"{update}_terms", remedy)
+def _losses(
+    plan: Plan, states: Mapping[str, NetworkState], memory: Any, batch: Any, update: str
+) -> dict[str, dict[tuple[str, str], jax.Array]]:
+    """All losses of an update, by network."""
+    outputs: dict[str, Any] = {}
+    heads: dict[str, dict[str, BoundHead]] = {}
+    for name, network in plan.networks.items():
+        state, rngs = states[name], {"dropout": jax.random.key(0)}
+        images = blank_views(network, batch["image"])
+        outputs |= apply(plan, network, state.params, state.statistics, images, rngs)[0]
+        heads |= bind(network, state.params["heads"], state.statistics["heads"])
+    if update == "discriminator":  # whose loss trains heads; networks are constants to it
+        outputs = jax.lax.stop_gradient(outputs)
+    partners = outputs if "partner_image" in batch else {}
+    seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
     return {
-        update: optimizers[update] if mask is True else _only(optimizers[update], mask)
-        for update, mask in masks.items()
+        name: mean_losses(
+            terms_of(plan, network, outputs, _others_constant(network, heads), partners, seen),
+            update,
+        )
+        for name, network in plan.networks.items()
     }
 
 
-def _only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
-    """Steps what the mask names and leaves the rest; `optax.masked` would pass its gradient on."""
-    others = jax.tree.map(lambda wanted: not wanted, mask)
-    return optax.chain(optax.masked(optimizer, mask), optax.masked(optax.set_to_zero(), others))
+def _others_constant(network: Network, heads: Heads) -> Heads:
+    """The heads of all nodes, those of other networks as constants."""
+
+    def constant(head: BoundHead) -> BoundHead:
+        return BoundHead(head.head, jax.lax.stop_gradient(head.variables))
+
+    return {
+        node: own if node in network.nodes else {n: constant(h) for n, h in own.items()}
+        for node, own in heads.items()
+    }
 
 
-def _total(terms: Sequence[jax.Array]) -> jax.Array:
-    return jnp.asarray(sum(losses.mean(values) for values in terms))
+def _noted(reached: set[str], tree: Any) -> Any:
+    """The same parameters; those that get a gradient are put into `reached`, by path."""
+
+    def through(path: Any, leaf: jax.Array) -> jax.Array:
+        @jax.custom_vjp
+        def same(x: jax.Array) -> jax.Array:
+            return x
+
+        def backward(_: None, gradient: Any) -> tuple[Any]:
+            if isinstance(gradient, SymbolicZero):
+                return (jnp.zeros(gradient.shape, gradient.dtype),)
+            reached.add(_path(path))
+            return (gradient,)
+
+        same.defvjp(lambda x: (x.value, None), backward, symbolic_zeros=True)
+        return same(leaf)
+
+    return jax.tree.map_with_path(through, tree)
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
+    """The optimizer for the parameters of the mask; all others stay."""
+    frozen = jax.tree.map(lambda wanted: not wanted, mask)
+    return optax.selective_transform(optimizer, freeze_mask=frozen)

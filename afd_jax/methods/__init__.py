@@ -1,124 +1,82 @@
-"""Methods by name. One file a method: a graph and its losses."""
+"""Methods by name. One file a method: what the nodes and edges of its graph carry.
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+A method of one's own is a `Method` anywhere, named as "package.module:Class".
+"""
 
-from afd_jax import errors
-from afd_jax.runs.choices import require_options
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from afd_jax.errors import SettingError, one_of
-from afd_jax.methods.afd import AFD
-from afd_jax.methods.ai_kd import AIKD
-from afd_jax.methods.alignment import Alignment
-from afd_jax.methods.at import AT
-from afd_jax.methods.method import Method
-from afd_jax.methods.cl_ilr import CLILR
-from afd_jax.methods.cs_kd import CSKD
-from afd_jax.methods.dml import DML
-from afd_jax.methods.feed import FEED
-from afd_jax.methods.fitnet import FitNet
-from afd_jax.methods.ft import FT
-from afd_jax.methods.independent import Independent
-from afd_jax.methods.kd import KD
-from afd_jax.methods.kdcl import KDCL
-from afd_jax.methods.okddip import OKDDip
-from afd_jax.methods.one import ONE
-from afd_jax.methods.paraphraser import Paraphraser
-from afd_jax.methods.pcl import PCL
-from afd_jax.methods.ps_kd import PSKD
-from afd_jax.methods.tf_kd import TFKD
+from afd_jax.methods import options
+from afd_jax.methods.method import Method, Terms, View
+from afd_jax.networks.imported import import_object
 
-__all__ = [
-    "AFD",
-    "AIKD",
-    "AT",
-    "CLILR",
-    "CSKD",
-    "DML",
-    "FEED",
-    "FT",
-    "KD",
-    "KDCL",
-    "METHODS",
-    "ONE",
-    "PCL",
-    "PSKD",
-    "TFKD",
-    "Alignment",
-    "FitNet",
-    "Independent",
-    "Method",
-    "OKDDip",
-    "Paraphraser",
-    "make_method",
-    "method_options",
-]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-METHODS: dict[str, type[Method]] = {
-    "afd": AFD,
-    "ai_kd": AIKD,
-    "alignment": Alignment,
-    "at": AT,
-    "cl_ilr": CLILR,
-    "cs_kd": CSKD,
-    "dml": DML,
-    "feed": FEED,
-    "fitnet": FitNet,
-    "ft": FT,
-    "independent": Independent,
-    "kd": KD,
-    "kdcl": KDCL,
-    "okddip": OKDDip,
-    "one": ONE,
-    "paraphraser": Paraphraser,
-    "pcl": PCL,
-    "ps_kd": PSKD,
-    "tf_kd": TFKD,
+_CLASSES = {
+    "afd": "AFD",
+    "ai_kd": "AIKD",
+    "alignment": "Alignment",
+    "at": "AT",
+    "cl_ilr": "CLILR",
+    "cs_kd": "CSKD",
+    "dml": "DML",
+    "feed": "FEED",
+    "fitnet": "FitNet",
+    "ft": "FT",
+    "independent": "Independent",
+    "kd": "KD",
+    "kdcl": "KDCL",
+    "okddip": "OKDDip",
+    "one": "ONE",
+    "pcl": "PCL",
+    "ps_kd": "PSKD",
+    "tf_kd": "TFKD",
 }
+NAMES = tuple(_CLASSES)
+
+__all__ = ["NAMES", "Method", "Terms", "View", "find", "make", *_CLASSES.values()]
 
 
-def make_method(
-    name: str,
-    graph: Any,
-    networks: Sequence[str],
-    options: Mapping[str, Any],
-    teachers: int = 0,
-) -> Method:
-    """Builds a method from settings.
+def __getattr__(name: str) -> Any:
+    for module, known in _CLASSES.items():
+        if known == name:
+            return getattr(importlib.import_module(f"afd_jax.methods.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def find(name: str) -> type[Method]:
+    """The class of a method.
 
     Args:
-      name: a key of `METHODS`.
-      graph: a shape or edges, as in `Method.from_settings`.
-      networks: their names.
-      options: fields of that method; the others keep their defaults.
-      teachers: how many frozen teachers there are.
+      name: one of `NAMES`, or "package.module:Class".
 
     Raises:
-      SettingError: if the method or an option is unknown, or something does not fit.
+      SettingError: if there is none.
+
+    >>> find("afd").__name__
+    'AFD'
     """
-    if name not in METHODS:
-        raise SettingError("method.name", name, one_of(name, METHODS))
-    with errors.within("method"):
-        require_options(name, options, method_options(name))
-    require_teachers(name, teachers, "teachers", teachers)
-    return METHODS[name].from_settings(graph, networks, options, teachers)
+    if name in _CLASSES:
+        return __getattr__(_CLASSES[name])  # type: ignore[no-any-return]
+    if ":" not in str(name):
+        remedy = one_of(name, NAMES) + ", or 'package.module:Class'"
+        raise SettingError("method.name", name, remedy)
+    found = import_object("method.name", name)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise SettingError("method.name", name, "must be a subclass of afd_jax.methods.Method")
+    return found
 
 
-def require_teachers(name: str, count: int, field: str, value: Any) -> None:
-    """Raises SettingError, for a field and its value, unless a method takes so many teachers."""
-    if name not in METHODS:
-        return
-    least, most = METHODS[name].teacher_count
-    if count < least:
-        remedy = f"{name} needs a frozen teacher: the folder of a finished run, or the name of a "
-        raise SettingError(field, value, remedy + "network to train first")
-    if most is not None and count > most:
-        several = f"at most {most}" if most else "no"
-        raise SettingError(field, value, f"{name} takes {several} frozen teachers")
+def make(name: str, given: "Mapping[str, Any]") -> Method:
+    """Builds a method from a name and options; the others keep their defaults.
 
-
-def method_options(name: str) -> dict[str, Any]:
-    """The fields of a method that a setting may give, with their defaults."""
-    fields = dataclasses.fields(METHODS[name])
-    own = ("graph", "teachers")  # what the settings of the networks say
-    return {field.name: field.default for field in fields if field.name not in own}
+    Raises:
+      SettingError: if the method or an option is unknown, or out of its bounds.
+    """
+    return options.make(find(name), given, name)  # type: ignore[no-any-return]

@@ -10,20 +10,20 @@ over the map's elements, and its weight of 1 are assumed.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, one_of, require_number
-from afd_jax.methods.method import Heads, Terms, average
-from afd_jax.methods.maps import MapMethod, common_map
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.maps import distances, transfer
+from afd_jax.methods.method import Method, Terms, View
 
 DISTANCES = {"l1": losses.l1_alignment, "l2": losses.l2_alignment}
 
 
 @dataclasses.dataclass(frozen=True)
-class Alignment(MapMethod):
+class Alignment(Method):
     """Each network moves its feature map towards its sources'; averaged over several sources.
 
     Attributes:
@@ -31,31 +31,30 @@ class Alignment(MapMethod):
       alignment_weight: of the distance (assumed).
       temperature: T of the logit loss (3 is assumed, as for AFD).
       distillation_weight: of the logit loss's divergence; 0 leaves it out.
-
-    Raises:
-      SettingError: if a number is out of range or the distance unknown.
     """
 
-    own_graph: ClassVar[str] = "cyclic"
+    graph: ClassVar[str] = "cyclic"
 
-    distance: str = "l1"
-    alignment_weight: float = 1.0
+    temperature: float = soft.temperature(3.0)
+    distillation_weight: float = soft.weight(1.0)
+    distance: str = options.choice("l1", DISTANCES)
+    alignment_weight: float = soft.weight(1.0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.alignment_weight", self.alignment_weight, least=0)
-        if self.distance not in DISTANCES:
-            raise SettingError("method.distance", self.distance, one_of(self.distance, DISTANCES))
+    def heads(self, own: View) -> Mapping[str, Any]:
+        """A transfer layer where shapes differ."""
+        return transfer(own) if self.alignment_weight else {}
 
-    def compares_maps(self) -> bool:
-        """Unless the alignment is left out."""
-        return self.alignment_weight > 0
+    def node(self, own: View, batch: Batch) -> Terms:
+        """Cross-entropy."""
+        return Terms(logit=soft.labels(own.logits, batch))
 
-    def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:
-        """The mean distance from the sources' maps; all three distances as metrics."""
-        sources = self.graph.sources(k)
-        if not sources or not self.alignment_weight:
-            return {}, {}
-        own, distance = common_map(outputs[k]), DISTANCES[self.distance]
-        apart = average([distance(own, common_map(outputs[j])) for j in sources])
-        return {"alignment": self.alignment_weight * apart}, self.map_distances(k, outputs)
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The softened predictions and the distance of the maps."""
+        terms = soft.predictions(self, own, source)
+        if self.alignment_weight:
+            apart = DISTANCES[self.distance](own.map, source.map)
+            terms += Terms(
+                feature={"alignment": self.alignment_weight * apart},
+                metrics=distances(own.map, source.map),
+            )
+        return terms

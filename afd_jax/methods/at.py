@@ -11,54 +11,77 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
-from afd_jax.networks.heads import resized
-from afd_jax.methods.hints import HintMethod, stages_of
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.maps import chosen_stages
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class AT(HintMethod):
-    """A student learns where its teachers look, at the end of every stage; the mean over several.
+class AT(Method):
+    """A student learns where its teachers look, at the ends of stages; the mean over several.
 
     Attributes:
-      hint_weight: of the sum over stages.
-
-    Raises:
-      SettingError: if a number is out of range, or networks have different numbers of stages.
+      hint_weight: of the sum over stages; 0 leaves it out.
+      stages: those of the student, counted from 1, or from the last by negative numbers; all if
+        empty.
+      teacher_stages: those of the teacher, in the same order; the same numbers if empty.
+      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
     """
 
-    hint_weight: float = 1000.0
+    teachers: ClassVar[tuple[int, int | None]] = (1, None)
 
-    hint: ClassVar[str] = "attention"
+    temperature: float = soft.temperature(4.0)
+    label_weight: float = soft.weight(1.0)
+    distillation_weight: float = soft.weight(0.0)
+    hint_weight: float = soft.weight(1000.0)
+    stages: Sequence[int] = options.numbers((), empty=True, whole=True)
+    teacher_stages: Sequence[int] = options.numbers((), empty=True, whole=True)
 
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """None; but here the stages are checked."""
-        if self.is_taught(k):
-            own = len(stages_of(k, shapes[k]))
-            for j in self.graph.sources(k):
-                others = len(stages_of(j, shapes[j]))
-                if others != own:
-                    remedy = f"attention is compared stage by stage, but node {k} has {own} stages "
-                    remedy += f"and node {j} has {others}; take networks with as many"
-                    raise SettingError("networks", (k, j), remedy)
-        return {}
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy."""
+        factor = self.label_weight if own.sources else 1.0
+        return Terms(logit=soft.labels(own.logits, batch, factor))
 
-    def distances(self, k: int, outputs: Sequence[Outputs]) -> list[jax.Array]:
-        """Sums over stages; maps of different sizes meet at the smaller one (assumed)."""
-        own = outputs[k].stages
-        return [_sum_of_distances(own, outputs[j].stages) for j in self.graph.sources(k)]
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The attention's distances, and the softened predictions.
 
-
-def _sum_of_distances(own: Sequence[jax.Array], others: Sequence[jax.Array]) -> jax.Array:
-    each = [_distance(a, b) for a, b in zip(own, others, strict=True)]
-    return jnp.sum(jnp.stack(each), axis=0)
+        Raises:
+          SettingError: if the numbers of stages differ, and none are chosen.
+        """
+        terms = soft.predictions(self, own, source)
+        if not self.hint_weight:
+            return terms
+        ours = chosen_stages(own, self.stages, "method.stages")
+        theirs = chosen_stages(source, self.teacher_stages or self.stages, "method.teacher_stages")
+        if len(ours) != len(theirs):
+            remedy = f"attention is compared stage by stage, but {own.name} has {len(ours)} and "
+            remedy += f"{source.name} {len(theirs)}; choose as many of each, such as (1, 2, -1)"
+            raise SettingError("method.stages", tuple(self.stages), remedy)
+        pairs = zip(ours, theirs, strict=True)
+        apart = sum(_distance(a, b) for a, b in pairs)
+        return terms + Terms(
+            logit={"attention": self.hint_weight * apart},
+            metrics={f"attention_from_{source.name}": apart},
+        )
 
 
 def _distance(own: jax.Array, other: jax.Array) -> jax.Array:
     size = [min(sides) for sides in zip(own.shape[1:3], other.shape[1:3], strict=True)]
-    return losses.attention_alignment(resized(own, size), resized(other, size))
+    return losses.attention_alignment(pooled(own, size), pooled(other, size))
+
+
+def pooled(maps: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Maps [batch, height, width, channels] averaged down to `size`, evenly where it divides."""
+    height, width = maps.shape[1:3]
+    if (height, width) == tuple(size):
+        return maps
+    if height % size[0] or width % size[1]:
+        remedy = f"maps of {(height, width)} cannot be averaged to {tuple(size)}; choose stages "
+        raise SettingError("method.stages", (height, width), remedy + "whose sizes divide")
+    window = (height // size[0], width // size[1])
+    return nn.avg_pool(maps, window, window)

@@ -1,89 +1,68 @@
 """What methods on branches share: one network whose upper stages are there several times."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from flax import linen as nn
-
-from afd_jax.errors import SettingError, require_number
+from afd_jax.errors import SettingError
 from afd_jax.graph import Edge, Graph
-from afd_jax.methods.logits import LogitMethod
+from afd_jax.methods import options, soft
+from afd_jax.methods.method import Method
 from afd_jax.networks.branched import Combination, branched
 
 
 @dataclasses.dataclass(frozen=True)
-class BranchMethod(LogitMethod):
+class BranchMethod(Method):
     """A method that trains branches of one network on shared lower stages.
 
-    Its graph is its own: the branches are the first nodes. All of them are trained by one
-    optimizer, on the sum of their losses; there are no losses on feature maps.
+    Its graph is its own. All branches are trained by one optimizer, on the sum of their losses;
+    there are no losses on feature maps.
 
     Attributes:
       branches: how many.
       shared: number of stages that the branches share, counted from the image; 0 for all but the
         last, as published for ResNets.
-      ramp_up: as in `LogitMethod`; published as 80 of 300 epochs.
-
-    Raises:
-      SettingError: if a number is out of range.
+      temperature: T.
+      distillation_weight: of the distillation losses; 0 leaves them out.
+      ramp_up: share of the run over which that weight rises (`losses.ramp_up_weight`), published as
+        80 of 300 epochs; 0 for none.
     """
 
-    graph: Graph = dataclasses.field(init=False)
-    teachers: int = dataclasses.field(default=0, init=False)
-    ramp_up: float = 80 / 300
-    branches: int = 3
-    shared: int = 0
+    teachers: ClassVar[tuple[int, int | None]] = (0, 0)
 
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
-    takes_twins: ClassVar[bool] = False
+    temperature: float = soft.temperature(3.0)
+    distillation_weight: float = soft.weight(1.0)
+    ramp_up: float = options.number(80 / 300, least=0, most=1)
+    branches: int = options.number(3, least=2, most=64, whole=True)
+    shared: int = options.number(0, least=0, whole=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.second_forward:
-            remedy = "has no effect on branches, which have no losses on maps; leave it out"
-            raise SettingError("method.second_forward", self.second_forward, remedy)
-        require_number("method.branches", self.branches, least=2, whole=True)
-        require_number("method.shared", self.shared, least=0, whole=True)
-        object.__setattr__(self, "graph", Graph(*self.make_graph()))
-
-    @classmethod
-    def from_settings(
-        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any], teachers: int = 0
-    ) -> "BranchMethod":
-        """As in `Method`; there is one network, and the graph must be "own"."""
+    def edges(self, graph: Graph, shape: Any) -> tuple[Edge, ...]:
+        """The method's own."""
         if shape != "own":
-            raise SettingError(
-                "graph", shape, f"{cls.__name__} has its own; set config.graph='own'"
-            )
-        if len(networks) != 1:
-            remedy = f"{cls.__name__} branches one network; name one, --config=FILE:resnet32"
-            raise SettingError("networks", tuple(networks), remedy)
-        return cls(**options)
+            remedy = f"{type(self).__name__} has its own; set config.graph='own'"
+            raise SettingError("graph", shape, remedy)
+        return self.among(graph, graph.students, graph.with_role("ensemble"))
 
-    @property
-    def network_count(self) -> int:
-        """One."""
-        return 1
+    def among(
+        self, graph: Graph, branches: Sequence[str], ensembles: Sequence[str]
+    ) -> tuple[Edge, ...]:
+        """Who learns from whom."""
+        raise NotImplementedError
 
-    def branch(self, name: str, network: nn.Module) -> nn.Module:
+    def branch(self, name: str, network: Any, classes: int) -> Any:
         """The network in branches."""
         return branched(
             network,
             name,
             branches=self.branches,
             shared=self.shared,
-            combination=self.combination(network),
+            combination=self.combination(classes),
         )
 
-    def branch_names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Of the branches, in order."""
         return tuple(f"branch {i}" for i in range(self.branches))
 
-    def make_graph(self) -> tuple[int, tuple[Edge, ...]]:
-        """Number of nodes, and who learns from whom."""
-        raise NotImplementedError
-
-    def combination(self, network: nn.Module) -> Combination:
-        """The method's layers on top of the branches of `network`."""
+    def combination(self, classes: int) -> Combination:
+        """The method's layers on top of the branches, which name their nodes."""
         raise NotImplementedError

@@ -15,13 +15,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from afd_jax.graph import Edge, all_pairs
-from afd_jax.methods.method import Context
+from afd_jax.graph import Edge, Graph, all_pairs
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
 from afd_jax.methods.branches import BranchMethod
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.branched import Combination
-from afd_jax.networks.outputs import Outputs
 
 
 class Rescale(Combination):
@@ -37,18 +37,23 @@ class Rescale(Combination):
 class CLILR(BranchMethod):
     """Each branch learns from the labels and from the mean of the other branches' logits."""
 
-    branches: int = 4
+    gradient_to_branches: ClassVar[bool] = True
 
-    constant_targets: ClassVar[bool] = False
+    branches: int = options.number(4, least=2, most=64, whole=True)
 
-    def make_graph(self) -> tuple[int, tuple[Edge, ...]]:
+    def among(
+        self, graph: Graph, branches: Sequence[str], ensembles: Sequence[str]
+    ) -> tuple[Edge, ...]:
         """All pairs of branches."""
-        return self.branches, all_pairs(self.branches)
+        return all_pairs(branches)
 
-    def combination(self, network: nn.Module) -> Combination:
+    def combination(self, classes: int) -> Combination:
         """The rescaling."""
-        return Rescale(self.branch_names())
+        return Rescale(self.names())
 
-    def target_logits(self, k: int, outputs: Sequence[Outputs], context: Context) -> list:
-        """The mean of the others."""
-        return [jnp.mean(jnp.stack(super().target_logits(k, outputs, context)), axis=0)]
+    def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
+        """Cross-entropy, and the divergence from the others' mean."""
+        others = jnp.mean(jnp.stack([source.logits for source in sources]), axis=0)
+        return Terms(logit=soft.labels(own.logits, batch)) + soft.rising(
+            self, own, others, batch, constant=False
+        )

@@ -1,13 +1,16 @@
-"""What adversarial methods share: pairs of losses by name, and how well a discriminator tells."""
+"""A discriminator with the pair of losses that it and the network play."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, one_of
+from afd_jax.methods import options
+from afd_jax.networks.heads import BoundHead, Discriminator, ProbabilityDiscriminator
+from afd_jax.networks.imported import import_object
 
 
 class Objective(NamedTuple):
@@ -30,16 +33,94 @@ OBJECTIVES = {
 }
 
 
-def require_objective(name: str) -> None:
-    """Raises SettingError unless `name` is one of `OBJECTIVES`."""
-    if name not in OBJECTIVES:
-        raise SettingError("method.objective", name, one_of(name, OBJECTIVES))
+@dataclasses.dataclass(frozen=True)
+class Critic:
+    """A discriminator of feature maps, and the losses around it; sizes are assumed.
+
+    Attributes:
+      network: "convolutional", or "package.module:Class" for a Linen or NNX module of one's own
+        that maps [batch, height, width, channels] to scores [batch]; the sizes below are then its
+        own affair. Where the loss is "least_squares" its scores must lie in [0, 1].
+      loss: one of `OBJECTIVES`; AFD's is "least_squares".
+      widths, kernel, stride, slope: of `networks.heads.Discriminator`.
+    """
+
+    network: str = "convolutional"
+    loss: str = options.choice("least_squares", OBJECTIVES)
+    widths: Sequence[int] = options.numbers((64, 128), least=1, whole=True)
+    kernel: int = options.number(3, least=1, whole=True)
+    stride: int = options.number(2, least=1, whole=True)
+    slope: float = options.number(0.2)
+
+    block: ClassVar[str] = "critic"
+
+    def __post_init__(self) -> None:
+        options.check(self)
+
+    def module(self) -> Any:
+        """The network."""
+        if self.network != "convolutional":
+            return own_network(self.network)
+        return Discriminator(
+            widths=self.widths,
+            kernel=self.kernel,
+            stride=self.stride,
+            slope=self.slope,
+            sigmoid=OBJECTIVES[self.loss].sigmoid,
+        )
+
+    def fool(self, critic: BoundHead, fake: jax.Array) -> jax.Array:
+        """The generator's loss, [batch]; the discriminator's running statistics stay."""
+        return OBJECTIVES[self.loss].generator(critic(fake, keep_statistics=False))
+
+    def tell(
+        self, critic: BoundHead, *, real: jax.Array, fake: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The discriminator's loss, [batch], and which of its scores are on the right side."""
+        objective = OBJECTIVES[self.loss]
+        real_scores, fake_scores = critic(real), critic(fake)
+        middle = 0.5 if objective.sigmoid else 0.0
+        verdicts = {
+            "real_accuracy": (real_scores > middle).astype(jnp.float32),
+            "fake_accuracy": (fake_scores < middle).astype(jnp.float32),
+        }
+        return objective.discriminator(real_scores, fake_scores), verdicts
 
 
-def verdicts(objective: Objective, real: jax.Array, fake: jax.Array) -> dict[str, jax.Array]:
-    """Which scores [batch] are on the right side of the middle, as 0 or 1."""
-    middle = 0.5 if objective.sigmoid else 0.0
-    return {
-        "real_accuracy": (real > middle).astype(jnp.float32),
-        "fake_accuracy": (fake < middle).astype(jnp.float32),
-    }
+@dataclasses.dataclass(frozen=True)
+class ProbabilityCritic(Critic):
+    """A discriminator of predicted probabilities.
+
+    Attributes:
+      network: "dense", or one's own, which maps [batch, classes] to scores [batch].
+      loss: as in `Critic`; for "wasserstein" the layers are spectrally normalised.
+      widths, slope: of `networks.heads.ProbabilityDiscriminator`.
+    """
+
+    network: str = "dense"
+    widths: Sequence[int] = options.numbers((64, 64), least=1, whole=True)
+
+    def module(self) -> Any:
+        """The network."""
+        if self.network != "dense":
+            return own_network(self.network)
+        return ProbabilityDiscriminator(
+            widths=self.widths,
+            slope=self.slope,
+            sigmoid=OBJECTIVES[self.loss].sigmoid,
+            spectral=self.loss == "wasserstein",
+        )
+
+
+def own_network(name: str) -> Any:
+    """A head of one's own, made without arguments (an NNX class later with `rngs`)."""
+    made = import_object("method.critic.network", name)
+    try:
+        from flax import linen as nn
+
+        return made() if isinstance(made, type) and issubclass(made, nn.Module) else made
+    except TypeError as error:
+        from afd_jax.errors import SettingError
+
+        remedy = f"must be built without arguments ({error})"
+        raise SettingError("method.critic.network", name, remedy) from error

@@ -12,18 +12,37 @@ evaluation uses are of the first pass alone (in the authors' code the second add
 import dataclasses
 from typing import ClassVar
 
-from afd_jax.methods.method import Follower
-from afd_jax.methods.logits import LogitMethod
+from afd_jax.methods import soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class CSKD(LogitMethod):
-    """Each network learns from the labels and from its own prediction of a like image."""
+class CSKD(Method):
+    """Each network learns from the labels and from its own prediction of a like image.
 
-    temperature: float = 4.0
+    Attributes:
+      temperature: T.
+      distillation_weight: of the divergence; 0 leaves it out.
+    """
 
-    own_graph: ClassVar[str] = "none"
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
-    follower: ClassVar[Follower | None] = Follower("pairs of", decay=0.0, sees_partners=True)
-    takes_twins: ClassVar[bool] = False
-    takes_peers: ClassVar[bool] = False
+    graph: ClassVar[str] = "none"
+    teachers: ClassVar[tuple[int, int | None]] = (0, 0)
+    peers: ClassVar[bool] = False
+    pairs: ClassVar[bool] = True
+
+    temperature: float = soft.temperature(4.0)
+    distillation_weight: float = soft.weight(1.0)
+
+    def node(self, own: View, batch: Batch) -> Terms:
+        """Cross-entropy, and the divergence from the prediction of the partner."""
+        terms = Terms(logit=soft.labels(own.logits, batch))
+        if not self.distillation_weight:
+            return terms
+        kl = soft.divergence(
+            own.logits,
+            own.partner.logits,
+            temperature=self.temperature,
+            weight=self.distillation_weight,
+        )
+        return terms + Terms(logit={"distillation": kl})

@@ -11,16 +11,27 @@ paper's algorithm takes them in turn). AFD's authors compare with a softened for
 
 import dataclasses
 
-from afd_jax.methods.logits import LogitMethod
+from afd_jax.methods import soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class DML(LogitMethod):
+class DML(Method):
     """Each network learns from the labels and from the mean of what its sources predict.
 
     Attributes:
       temperature: T; 1 as published, 3 in the form that AFD is compared with.
-      distillation_weight: of the divergence; 1 as published.
+      distillation_weight: of the divergence; 1 as published, 0 leaves it out.
     """
 
-    temperature: float = 1.0
+    temperature: float = soft.temperature(1.0)
+    distillation_weight: float = soft.weight(1.0)
+
+    def node(self, own: View, batch: Batch) -> Terms:
+        """Cross-entropy."""
+        return Terms(logit=soft.labels(own.logits, batch))
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The softened predictions."""
+        return soft.predictions(self, own, source)

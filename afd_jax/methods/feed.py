@@ -13,64 +13,68 @@ paper's sum that is weight / D (0.122 for maps of 8x8x64).
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
-
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, one_of
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 from afd_jax.networks.heads import NonLinearTransformation
-from afd_jax.methods.hints import HintMethod
-from afd_jax.networks.outputs import Outputs
 
 NORMS = ("mean", "sum")
 
 
 @dataclasses.dataclass(frozen=True)
-class FEED(HintMethod):
+class FEED(Method):
     """A student's transformed maps learn its teachers' maps, all of them at once.
 
     Attributes:
-      hint_weight: of the sum over teachers (assumed).
+      hint_weight: of the sum over teachers (assumed); 0 leaves it out.
       norm: "mean" or "sum" over a map's elements.
-
-    Raises:
-      SettingError: if a number is out of range or the norm unknown.
+      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
     """
 
-    hint_weight: float = 500.0
-    norm: str = "mean"
+    teachers: ClassVar[tuple[int, int | None]] = (1, None)
 
-    hint: ClassVar[str] = "reconstruction"
+    temperature: float = soft.temperature(4.0)
+    label_weight: float = soft.weight(1.0)
+    distillation_weight: float = soft.weight(0.0)
+    hint_weight: float = soft.weight(500.0)
+    norm: str = options.choice("mean", NORMS)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.norm not in NORMS:
-            raise SettingError("method.norm", self.norm, one_of(self.norm, NORMS))
-
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
+    def heads(self, own: View) -> Mapping[str, Any]:
         """A transformation to each source's map."""
-        if not self.is_taught(k):
+        if not self.hint_weight:
             return {}
-        maps = {j: shapes[j].features.shape[1:] for j in self.graph.sources(k)}
+        maps = {source.name: source.features.shape[1:] for source in own.sources}
         return {
-            f"from_{j}": NonLinearTransformation((channels,) * 3, (height, width))
-            for j, (height, width, channels) in maps.items()
+            f"from_{name}": NonLinearTransformation((channels,) * 3, (height, width))
+            for name, (height, width, channels) in maps.items()
         }
 
-    def distances(self, k: int, outputs: Sequence[Outputs]) -> list[jax.Array]:
-        """L1 distances of maps of length 1: the errors of reconstruction."""
-        pairs = [
-            (outputs[k].extras[f"from_{j}"], outputs[j].features) for j in self.graph.sources(k)
-        ]
-        return [
-            losses.normalized_l1_alignment(own, x) / (1 if self.norm == "sum" else x[0].size)
-            for own, x in pairs
-        ]
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy."""
+        factor = self.label_weight if own.sources else 1.0
+        return Terms(logit=soft.labels(own.logits, batch, factor))
 
-    def combine(self, distances: jax.Array) -> jax.Array:
-        """Their sum, without 1/N."""
-        return jnp.sum(distances, axis=0)
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The softened predictions."""
+        return soft.predictions(self, own, source)
+
+    def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
+        """Beside the mean over edges, the sum of all reconstructions' errors, without 1/N."""
+        terms = super().losses(own, sources, batch)
+        if not self.hint_weight:
+            return terms
+        return terms + Terms.sum([self._reconstruction(own, source) for source in sources])
+
+    def _reconstruction(self, own: View, source: View) -> Terms:
+        transformed = own.heads[f"from_{source.name}"](own.features)
+        apart = losses.normalized_l1_alignment(transformed, source.features)
+        if self.norm == "mean":
+            apart = apart / source.features[0].size
+        return Terms(
+            logit={"reconstruction": self.hint_weight * apart},
+            metrics={f"reconstruction_from_{source.name}": apart},
+        )

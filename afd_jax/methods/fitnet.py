@@ -10,61 +10,64 @@ hints first); the regressor is `heads.Transfer`, a 1x1 convolution; weight 100; 
 """
 
 import dataclasses
-from collections.abc import Sequence
-
-import jax
-from flax import linen as nn
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, require_number
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.maps import stage
+from afd_jax.methods.method import Method, Terms, View
 from afd_jax.networks.heads import Transfer
-from afd_jax.methods.method import Heads
-from afd_jax.methods.hints import HintMethod, stages_of
-from afd_jax.networks.outputs import Outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class FitNet(HintMethod):
+class FitNet(Method):
     """A student's middle map learns to predict its teachers'; the mean over several.
 
     Attributes:
-      stage: which of the stages, counted from 1.
-      hint_weight: of the squared difference, a mean over the map's elements.
-
-    Raises:
-      SettingError: if a number is out of range, or a network has no such stage.
+      hint_weight: of the squared difference, a mean over the map's elements; 0 leaves it out.
+      stage: of the student, counted from 1, or from the last by negative numbers.
+      teacher_stage: of the teacher; 0 for the same number.
+      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
     """
 
-    hint_weight: float = 100.0
-    stage: int = 2
+    teachers: ClassVar[tuple[int, int | None]] = (1, None)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.stage", self.stage, least=1, whole=True)
+    temperature: float = soft.temperature(4.0)
+    label_weight: float = soft.weight(1.0)
+    distillation_weight: float = soft.weight(0.0)
+    hint_weight: float = soft.weight(100.0)
+    stage: int = options.number(2, whole=True)
+    teacher_stage: int = options.number(0, whole=True)
 
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
+    def heads(self, own: View) -> Mapping[str, Any]:
         """A regressor to each source's map."""
-        if not self.is_taught(k):
+        if not self.hint_weight:
             return {}
-        self._map(k, shapes[k])
+        for _ in own.sources:
+            stage(own, self.stage, "method.stage")
         return {
-            f"from_{j}": Transfer(self._map(j, shapes[j]).shape[1:]) for j in self.graph.sources(k)
+            f"from_{source.name}": Transfer(self._target(source).shape[1:])
+            for source in own.sources
         }
 
-    def project(self, k: int, outputs: Outputs, heads: Heads) -> dict[str, jax.Array]:
-        """Applies the regressors to the stage's map."""
-        return {name: head(self._map(k, outputs)) for name, head in heads.items()}
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy."""
+        factor = self.label_weight if own.sources else 1.0
+        return Terms(logit=soft.labels(own.logits, batch, factor))
 
-    def distances(self, k: int, outputs: Sequence[Outputs]) -> list[jax.Array]:
-        """Mean squared differences."""
-        return [
-            losses.l2_alignment(outputs[k].extras[f"from_{j}"], self._map(j, outputs[j]))
-            for j in self.graph.sources(k)
-        ]
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The mean squared difference, and the softened predictions."""
+        terms = soft.predictions(self, own, source)
+        if not self.hint_weight:
+            return terms
+        predicted = own.heads[f"from_{source.name}"](stage(own, self.stage, "method.stage"))
+        apart = losses.l2_alignment(predicted, self._target(source))
+        return terms + Terms(
+            logit={"hint": self.hint_weight * apart},
+            metrics={f"hint_from_{source.name}": apart},
+        )
 
-    def _map(self, k: int, outputs: Outputs) -> jax.Array:
-        maps = stages_of(k, outputs)
-        if self.stage > len(maps):
-            remedy = f"node {k}'s network has {len(maps)} stages; choose one of them"
-            raise SettingError("method.stage", self.stage, remedy)
-        return maps[self.stage - 1]
+    def _target(self, source: View) -> Any:
+        return stage(source, self.teacher_stage or self.stage, "method.teacher_stage")

@@ -8,75 +8,91 @@ half as many channels; a translator makes one of the student's map:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
-from flax import linen as nn
+import optax
 
 from afd_jax import losses
-from afd_jax.errors import require_number
+from afd_jax.methods import options, paraphraser, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 from afd_jax.networks.heads import NonLinearTransformation
-from afd_jax.methods.hints import HintMethod
-from afd_jax.methods.paraphraser import encoder
-from afd_jax.networks.outputs import Outputs
+
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the paraphraser's optimizer, as in the authors' code
 
 
 @dataclasses.dataclass(frozen=True)
-class FT(HintMethod):
+class FT(Method):
     """A student's translated map learns its teachers' factors; the mean over several.
 
     Attributes:
-      hint_weight: of the distance, a mean over the factor's elements.
+      hint_weight: of the distance, a mean over the factor's elements; 0 leaves it out.
       rate: channels of the factor, as a share of the teacher's.
-      paraphraser_share: how long the paraphraser is trained before, as a share of the run (6 of
-        164 epochs in the authors' code).
-
-    Raises:
-      SettingError: if a number is out of range.
+      paraphraser_epochs: how long the paraphraser is trained before (6 in the authors' code).
+      paraphraser_learning_rate: constant (0.1 in the authors' code).
+      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
     """
 
-    hint_weight: float = 500.0
-    rate: float = 0.5
-    paraphraser_share: float = 0.04
+    teachers: ClassVar[tuple[int, int | None]] = (1, None)
+    peers: ClassVar[bool] = False
 
-    hint: ClassVar[str] = "factor"
-    takes_peers: ClassVar[bool] = False
+    temperature: float = soft.temperature(4.0)
+    label_weight: float = soft.weight(1.0)
+    distillation_weight: float = soft.weight(0.0)
+    hint_weight: float = soft.weight(500.0)
+    rate: float = options.number(0.5, above=0, most=1)
+    paraphraser_epochs: float = options.number(6.0, above=0)
+    paraphraser_learning_rate: float = options.number(0.1, above=0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.rate", self.rate, above=0, most=1)
-        require_number("method.paraphraser_share", self.paraphraser_share, above=0, most=1)
-
-    @classmethod
-    def preparation(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], float] | None:
-        """The paraphraser's settings and its share of the duration."""
-        if not options["hint_weight"]:
-            return None
-        method = {"name": "paraphraser", "rate": options["rate"]}
-        return method, options["paraphraser_share"]
-
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
+    def heads(self, own: View) -> Mapping[str, Any]:
         """For a student a translator to each source's factor; for a teacher its encoder."""
-        if not self.learns(k):
-            if not self.hint_weight:
-                return {}
-            return {"encoder": encoder(shapes[k], self.rate)}
-        if not self.is_taught(k):
+        if not self.hint_weight:
             return {}
-        channels = shapes[k].features.shape[-1]
-        translators: dict[str, nn.Module] = {}
-        for j in self.graph.sources(k):
-            factor = encoder(shapes[j], self.rate).widths[-1]
-            translators[f"from_{j}"] = NonLinearTransformation(
-                (channels, factor, factor), shapes[j].features.shape[1:3]
+        if own.role == "teacher":
+            return {"encoder": paraphraser.encoder(own.features, self.rate)}
+        channels = own.features.shape[-1]
+        translators = {}
+        for source in own.sources:
+            factor = paraphraser.factor_channels(source.features, self.rate)
+            size = source.features.shape[1:3]
+            translators[f"from_{source.name}"] = NonLinearTransformation(
+                (channels, factor, factor), size
             )
         return translators
 
-    def distances(self, k: int, outputs: Sequence[Outputs]) -> list[jax.Array]:
-        """Mean absolute differences of factors of length 1."""
-        pairs = [
-            (outputs[k].extras[f"from_{j}"], outputs[j].extras["encoder"])
-            for j in self.graph.sources(k)
-        ]
-        return [losses.normalized_l1_alignment(own, f) / f[0].size for own, f in pairs]
+    @property
+    def preparation_epochs(self) -> float:
+        """Of the paraphraser."""
+        return self.paraphraser_epochs if self.hint_weight else 0.0
+
+    def prepare(
+        self, teacher: View, heads: Mapping[str, Any], maps: Iterator[jax.Array], rng: jax.Array
+    ) -> dict[str, Any]:
+        """Trains the paraphraser on the teacher's maps; what the encoder has learned."""
+        optimizer = optax.chain(
+            optax.add_decayed_weights(WEIGHT_DECAY),
+            optax.sgd(self.paraphraser_learning_rate, MOMENTUM),
+        )
+        channels = teacher.features.shape[-1]
+        learned = paraphraser.train(heads["encoder"], channels, self.rate, maps, optimizer, rng)
+        return {"encoder": learned}
+
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy."""
+        factor = self.label_weight if own.sources else 1.0
+        return Terms(logit=soft.labels(own.logits, batch, factor))
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The distance of the factors, and the softened predictions."""
+        terms = soft.predictions(self, own, source)
+        if not self.hint_weight:
+            return terms
+        factor = source.heads["encoder"](source.features)
+        translated = own.heads[f"from_{source.name}"](own.features)
+        apart = losses.normalized_l1_alignment(translated, factor) / factor[0].size
+        return terms + Terms(
+            logit={"factor": self.hint_weight * apart},
+            metrics={f"factor_from_{source.name}": apart},
+        )

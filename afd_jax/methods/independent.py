@@ -1,13 +1,13 @@
 """Every network alone: cross-entropy, whatever the graph says. The baseline of all others."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from afd_jax import losses
-from afd_jax.errors import require_number
-from afd_jax.methods.method import Context, Method, Terms
-from afd_jax.networks.outputs import Outputs
+from afd_jax.graph import Edge, Graph
+from afd_jax.methods import options
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,30 +17,19 @@ class Independent(Method):
     Attributes:
       label_smoothing: probability spread evenly over all classes (Szegedy et al., 2016); 0 for
         none.
-
-    Raises:
-      SettingError: if a number is out of range.
     """
 
-    label_smoothing: float = 0.0
+    teachers: ClassVar[tuple[int, int | None]] = (0, 0)
 
-    own_graph: ClassVar[str] = "none"
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
+    label_smoothing: float = options.number(0.0, least=0, below=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.label_smoothing", self.label_smoothing, least=0, below=1)
+    def edges(self, graph: Graph, shape: Any) -> tuple[Edge, ...]:
+        """None, whatever the shape."""
+        return ()
 
-    @classmethod
-    def from_settings(
-        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any], teachers: int = 0
-    ) -> "Method":
-        """As in `Method`, for one network or more; whatever the shape, nobody teaches."""
-        return super().from_settings("none", networks, options, teachers)
-
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
+    def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy."""
         entropy = losses.cross_entropy(
-            outputs[k].logits, context.label, label_smoothing=self.label_smoothing
+            own.logits, batch.label, label_smoothing=self.label_smoothing
         )
-        return {"cross_entropy": entropy}, {}
+        return Terms(logit={"cross_entropy": entropy})

@@ -9,42 +9,34 @@ learns from a teacher like itself, with a = b = T = 1.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar
 
-from afd_jax.errors import require_number
-from afd_jax.methods.method import Context, Terms
-from afd_jax.methods.logits import LogitMethod
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods import soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class KD(LogitMethod):
+class KD(Method):
     """Each network learns from the labels and from the mean of what its teachers predict.
 
     Attributes:
       temperature: T.
       label_weight: a, of the cross-entropy of a network that is taught.
       distillation_weight: b; 0 leaves the divergence out.
-
-    Raises:
-      SettingError: if a number is out of range.
     """
 
-    temperature: float = 4.0
-    label_weight: float = 0.1
-    distillation_weight: float = 0.9
+    teachers: ClassVar[tuple[int, int | None]] = (1, None)
 
-    own_graph: ClassVar[str] = "none"
-    teacher_count: ClassVar[tuple[int, int | None]] = (1, None)
+    temperature: float = soft.temperature(4.0)
+    label_weight: float = soft.weight(0.1)
+    distillation_weight: float = soft.weight(0.9)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.label_weight", self.label_weight, least=0)
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy."""
+        factor = self.label_weight if own.sources else 1.0
+        return Terms(logit=soft.labels(own.logits, batch, factor))
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """As in `LogitMethod`, with a weight for the cross-entropy too."""
-        terms, metrics = super().logit_terms(k, outputs, context)
-        if self.graph.sources(k) and self.label_weight != 1:
-            terms["cross_entropy"] = self.label_weight * terms["cross_entropy"]
-        return terms, metrics
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The softened predictions."""
+        return soft.predictions(self, own, source)

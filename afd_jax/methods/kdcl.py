@@ -18,17 +18,17 @@ added to its diagonal, for networks that err alike.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, one_of
-from afd_jax.methods.method import Context
-from afd_jax.methods.logits import LogitMethod
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.memory import Memory
+from afd_jax.methods.method import Method, Terms, View
 
 _ROUNDS = 100  # of the search for the linear mix
 
@@ -124,58 +124,68 @@ TARGETS = {"naive": naive_target, "linear": linear_target, "minlogit": minlogit_
 
 
 @dataclasses.dataclass(frozen=True)
-class KDCL(LogitMethod):
+class KDCL(Memory, Method):
     """Each network learns from a common target made of its own logits and its sources'.
 
     Attributes:
       target: "naive", "linear", "minlogit" or "general".
       temperature: T (3 is assumed).
       distillation_weight: of the divergence (1 is assumed); 0 leaves it out.
-      own_augmentation: as in `Method`; the paper's networks each have their own.
-
-    Raises:
-      SettingError: if a number is out of range or the target unknown.
     """
 
-    target: str = "minlogit"
-    own_augmentation: bool = True
+    teachers: ClassVar[tuple[int, int | None]] = (0, 0)
 
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
+    temperature: float = soft.temperature(3.0)
+    distillation_weight: float = soft.weight(1.0)
+    target: str = options.choice("minlogit", (*TARGETS, "general"))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choices = [*TARGETS, "general"]
-        if self.target not in choices:
-            raise SettingError("method.target", self.target, one_of(self.target, choices))
-
-    def target_logits(self, k: int, outputs: Sequence[Outputs], context: Context) -> list:
-        """The one target of k and its sources, a constant though it holds k's own logits."""
-        # In the order of the nodes, so that all who share a target share its computation.
-        nodes = sorted({k, *self.graph.sources(k)})
-        everyone = jax.lax.stop_gradient(jnp.stack([outputs[j].logits for j in nodes]))
+    def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
+        """Cross-entropy, and the divergence from the one target of a node and its sources."""
+        terms = Terms(logit=soft.labels(own.logits, batch))
+        if not sources or not self.distillation_weight:
+            return terms
+        # In one order, so that all who share a target share its computation. A constant, though
+        # it holds the own logits.
+        nodes = sorted([own, *sources], key=lambda node: node.name)
+        everyone = jax.lax.stop_gradient(jnp.stack([node.logits for node in nodes]))
         if self.target == "general":
-            among = jnp.array(nodes)
-            covariance = context.memory["error_covariance"][among[:, None], among[None]]
-            return [general_target(everyone, covariance)]
-        return [TARGETS[self.target](everyone, context.label)]
+            names = [node.name for node in nodes]
+            errors = batch.memory["error_covariance"]
+            covariance = jnp.array([[errors[i][j] for j in names] for i in names])
+            target = general_target(everyone, covariance)
+        else:
+            target = TARGETS[self.target](everyone, batch.label)
+        kl = soft.divergence(
+            own.logits, target, temperature=self.temperature, weight=self.distillation_weight
+        )
+        return terms + Terms(logit={"distillation": kl})
 
     @property
     def uses_heldout(self) -> bool:
         """For the weights of "general"."""
         return self.target == "general"
 
-    def init_memory(self, examples: int, classes: int) -> Any:
-        """For "general": covariance of the nodes' errors, which makes even weights at first."""
-        return {"error_covariance": jnp.eye(self.graph.count)} if self.uses_heldout else {}
+    def begin(self, students: Sequence[str], examples: int, classes: int) -> Any:
+        """For "general": products of errors by pairs of names, which make even weights at first."""
+        if not self.uses_heldout:
+            return {}
+        even = {i: {j: jnp.float32(i == j) for j in students} for i in students}
+        return {"error_covariance": even}
 
-    def heldout_sums(self, logits: Sequence[jax.Array], label: jax.Array, mask: jax.Array) -> Any:
+    def heldout_sums(
+        self, logits: Mapping[str, jax.Array], label: jax.Array, mask: jax.Array
+    ) -> Any:
         """The products of errors, and the number of examples."""
-        probabilities = jax.nn.softmax(jnp.stack(logits).astype(jnp.float32))
-        one_hot = jax.nn.one_hot(label, probabilities.shape[-1], dtype=jnp.float32)
-        errors = jnp.where(mask[None, :, None], probabilities - one_hot[None], 0)
-        products = jnp.einsum("ibc,jbc->ij", errors, errors)
+
+        def error(z: jax.Array) -> jax.Array:
+            one_hot = jax.nn.one_hot(label, z.shape[-1], dtype=jnp.float32)
+            wrong = jax.nn.softmax(z.astype(jnp.float32)) - one_hot
+            return jnp.where(mask[:, None], wrong, 0)
+
+        errors = {name: error(z) for name, z in logits.items()}
+        products = {i: {j: jnp.sum(a * b) for j, b in errors.items()} for i, a in errors.items()}
         return {"products": products, "count": jnp.sum(mask.astype(jnp.float32))}
 
-    def update_memory(self, memory: Any, sums: Any) -> Any:
+    def after_epoch(self, memory: Any, sums: Any) -> Any:
         """The covariance over the held-out set."""
-        return {"error_covariance": sums["products"] / sums["count"]}
+        return {"error_covariance": jax.tree.map(lambda x: x / sums["count"], sums["products"])}

@@ -1,68 +1,60 @@
-"""What methods on feature maps share: bringing the maps to one shape, and measuring them."""
+"""Bringing the feature maps of an edge to one shape, and measuring them."""
 
-import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
+from afd_jax.methods.method import View
 from afd_jax.networks.heads import Transfer, common_shape
-from afd_jax.methods.method import PerExample, average
-from afd_jax.methods.logits import LogitMethod
-from afd_jax.networks.outputs import Outputs
 
 
-@dataclasses.dataclass(frozen=True)
-class MapMethod(LogitMethod):
-    """A method whose edges compare feature maps, and may carry predictions, too.
+def transfer(own: View) -> dict[str, Any]:
+    """A transfer layer where the own map's shape is not the common one of all connected nodes.
 
-    Where shapes differ, a transfer layer on the map brings it to a common shape (AFD, Chung et al.,
-    ICML 2020; the form is assumed, see `heads.Transfer`). It trains with its own network's feature
-    loss.
+    AFD, Chung et al., ICML 2020; the form is assumed, see `networks.heads.Transfer`. It trains with
+    its own network's feature loss. A network that only teaches has none to train one with, so the
+    others come to its shape.
+
+    Raises:
+      SettingError: if networks that only teach have maps of several shapes.
     """
-
-    def compares_maps(self) -> bool:
-        """Whether any loss looks at the maps; without one there are no transfer layers."""
-        raise NotImplementedError
-
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """A transfer layer where the own map's shape is not the common one of its component."""
-        if not self.compares_maps() or k not in self.graph.joined():
-            return {}
-        common = self._common_shape(k, shapes)
-        return {} if shapes[k].features.shape[1:] == common else {"transfer": Transfer(common)}
-
-    def map_distances(self, k: int, outputs: Sequence[Outputs]) -> PerExample:
-        """How far the map of k is from its sources', averaged over them: for the log."""
-        own = common_map(outputs[k])
-        measures = {
-            "map_l1": losses.l1_alignment,
-            "map_l2": losses.l2_alignment,
-            "map_cosine": losses.cosine_distance,
-        }
-        return {
-            name: average([distance(own, common_map(outputs[j])) for j in self.graph.sources(k)])
-            for name, distance in measures.items()
-        }
-
-    def _common_shape(self, k: int, shapes: Sequence[Outputs]) -> tuple[int, int, int]:
-        """Of the maps of all networks connected with k, which meet in one loss or another.
-
-        A network that only teaches has no feature loss to train a transfer layer with, so the
-        others come to its shape.
-        """
-        nodes = self.graph.connected(k)
-        teachers = [j for j in nodes if not self.graph.sources(j)]
-        fixed = {shapes[j].features.shape[1:] for j in teachers}
-        if len(fixed) > 1:
-            remedy = f"the networks {teachers} only teach, so no loss trains a transfer layer for "
-            remedy += f"them; their maps need one shape, not {sorted(fixed)}"
-            raise SettingError("graph", self.graph.edges, remedy)
-        return common_shape(list(fixed) or [shapes[j].features.shape[1:] for j in nodes])
+    if not own.sources:
+        return {}
+    fixed = {node.name: node.features.shape[1:] for node in own.connected if not node.sources}
+    if len({*fixed.values()}) > 1:
+        remedy = f"the networks {', '.join(fixed)} only teach, so no loss trains a transfer layer "
+        remedy += f"for them; their maps need one shape, not {sorted({*fixed.values()})}"
+        raise SettingError("graph", own.name, remedy)
+    shapes = [*fixed.values()] or [node.features.shape[1:] for node in own.connected]
+    common = common_shape(shapes)
+    return {} if own.features.shape[1:] == common else {"transfer": Transfer(common)}
 
 
-def common_map(outputs: Outputs) -> jax.Array:
-    """A network's feature map in the common shape, [batch, height, width, channels]."""
-    return outputs.extras.get("transfer", outputs.features)
+def distances(own: jax.Array, other: jax.Array) -> dict[str, jax.Array]:
+    """How far one map is from another, each [batch]: for the log."""
+    return {
+        "map_l1": losses.l1_alignment(own, other),
+        "map_l2": losses.l2_alignment(own, other),
+        "map_cosine": losses.cosine_distance(own, other),
+    }
+
+
+def stage(own: View, number: int, field: str) -> jax.Array:
+    """The map at the end of a stage, counted from 1, or from the last by negative numbers.
+
+    Raises:
+      SettingError: if there is no such stage.
+    """
+    count = len(own.stages)
+    if not (0 < number <= count or -count <= number < 0):
+        remedy = f"{own.name} has {count} stages; choose one of them"
+        raise SettingError(field, number, remedy)
+    return own.stages[number - 1 if number > 0 else number]
+
+
+def chosen_stages(own: View, numbers: Sequence[int], field: str) -> list[jax.Array]:
+    """The maps of several stages; of all if none are named."""
+    return [stage(own, n, field) for n in numbers or range(1, len(own.stages) + 1)]

@@ -1,240 +1,212 @@
-"""The shape of a method: a graph and the losses its edges carry, nothing else.
+"""The shape of a method: what a node and an edge of the loss graph carry, nothing else.
 
-The generic step (`afd_jax.engine.step`) runs every network once and hands all outputs to the method. For
-each node k it asks for up to three sets of losses and does with them what a paper's update says:
+The engine runs every network once and asks the method for the losses of each node that learns. There
+are three updates, each with an optimizer of its own, and a loss belongs to one of them:
 
-  `logit_terms`          trains the network of k with its "logit" optimizer; besides logits it may
-                         look at maps, where a paper adds such a loss to the others
-  `feature_terms`        trains the network of k with its "feature" optimizer
-  `discriminator_terms`  trains the discriminators of k with its "discriminator" optimizer
+  logit          trains the network, and those heads of the node that the loss depends on
+  feature        likewise, after the logit update, with its own optimizer
+  discriminator  trains the heads that it depends on, and they belong to it: all else is a constant
 
-A node is what has logits: a network, or a branch of one. Only the outputs (or discriminators) of
-the network that k belongs to are differentiated, so a source in another network is a constant
-whatever a method writes. An optimizer touches exactly the parameters that its loss depends on.
+Whatever a method writes, only the node's own network and heads get a gradient: what comes from a
+source is a constant, and so is a discriminator's head in the other two updates.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from afd_jax.errors import SettingError, require_flag
-from afd_jax.graph import Graph, make_graph
+from afd_jax.errors import SettingError
+from afd_jax.graph import Edge, Graph, make_edges
+from afd_jax.methods import options
+from afd_jax.methods.batch import Batch
 from afd_jax.networks.outputs import Outputs
 
-PerExample = dict[str, jax.Array]
+UPDATES = ("logit", "feature", "discriminator")
+
+Values = dict[str, jax.Array]
 """Named values, one per example: each [batch]."""
 
-Terms = tuple[PerExample, PerExample]
-"""Losses, whose batch means are added up and differentiated, and metrics, which are only logged."""
 
-Heads = Mapping[str, Callable[[jax.Array], jax.Array]]
+@flax.struct.dataclass
+class Terms:
+    """Named losses by update, and metrics, which are only logged; each value is [batch].
 
+    The engine adds up the batch means of an update's losses and differentiates the sum.
 
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What a loss on logits may look at beside the outputs.
-
-    Attributes:
-      label: [batch], integers.
-      index: [batch], each example's number in the data set.
-      progress: scalar, share of the run that is done, in [0, 1).
-      epoch: scalar, how many epochs are done; 0 if the length of one is not known.
-      epochs: of the run, perhaps with a fraction; infinite if it is not known.
-      memory: the method's own arrays, see `Method.init_memory`.
-      discriminators: those of the network, as constants.
+    >>> a, b = Terms(logit={"x": jnp.ones(2)}), Terms(metrics={"y": jnp.zeros(2)})
+    >>> sorted((a + b).metrics), (a + b).logit["x"].shape
+    (['y'], (2,))
     """
 
-    label: jax.Array
-    index: jax.Array
-    progress: jax.Array | float = 0.0
-    epoch: jax.Array | int = 0
-    epochs: float = math.inf
-    memory: Any = None
-    discriminators: Heads = dataclasses.field(default_factory=dict)
+    logit: Values = flax.struct.field(default_factory=dict)
+    feature: Values = flax.struct.field(default_factory=dict)
+    discriminator: Values = flax.struct.field(default_factory=dict)
+    metrics: Values = flax.struct.field(default_factory=dict)
+
+    def __add__(self, other: "Terms") -> "Terms":
+        return _merged((self, other), sum)
+
+    @staticmethod
+    def mean(each: Sequence["Terms"]) -> "Terms":
+        """Of each name, the mean over the terms that have it."""
+        return _merged(each, lambda values: jnp.mean(jnp.stack(values), axis=0))
+
+    @staticmethod
+    def sum(each: Sequence["Terms"]) -> "Terms":
+        """Of each name, the sum over the terms that have it."""
+        return _merged(each, sum)
+
+
+def _merged(each: Sequence[Terms], reduce: Any) -> Terms:
+    kinds: dict[str, Values] = {}
+    for field in dataclasses.fields(Terms):
+        values: dict[str, list[jax.Array]] = {}
+        for terms in each:
+            for name, value in getattr(terms, field.name).items():
+                values.setdefault(name, []).append(value)
+        kinds[field.name] = {n: reduce(v) if len(v) > 1 else v[0] for n, v in values.items()}
+    return Terms(**kinds)
 
 
 @dataclasses.dataclass(frozen=True)
-class Follower:
-    """A copy of a network that no loss trains, with a node of its own in the graph.
+class View:
+    """A node as a method sees it.
 
     Attributes:
-      name: what it is to the network, "average of".
-      decay: of a moving average of the parameters, at most; 0 keeps up with the network. None takes
-        parameters and statistics over at the end of each epoch.
-      evaluates: it runs with those statistics; else with each batch's own, as in training.
-      sees_partners: it sees, for each image, another one of the same class.
+      name: of the node.
+      role: as in `graph.ROLES`.
+      outputs: of its network; in `Method.heads` shapes without values, for a batch of two.
+      heads: the small networks that the node owns, by name; call one on an array.
+      sources: the nodes that it learns from; a source's own sources are not given.
+      connected: in `Method.heads`, all nodes that edges join to it over any distance, itself too.
     """
 
     name: str
-    decay: float | None
-    evaluates: bool = False
-    sees_partners: bool = False
+    role: str
+    outputs: Outputs
+    heads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sources: tuple["View", ...] = ()
+    connected: tuple["View", ...] = ()
+    on_partner: Outputs | None = None
+
+    @property
+    def logits(self) -> jax.Array:
+        """[batch, classes]."""
+        return self.outputs.logits
+
+    @property
+    def features(self) -> jax.Array:
+        """The last feature map, [batch, height, width, channels]."""
+        return self.outputs.features
+
+    @property
+    def extras(self) -> Mapping[str, jax.Array]:
+        """What else the network returned, by name."""
+        return self.outputs.extras
+
+    @property
+    def map(self) -> jax.Array:
+        """The feature map after the head "transfer", which runs with the network, if there is one.
+
+        [batch, height, width, channels].
+        """
+        return self.extras.get("transfer", self.features)
+
+    @property
+    def stages(self) -> tuple[jax.Array, ...]:
+        """The maps at the ends of the network's stages.
+
+        Raises:
+          SettingError: if it returns none.
+        """
+        if not self.outputs.stages:
+            remedy = "returns no maps of its stages; give them as Outputs.stages"
+            raise SettingError("networks", self.name, remedy)
+        return self.outputs.stages
+
+    @property
+    def partner(self) -> Outputs:
+        """What the network says of another image of the same class, for each image; a constant."""
+        if self.on_partner is None:
+            remedy = 'this method pairs images of a class; give "partner_image" in the batch'
+            raise SettingError("batch.partner_image", None, remedy)
+        return self.on_partner
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A method of learning from each other; subclass it and override what the paper has.
 
-    Attributes:
-      graph: who learns from whom.
-      second_forward: run the networks again between the logit and the feature update.
-      own_augmentation: augment the batch for each network apart; else all see the same images.
-      teachers: how many of the nodes, the last ones, are frozen networks.
+    Fields are the options that a config may set; see `methods.options` for their checks.
+
+    Raises:
+      SettingError: for an option out of its bounds.
     """
 
-    graph: Graph
-    second_forward: bool = False
-    own_augmentation: bool = False
-    teachers: int = 0
-
-    own_graph: ClassVar[str] = "all_pairs"
-    """The shape of the paper's graph among networks that train; of no use beside teachers."""
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, None)
+    graph: ClassVar[str] = "all_pairs"
+    """The shape of the paper's graph among networks that train; beside teachers there is none."""
+    teachers: ClassVar[tuple[int, int | None]] = (0, None)
     """The least and the most frozen teachers that it takes; None: any number."""
-    follower: ClassVar[Follower | None] = None
-    """If given, each network has one; its nodes come after those of the networks."""
-    takes_twins: ClassVar[bool] = True
-    """Whether a twin without edges would learn from the labels alone, and none has a follower."""
-    takes_peers: ClassVar[bool] = True
+    peers: ClassVar[bool] = True
     """Whether networks that train may teach each other."""
-    needs_epochs: ClassVar[bool] = False
-    """Whether anything depends on where an epoch ends."""
-    uses_examples: ClassVar[bool] = False
-    """Whether it looks at single examples' past, so that the number of examples must be known."""
+    beside: ClassVar[str | None] = None
+    """"average" or "snapshot": each network has one, whose nodes are in the graph, too."""
+    pairs: ClassVar[bool] = False
+    """Whether batches hold another image of the same class for each (`View.partner`)."""
+    gradient_to_branches: ClassVar[bool] = False
+    """Whether sources in the own network are no constants; those of other networks always are."""
 
     def __post_init__(self) -> None:
-        require_flag("method.own_augmentation", self.own_augmentation)
-        require_flag("method.second_forward", self.second_forward)
+        options.check(self)
 
-    @classmethod
-    def from_settings(
-        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any], teachers: int = 0
-    ) -> "Method":
-        """Builds the method for named networks.
+    def heads(self, own: View) -> Mapping[str, Any]:
+        """The small networks that a node owns: Linen or NNX modules by name, from shapes alone.
+
+        One called "transfer" is put on the feature map in the forward pass (`View.map`); the others
+        are called where a loss needs them. Asked for students, ensembles and teachers.
+        """
+        return {}
+
+    def node(self, own: View, batch: Batch) -> Terms:
+        """What a node learns without anybody."""
+        return Terms()
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """What one edge carries; the mean is taken over a node's edges."""
+        return Terms()
+
+    def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
+        """All losses of a node; override it where one target is made of all sources."""
+        edges = [self.edge(own, source, batch) for source in sources]
+        return self.node(own, batch) + Terms.mean(edges)
+
+    def edges(self, graph: Graph, shape: Any) -> tuple[Edge, ...]:
+        """Who learns from whom.
 
         Args:
-          shape: a shape of `graph.make_graph`, edges, or "own" for the paper's; with teachers,
-            "own" lets each of them teach each network, and no network another.
-          networks: their names.
-          options: fields of the method but the graph.
-          teachers: how many frozen teachers there are.
+          graph: the nodes, without edges.
+          shape: "own" for the paper's, or as in `graph.make_edges`.
 
         Raises:
-          SettingError: if the graph or an option cannot work.
+          SettingError: for a graph that the method cannot have.
         """
         if shape == "own":
-            shape = "none" if teachers else cls.own_graph
-        named = isinstance(shape, str) and not shape.startswith(("(", "["))
-        if len(networks) < (2 if named and shape != "none" else 1):
-            remedy = "networks that teach each other are at least 2; name them behind a colon, "
-            remedy += "--config=FILE:resnet8,resnet14, or set config.graph='none'"
-            raise SettingError("networks", tuple(networks), remedy)
-        graph = cls.graph_of(shape, len(networks), teachers)
-        return cls(graph=graph, teachers=teachers, **options)
+            shape = "none" if graph.teachers else self.graph
+        edges = make_edges(shape, graph.students, graph.teachers)
+        if not self.peers:
+            for edge in edges:
+                if edge[0] in graph.learners:
+                    remedy = f"{type(self).__name__} has no edges between networks that train"
+                    raise SettingError("graph", edge, remedy)
+        if self.beside is None:
+            return edges
+        own = ((graph.beside(name, self.beside), name) for name in graph.students)
+        return (*((source, name) for source, name in own if source), *edges)
 
-    @classmethod
-    def graph_of(cls, shape: Any, networks: int, teachers: int) -> Graph:
-        """The graph for so many networks and teachers; a follower teaches its own network."""
-        graph = make_graph(shape, networks, teachers)
-        if cls.follower is None:
-            return graph
-        graph = graph.with_room(networks, networks)
-        past = tuple((networks + k, k) for k in range(networks))
-        return Graph(graph.count, past + graph.edges)
-
-    @classmethod
-    def preparation(cls, options: Mapping[str, Any]) -> tuple[dict[str, Any], float] | None:
-        """What is trained on each teacher before: method settings, and a share of the duration.
-
-        options: all fields of the method that a setting may give. The layers that it trains are
-        those of the teacher's `projections` that have the same names.
-        """
-        return None
-
-    @property
-    def network_count(self) -> int:
-        """How many networks the method trains."""
-        return (self.graph.count - self.teachers) // (2 if self.follower else 1)
-
-    def learns(self, k: int) -> bool:
-        """Whether losses are asked for at node k, which may be one of a teacher."""
-        return k < self.graph.count - self.teachers
-
-    @property
-    def needs_progress(self) -> bool:
-        """Whether a loss depends on how much of the run is done."""
-        return False
-
-    def branch(self, name: str, network: nn.Module) -> nn.Module:
-        """The network that is trained in place of the one asked for."""
+    def branch(self, name: str, network: Any, classes: int) -> Any:
+        """The network that is trained in place of the one asked for: itself, or in branches."""
         return network
-
-    def init_memory(self, examples: int, classes: int) -> Any:
-        """Arrays of the method that are kept during a run, a pytree; none.
-
-        examples: of the training set; 0 if the method does not use them.
-        """
-        return {}
-
-    def remember(self, memory: Any, logits: Sequence[jax.Array], index: jax.Array) -> Any:
-        """The memory after a step, if the method `uses_examples`.
-
-        logits: per node, [batch, classes], of the whole batch; index: [batch], as in `Context`.
-        """
-        return memory
-
-    def heldout_sums(self, logits: Sequence[jax.Array], label: jax.Array, mask: jax.Array) -> Any:
-        """What `update_memory` wants to know about a batch of the held-out set, as sums.
-
-        Called once an epoch for every batch, if `uses_heldout`. logits: per node, [batch, classes];
-        mask: [batch], False for padding.
-        """
-        return {}
-
-    def update_memory(self, memory: Any, sums: Any) -> Any:
-        """The memory for the next epoch, from the sums over the held-out set."""
-        return memory
-
-    @property
-    def uses_heldout(self) -> bool:
-        """Whether the memory is renewed once an epoch from the held-out set."""
-        return False
-
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """Layers put on top of network k's outputs and trained with it, by name.
-
-        `shapes` are the outputs of all networks as shapes, without values.
-        """
-        return {}
-
-    def project(self, k: int, outputs: Outputs, heads: Heads) -> dict[str, jax.Array]:
-        """Applies the projections of k to its own outputs."""
-        return {name: head(outputs.features) for name, head in heads.items()}
-
-    def discriminators(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """The discriminators that network k owns, by name."""
-        return {}
-
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """The losses that train all of k's network by one optimizer: on its logits, mostly."""
-        raise NotImplementedError
-
-    def feature_terms(self, k: int, outputs: Sequence[Outputs], discriminators: Heads) -> Terms:
-        """The losses on the feature map of k; its discriminators are constants here."""
-        return {}, {}
-
-    def discriminator_terms(
-        self, k: int, outputs: Sequence[Outputs], discriminators: Heads
-    ) -> Terms:
-        """The losses of the discriminators of k; all outputs are constants here."""
-        return {}, {}
-
-
-def average(values: Sequence[jax.Array]) -> jax.Array:
-    """The mean over sources of per-example values, [batch]."""
-    return jnp.mean(jnp.stack(values), axis=0)

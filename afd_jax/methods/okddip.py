@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.graph import Edge
-from afd_jax.methods.method import Context
+from afd_jax.graph import Edge, Graph
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
 from afd_jax.methods.branches import BranchMethod
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.branched import Combination
 from afd_jax.networks.layers import uniform_fan_in
 from afd_jax.networks.outputs import Outputs
@@ -40,7 +42,11 @@ class PeerAttention(Combination):
     def __call__(
         self, shared: jax.Array, branches: Sequence[Outputs], *, train: bool
     ) -> tuple[Outputs, ...]:
-        """As in `Combination`; a peer's extras hold "attention" [batch, peers], of sum 1."""
+        """As in `Combination`, with extras for a peer.
+
+        "attention" [batch, peers], of sum 1; "target" [batch, classes], all peers' logits in this
+        mix.
+        """
         *peers, leader = branches
         pooled = jnp.stack([jnp.mean(peer.features, axis=(1, 2)) for peer in peers], axis=1)
         channels = pooled.shape[-1]
@@ -50,36 +56,40 @@ class PeerAttention(Combination):
             for name in ("query", "key")
         )
         attention = nn.softmax(jnp.einsum("bqd,bkd->bqk", query, key))
-        return (
-            *(
-                dataclasses.replace(peer, extras={"attention": attention[:, a]})
-                for a, peer in enumerate(peers)
-            ),
-            leader,
-        )
+        logits = jnp.stack([peer.logits for peer in peers], axis=1)
+
+        def mixed(a: int) -> dict[str, jax.Array]:
+            weights = attention[:, a]
+            target = jnp.sum(weights[:, :, None] * logits, axis=1)
+            return {"attention": weights, "target": target}
+
+        mixes = (dataclasses.replace(peer, extras=mixed(a)) for a, peer in enumerate(peers))
+        return (*mixes, leader)
 
 
 @dataclasses.dataclass(frozen=True)
 class OKDDip(BranchMethod):
     """Peers learn from mixes of each other's logits, and a leader from their mean."""
 
-    branches: int = 4
+    gradient_to_branches: ClassVar[bool] = True
 
-    constant_targets: ClassVar[bool] = False
+    branches: int = options.number(4, least=2, most=64, whole=True)
 
-    def make_graph(self) -> tuple[int, tuple[Edge, ...]]:
+    def among(
+        self, graph: Graph, branches: Sequence[str], ensembles: Sequence[str]
+    ) -> tuple[Edge, ...]:
         """Every peer teaches every other, and the leader, the last branch."""
-        peers = range(self.branches - 1)
-        return self.branches, tuple((b, a) for a in range(self.branches) for b in peers if a != b)
+        return tuple((b, a) for a in branches for b in branches[:-1] if a != b)
 
-    def combination(self, network: nn.Module) -> Combination:
+    def combination(self, classes: int) -> Combination:
         """The attention."""
-        return PeerAttention((*self.branch_names()[:-1], "leader"))
+        return PeerAttention((*self.names()[:-1], "leader"))
 
-    def target_logits(self, k: int, outputs: Sequence[Outputs], context: Context) -> list:
-        """A peer's mix by its attention, the leader's plain mean."""
-        logits = jnp.stack([peer.logits for peer in outputs[: self.branches - 1]], axis=1)
-        attention = outputs[k].extras.get("attention")
-        if attention is None:
-            return [jnp.mean(logits, axis=1)]
-        return [jnp.sum(attention[:, :, None] * logits, axis=1)]
+    def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
+        """Cross-entropy; a peer's divergence from its mix, the leader's from the plain mean."""
+        target = own.extras.get("target")
+        if target is None:
+            target = jnp.mean(jnp.stack([peer.logits for peer in sources], axis=1), axis=1)
+        return Terms(logit=soft.labels(own.logits, batch)) + soft.rising(
+            self, own, target, batch, constant=False
+        )

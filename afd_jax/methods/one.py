@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.graph import Edge
-from afd_jax.methods.method import Context, Terms
+from afd_jax.graph import Edge, Graph
+from afd_jax.methods import soft
+from afd_jax.methods.batch import Batch
 from afd_jax.methods.branches import BranchMethod
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.branched import Combination
 from afd_jax.networks.layers import batch_norm, relu, uniform_fan_in
 from afd_jax.networks.outputs import Outputs
@@ -53,18 +55,22 @@ class Gate(Combination):
 class ONE(BranchMethod):
     """Branches learn from the labels and from their own gated ensemble."""
 
-    def make_graph(self) -> tuple[int, tuple[Edge, ...]]:
-        """The ensemble, the last node, teaches every branch."""
-        return self.branches + 1, tuple((self.branches, i) for i in range(self.branches))
+    def among(
+        self, graph: Graph, branches: Sequence[str], ensembles: Sequence[str]
+    ) -> tuple[Edge, ...]:
+        """The ensemble teaches every branch."""
+        return tuple((ensemble, branch) for ensemble in ensembles for branch in branches)
 
-    def combination(self, network: nn.Module) -> Combination:
+    def combination(self, classes: int) -> Combination:
         """The gate."""
-        return Gate((*self.branch_names(), "gated ensemble"))
+        return Gate((*self.names(), "gated ensemble"))
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """As in `LogitMethod`; as metrics, the gate's weights."""
-        terms, metrics = super().logit_terms(k, outputs, context)
-        gate = outputs[k].extras.get("gate")
-        if gate is not None:
-            metrics = {f"gate_{i}": gate[:, i] for i in range(self.branches)}
-        return terms, metrics
+    def node(self, own: View, batch: Batch) -> Terms:
+        """Cross-entropy; of the ensemble, as metrics, the gate's weights."""
+        gate = own.extras.get("gate")
+        metrics = {} if gate is None else {f"gate_{i}": gate[:, i] for i in range(self.branches)}
+        return Terms(logit=soft.labels(own.logits, batch), metrics=metrics)
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The ensemble's softened predictions."""
+        return soft.rising(self, own, source.logits, batch)

@@ -6,77 +6,92 @@ convolutions each (the decoder's are transposed in the paper, which at stride 1 
 functions), by the same optimizer as the student's.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 import jax
-from flax import linen as nn
+import jax.numpy as jnp
+import optax
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, require_number
-from afd_jax.graph import Graph
-from afd_jax.networks.heads import NonLinearTransformation
-from afd_jax.methods.method import Context, Heads, Method, Terms
-from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.heads import BoundHead, NonLinearTransformation
 
 
-@dataclasses.dataclass(frozen=True)
-class Paraphraser(Method):
-    """Trains encoder and decoder on top of frozen teachers; there is no network that learns.
+def factor_channels(maps: Any, rate: float) -> int:
+    """Channels of the factor of a map with `rate` of its channels, at least 1."""
+    return max(1, round(rate * maps.shape[-1]))
 
-    Attributes:
-      rate: channels of the factor, as a share of the teacher's.
 
-    Raises:
-      SettingError: if a number is out of range.
+def encoder(maps: Any, rate: float) -> NonLinearTransformation:
+    """The half that makes a factor of maps [batch, height, width, channels]; shapes will do."""
+    factor = factor_channels(maps, rate)
+    return NonLinearTransformation((maps.shape[-1], factor, factor))
+
+
+def decoder(channels: int, factor: int) -> NonLinearTransformation:
+    """The half that makes the map again."""
+    return NonLinearTransformation((factor, channels, channels))
+
+
+def reconstruction(halves: tuple[Any, Any], params: tuple[Any, Any], maps: jax.Array) -> jax.Array:
+    """How far maps are from those given back, [batch].
+
+    Args:
+      halves: encoder and decoder.
+      params: of both.
+      maps: [batch, height, width, channels].
     """
-
-    rate: float = 0.5
-
-    own_graph: ClassVar[str] = "none"
-    teacher_count: ClassVar[tuple[int, int | None]] = (1, None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.rate", self.rate, above=0, most=1)
-
-    @classmethod
-    def from_settings(
-        cls, shape: Any, networks: Sequence[str], options: Mapping[str, Any], teachers: int = 0
-    ) -> "Method":
-        """As in `Method`, without networks."""
-        if networks:
-            remedy = "a paraphraser is trained on teachers alone; leave networks empty: ()"
-            raise SettingError("networks", tuple(networks), remedy)
-        return cls(graph=Graph(teachers, ()), teachers=teachers, **options)
-
-    def learns(self, k: int) -> bool:
-        """Every teacher's layers do."""
-        return True
-
-    def projections(self, k: int, shapes: Sequence[Outputs]) -> dict[str, nn.Module]:
-        """Encoder and decoder."""
-        half = encoder(shapes[k], self.rate)
-        channels, factor = shapes[k].features.shape[-1], half.widths[-1]
-        return {
-            "encoder": half,
-            "decoder": NonLinearTransformation((factor, channels, channels)),
-        }
-
-    def project(self, k: int, outputs: Outputs, heads: Heads) -> dict[str, jax.Array]:
-        """The factor, and the map made of it."""
-        factor = heads["encoder"](outputs.features)
-        return {"encoder": factor, "decoder": heads["decoder"](factor)}
-
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """How far the map is from the one given back."""
-        given_back = outputs[k].extras["decoder"]
-        return {"reconstruction": losses.l1_alignment(given_back, outputs[k].features)}, {}
+    first, second = (
+        BoundHead(module, {"params": own}) for module, own in zip(halves, params, strict=True)
+    )
+    return losses.l1_alignment(second(first(maps)), maps)
 
 
-def encoder(outputs: Outputs, rate: float) -> NonLinearTransformation:
-    """The half that makes a factor; `outputs` of the teacher, as shapes."""
-    channels = outputs.features.shape[-1]
-    factor = max(1, round(rate * channels))
-    return NonLinearTransformation((channels, factor, factor))
+def train(
+    first: Any,
+    channels: int,
+    rate: float,
+    maps: Iterator[jax.Array],
+    optimizer: optax.GradientTransformation,
+    rng: jax.Array,
+) -> Any:
+    """Trains encoder and decoder together, a step for each batch of maps.
+
+    Args:
+      first: the encoder's variables, {"params": ...}.
+      channels: of the maps.
+      rate: as in `encoder`.
+      maps: the teacher's last maps, [batch, height, width, channels] each.
+      optimizer: of both halves.
+      rng: the decoder's first parameters are drawn from it.
+
+    Returns:
+      The encoder's variables.
+    """
+    shape = jax.ShapeDtypeStruct((2, 1, 1, channels), jnp.float32)
+    factor = factor_channels(shape, rate)
+    halves = (encoder(shape, rate), decoder(channels, factor))
+    blank = jnp.zeros((2, 1, 1, factor), jnp.float32)
+    params = (first["params"], halves[1].init(rng, blank, train=False)["params"])
+    state = optimizer.init(params)
+    step = jax.jit(update, static_argnums=(0, 1))
+    for each in maps:
+        params, state, _ = step(halves, optimizer, params, state, each)
+    return {"params": params[0]}
+
+
+def update(
+    halves: tuple[Any, Any],
+    optimizer: optax.GradientTransformation,
+    params: tuple[Any, Any],
+    state: Any,
+    maps: jax.Array,
+) -> tuple[Any, Any, jax.Array]:
+    """One step; returns new parameters and optimizer state, and the loss before it."""
+
+    def loss(params: tuple[Any, Any]) -> jax.Array:
+        return losses.mean(reconstruction(halves, params, maps))
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    steps, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, steps), state, value

@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax import losses
-from afd_jax.graph import Edge
-from afd_jax.methods.method import Context, Follower, Terms
+from afd_jax.graph import Edge, Graph
+from afd_jax.methods import soft
+from afd_jax.methods.batch import Batch
 from afd_jax.methods.branches import BranchMethod
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.branched import Combination
 from afd_jax.networks.layers import Classifier
 from afd_jax.networks.outputs import Outputs
@@ -54,28 +55,25 @@ class EnsembleClassifier(Combination):
 class PCL(BranchMethod):
     """Branches learn from their ensemble and from the moving averages of the other branches."""
 
-    own_augmentation: bool = True
+    beside: ClassVar[str | None] = "average"
 
-    follower: ClassVar[Follower | None] = Follower("average of", decay=0.999)
+    def among(
+        self, graph: Graph, branches: Sequence[str], ensembles: Sequence[str]
+    ) -> tuple[Edge, ...]:
+        """The ensemble teaches every branch, and so do the averages of the other branches."""
+        averages = {name: graph.beside(name, "average") for name in branches}
+        others = ((averages[j], i) for i in branches for j in branches if i != j)
+        return (*((e, i) for e in ensembles for i in branches), *others)  # type: ignore[arg-type]
 
-    def make_graph(self) -> tuple[int, tuple[Edge, ...]]:
-        """Nodes: branches, ensemble, averages of the branches, average of the ensemble."""
-        m = self.branches
-        ensemble = [(m, i) for i in range(m)]
-        averages = [(m + 1 + j, i) for i in range(m) for j in range(m) if i != j]
-        return 2 * (m + 1), tuple(ensemble + averages)
-
-    def combination(self, network: nn.Module) -> Combination:
+    def combination(self, classes: int) -> Combination:
         """The ensemble's classifier."""
-        return EnsembleClassifier(
-            (*self.branch_names(), "ensemble classifier"), classes=network.classes
-        )
+        return EnsembleClassifier((*self.names(), "ensemble classifier"), classes=classes)
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """Cross-entropy; a branch's divergences from the ensemble and from the mean teachers."""
-        terms = {"cross_entropy": losses.cross_entropy(outputs[k].logits, context.label)}
-        if k < self.branches and self.distillation_weight:
-            ensemble, *others = [outputs[j].logits for j in self.graph.sources(k)]
-            terms["distillation"] = self.distillation(k, outputs, context, [ensemble])
-            terms["mean_teachers"] = self.distillation(k, outputs, context, others)
-        return terms, {}
+    def node(self, own: View, batch: Batch) -> Terms:
+        """Cross-entropy."""
+        return Terms(logit=soft.labels(own.logits, batch))
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The softened predictions of the ensemble, or of a mean teacher."""
+        name = "distillation" if source.role == "ensemble" else "mean_teachers"
+        return soft.rising(self, own, source.logits, batch, name=name)

@@ -9,62 +9,55 @@ An image that has not been seen yet has its label for p, so the first epoch is p
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from afd_jax import losses
-from afd_jax.errors import require_number
-from afd_jax.methods.method import Context, Method, Terms
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods import options
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.memory import Memory
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class PSKD(Method):
+class PSKD(Memory, Method):
     """Each network learns from the labels and from its own predictions one epoch ago.
 
     Attributes:
       past_weight: a at the end of the run.
-
-    Raises:
-      SettingError: if a number is out of range.
     """
 
-    past_weight: float = 0.8
+    graph: ClassVar[str] = "none"
+    teachers: ClassVar[tuple[int, int | None]] = (0, 0)
+    peers: ClassVar[bool] = False
 
-    own_graph: ClassVar[str] = "none"
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, 0)
-    needs_epochs: ClassVar[bool] = True
-    uses_examples: ClassVar[bool] = True
-    takes_twins: ClassVar[bool] = False
-    takes_peers: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.past_weight", self.past_weight, least=0, most=1)
+    past_weight: float = options.number(0.8, least=0, most=1)
 
     @property
-    def needs_progress(self) -> bool:
-        """For the weight."""
+    def uses_examples(self) -> bool:
+        """For what it predicted."""
         return True
 
-    def init_memory(self, examples: int, classes: int) -> Any:
-        """Probabilities [networks, examples, classes]; zeros for an image not seen yet."""
-        return {"predictions": jnp.zeros((self.network_count, examples, classes), jnp.float32)}
+    def begin(self, students: Sequence[str], examples: int, classes: int) -> Any:
+        """Probabilities [examples, classes] by node; zeros for an image not seen yet."""
+        return {name: jnp.zeros((examples, classes), jnp.float32) for name in students}
 
-    def remember(self, memory: Any, logits: Sequence[jax.Array], index: jax.Array) -> Any:
+    def after_step(self, memory: Any, logits: Mapping[str, jax.Array], index: jax.Array) -> Any:
         """Replaces those of the batch's images."""
-        own = jnp.stack([jax.nn.softmax(z.astype(jnp.float32)) for z in logits])
-        return {"predictions": memory["predictions"].at[:, index].set(own)}
+        return {
+            name: past.at[index].set(jax.nn.softmax(logits[name].astype(jnp.float32)))
+            for name, past in memory.items()
+        }
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
+    def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy with the mixed target."""
-        logits = outputs[k].logits
-        label = jax.nn.one_hot(context.label, logits.shape[-1], dtype=logits.dtype)
-        past = context.memory["predictions"][k, context.index].astype(logits.dtype)
+        logits = own.logits
+        label = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=logits.dtype)
+        past = batch.memory[own.name][batch.index].astype(logits.dtype)
         past = jnp.where(jnp.sum(past, axis=-1, keepdims=True) > 0, past, label)
-        weight = self.past_weight * jnp.minimum((context.epoch + 1) / context.epochs, 1)
+        weight = self.past_weight * jnp.minimum((batch.epoch + 1) / batch.epochs, 1)
         target = (1 - weight) * label + weight * past
-        return {"cross_entropy": losses.soft_cross_entropy(logits, target)}, {}
+        return Terms(logit={"cross_entropy": losses.soft_cross_entropy(logits, target)})

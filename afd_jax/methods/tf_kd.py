@@ -11,18 +11,16 @@ With a teacher, a frozen copy of the network that was trained before, it is know
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import ClassVar
 
 from afd_jax import losses
-from afd_jax.errors import require_number
-from afd_jax.methods.method import Context, Terms
-from afd_jax.methods.kd import KD
-from afd_jax.networks.outputs import Outputs
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Method, Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class TFKD(KD):
+class TFKD(Method):
     """A network learns from the labels and from a virtual teacher, or from a copy of itself.
 
     Attributes:
@@ -30,33 +28,27 @@ class TFKD(KD):
       label_weight: a.
       distillation_weight: b; 0 leaves the divergence out.
       correct: q, the virtual teacher's probability of the label.
-
-    Raises:
-      SettingError: if a number is out of range.
     """
 
-    temperature: float = 20.0
-    label_weight: float = 0.9
-    distillation_weight: float = 0.1
-    correct: float = 0.99
+    graph: ClassVar[str] = "none"
+    teachers: ClassVar[tuple[int, int | None]] = (0, None)
+    peers: ClassVar[bool] = False
 
-    teacher_count: ClassVar[tuple[int, int | None]] = (0, None)
-    takes_twins: ClassVar[bool] = False
-    takes_peers: ClassVar[bool] = False
+    temperature: float = soft.temperature(20.0)
+    label_weight: float = soft.weight(0.9)
+    distillation_weight: float = soft.weight(0.1)
+    correct: float = options.number(0.99, above=0, below=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_number("method.correct", self.correct, above=0, below=1)
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy; without teachers the divergence from the virtual one."""
+        terms = Terms(logit=soft.labels(own.logits, batch, self.label_weight))
+        if own.sources or not self.distillation_weight:
+            return terms
+        classes = own.logits.shape[-1]
+        sure = losses.label_distribution(batch.label, classes, correct=self.correct)
+        kl = losses.distillation_kl(own.logits, sure / self.temperature)
+        return terms + Terms(logit={"distillation": self.distillation_weight * kl})
 
-    def logit_terms(self, k: int, outputs: Sequence[Outputs], context: Context) -> Terms:
-        """As in `KD`; or the cross-entropy and the divergence from the virtual teacher."""
-        if self.graph.sources(k):
-            return super().logit_terms(k, outputs, context)
-        logits = outputs[k].logits
-        terms = {"cross_entropy": self.label_weight * losses.cross_entropy(logits, context.label)}
-        if self.distillation_weight:
-            classes = logits.shape[-1]
-            sure = losses.label_distribution(context.label, classes, correct=self.correct)
-            distance = losses.distillation_kl(logits, sure / self.temperature)
-            terms["distillation"] = self.distillation_weight * distance
-        return terms, {}
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The softened predictions."""
+        return soft.predictions(self, own, source)

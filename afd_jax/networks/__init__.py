@@ -1,26 +1,36 @@
 """Networks by name, and the contract for a network of one's own.
 
-A network is any Flax module with
+A network is any Flax Linen module with
 
     __call__(images [batch, height, width, channels], *, train: bool) -> Outputs
 
+or NNX module with
+
+    __call__(images [batch, height, width, channels]) -> Outputs
+
 whose `Outputs` hold logits [batch, classes] and the last feature map [batch, height, width,
 channels]; a plain tuple `(logits, features)` will do. `Outputs` may also hold the maps at the end
-of each stage. It may keep BatchNorm statistics in the collection "batch_stats" and use a "dropout"
-key. Its fields can be hashed: tuples, not lists. To have BatchNorm synchronised under `pmap` and
-`shard_map`, it needs a field `axis_name: str | None = None` that it passes to `nn.BatchNorm`. For
-use by name from a config ("my_package.my_module:MyNetwork") it needs a field `classes`.
+of each stage. It may keep BatchNorm statistics and drop units (in Linen with a "dropout" key).
+For use by name from a config ("my_package.my_module:MyNetwork") it takes `classes`.
+
+The fields of a Linen module can be hashed: tuples, not lists. To have its BatchNorm synchronised
+under `pmap` and `shard_map`, it needs a field `axis_name: str | None = None` that it passes to
+`nn.BatchNorm`. An NNX module, or what makes one when called with `rngs=...`, needs neither: its
+`train()` and `eval()` are called, and every `nnx.BatchNorm` in it is told the axis.
 """
 
 import functools
-import importlib
 from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 
-from afd_jax.errors import SettingError, one_of
+from afd_jax.errors import SettingError, first_line, one_of
 from afd_jax.networks.densenet import DenseNet
+from afd_jax.networks.functional import makes_nnx
 from afd_jax.networks.imagenet_resnet import ImageNetResNet
+from afd_jax.networks.imported import import_object
+from afd_jax.networks.layers import he_fan_in
 from afd_jax.networks.mobilenet import MobileNetV2
 from afd_jax.networks.outputs import Outputs
 from afd_jax.networks.preact_resnet import PreActResNet
@@ -63,10 +73,21 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     },
     **{f"preact_resnet{d}": functools.partial(PreActResNet, depth=d) for d in (18, 34, 50)},
     **{f"imagenet_resnet{d}": functools.partial(ImageNetResNet, depth=d) for d in (18, 34, 50)},
-    **{f"vgg{d}": functools.partial(VGG, depth=d) for d in (8, 13, 16)},
+    **{
+        f"cifar_resnet{d}": functools.partial(ImageNetResNet, depth=d, small=True)
+        for d in (18, 34, 50)
+    },
+    **{f"vgg{d}": functools.partial(VGG, depth=d) for d in (8, 11, 13, 16, 19)},
     "densenet-40-12": functools.partial(DenseNet, depth=40, growth=12),
     "densenet-bc-100-12": functools.partial(DenseNet, depth=100, growth=12, bottleneck=True),
     **{f"resnext29-{c}x64d": functools.partial(ResNeXt, groups=c) for c in (2, 4, 8, 16)},
+    # What OKDDip and PCL call ResNet-110, WRN-20-8, VGG-16 and DenseNet-40-12.
+    "okddip_resnet110": functools.partial(CifarResNet, depth=110, bottleneck=1),
+    "okddip_wrn-20-8": functools.partial(CifarResNet, depth=20, bottleneck=8),
+    "okddip_vgg16": functools.partial(VGG, depth=16, halvings=5, hidden=(512, 512)),
+    "okddip_densenet-40-12": functools.partial(
+        DenseNet, depth=40, growth=12, bottleneck=True, kernel_init=he_fan_in
+    ),
     "mobilenet_v2": MobileNetV2,
     "shufflenet_v1": ShuffleNetV1,
     "shufflenet_v2": ShuffleNetV2,
@@ -74,13 +95,16 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
 NAMES = tuple(_BUILDERS)
 
 
-def create(name: str, classes: int) -> nn.Module:
+def create(name: str, classes: int) -> Any:
     """Builds a network by name.
 
     Args:
-      name: one of `NAMES`, or "package.module:Class" for a Flax module of one's own. `resnet8x4`
-        has four times the channels in its stages and twice in its stem.
+      name: one of `NAMES`, or "package.module:Class" for a Linen or NNX module of one's own.
+        `resnet8x4` has four times the channels in its stages and twice in its stem.
       classes: number of classes.
+
+    Returns:
+      A Linen module; for an NNX class what makes the module when called with `rngs=...`.
 
     Raises:
       SettingError: if the name is unknown or the class cannot be imported.
@@ -95,10 +119,12 @@ def create(name: str, classes: int) -> nn.Module:
     return _BUILDERS[name](classes)
 
 
-def _imported(name: str, classes: int) -> nn.Module:
-    module, _, attribute = name.partition(":")
+def _imported(name: str, classes: int) -> Any:
+    make = import_object("networks", name)
+    if makes_nnx(make):
+        return functools.partial(make, classes=classes)
     try:
-        return getattr(importlib.import_module(module), attribute)(classes=classes)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        remedy = f"could not build it ({error}); give an importable 'package.module:Class'"
+        return make(classes=classes)
+    except Exception as error:  # whatever it raises
+        remedy = f"could not build it ({first_line(error)}); it must take classes={classes}"
         raise SettingError("networks", name, remedy) from error

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from afd_jax.networks.as_written import is_as_written
-
 SCAN_FROM = 8
 """So many equal blocks are one block in a loop, whose parameters have an axis for the blocks.
 
@@ -42,7 +40,6 @@ def chain(blocks: Sequence[nn.Module], x: jax.Array, *, train: bool) -> jax.Arra
         variable_axes={"params": 0, "batch_stats": 0},
         split_rngs={"params": True},
         length=len(rest),
-        unroll=len(rest) if is_as_written() else 1,
     )
     one = rest[0].clone(parent=rest[0].parent, name=f"{rest[0].name}_and_on")
     x, _ = loop(one, x, None)

@@ -5,18 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from afd_jax.errors import SettingError, first_line
-from afd_jax.engine.forward import run_network
-from afd_jax.engine.init import blank_images, draw_network
+from afd_jax.networks.functional import Functional, blank_images, draw, run
 from afd_jax.networks.outputs import Outputs, as_nodes
 
 
 def check_networks(
     field: str,
     names: Sequence[str],
-    networks: Sequence[nn.Module],
+    networks: Sequence[Functional],
     image_shape: tuple[int, int, int],
     classes: int,
 ) -> list[Outputs]:
@@ -25,7 +23,7 @@ def check_networks(
     Args:
       field: what they are called in errors, "networks".
       names: likewise, one for each.
-      networks: the same object may stand for several; it is traced once.
+      networks: equal ones are traced once.
       image_shape: (height, width, channels).
       classes: number of classes.
 
@@ -35,34 +33,25 @@ def check_networks(
     Raises:
       SettingError: for a network that cannot take the images, or does not return what it must.
     """
-    checked: dict[int, Outputs] = {}
+    checked: dict[Functional, Outputs] = {}
     for k, (name, network) in enumerate(zip(names, networks, strict=True)):
-        if id(network) not in checked:
-            at = f"{field}[{k}]"
-            checked[id(network)] = _check_network(at, name, network, image_shape, classes)
-    return [checked[id(network)] for network in networks]
+        if network not in checked:
+            checked[network] = _check_network(f"{field}[{k}]", name, network, image_shape, classes)
+    return [checked[network] for network in networks]
 
 
 def _check_network(
-    field: str, name: str, network: nn.Module, image_shape: tuple[int, int, int], classes: int
+    field: str, name: str, network: Functional, image_shape: tuple[int, int, int], classes: int
 ) -> Outputs:
-    if not isinstance(network, nn.Module):
-        raise SettingError(field, name, "must be a Flax Linen module")
-    try:
-        hash(network)  # equal networks are traced once
-    except TypeError as error:
-        remedy = "has a field that cannot be hashed; give a tuple instead of a list"
-        raise SettingError(field, name, remedy) from error
-
-    def run(key: jax.Array) -> Any:  # in the forms that are traced again later, and found then
-        variables = draw_network(network, image_shape, 0, key)
+    def answers(key: jax.Array) -> Any:  # in the forms that are traced later, and found then
+        variables = draw(network, image_shape, 0, key)
         images = blank_images(image_shape)
-        evaluated, _ = run_network(network, variables, images, {}, train=False)
-        trained, _ = run_network(network, variables, images, {"dropout": key}, train=True)
+        evaluated, _ = run(network, variables, images, {}, train=False)
+        trained, _ = run(network, variables, images, {"dropout": key}, train=True)
         return evaluated, trained
 
     try:
-        results = jax.eval_shape(run, jax.random.key(0))
+        results = jax.eval_shape(answers, jax.random.key(0))
     except SettingError as error:
         raise SettingError(f"{field} ({name}): {error.field}", error.value, error.remedy) from error
     except Exception as error:

@@ -1,11 +1,14 @@
-"""DenseNets for small images (Huang et al., "Densely Connected Convolutional Networks", 2017)."""
+"""DenseNets for small images (Huang et al., "Densely Connected Convolutional Networks", 2017).
+
+The linear layer's bias begins at zero, as in the authors' code.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import conv, norm_relu
+from afd_jax.networks.layers import Classifier, Initializer, conv, he_fan_out, norm_relu
 from afd_jax.networks.staged import StagedNetwork
 
 
@@ -16,20 +19,24 @@ class DenseLayer(nn.Module):
       growth: k, new channels.
       bottleneck: a 1x1 convolution to 4k channels comes before the 3x3 one.
       axis_name: device axis over which BatchNorm is synchronised.
+      kernel_init: initial values of kernels.
     """
 
     growth: int
     bottleneck: bool
     axis_name: str | None = None
+    kernel_init: Initializer = he_fan_out
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Applies the layer."""
+        init = self.kernel_init
         y = norm_relu(x, train, self.axis_name, "norm1")
         if self.bottleneck:
-            y = conv(4 * self.growth, 1, name="bottleneck")(y)
+            y = conv(4 * self.growth, 1, kernel_init=init, name="bottleneck")(y)
             y = norm_relu(y, train, self.axis_name, "norm2")
-        return jnp.concatenate([x, conv(self.growth, 3, name="conv")(y)], axis=-1)
+        y = conv(self.growth, 3, kernel_init=init, name="conv")(y)
+        return jnp.concatenate([x, y], axis=-1)
 
 
 class DenseNet(StagedNetwork):
@@ -40,11 +47,13 @@ class DenseNet(StagedNetwork):
       growth: k, channels that each layer adds.
       bottleneck: the BC form: bottlenecks, twice the growth in the stem, transitions that halve the
         channels. Without it 16 channels in the stem, and transitions keep theirs.
+      kernel_init: initial values of kernels; fan-out as in the authors' code, fan-in in OKDDip's.
     """
 
     depth: int = 40
     growth: int = 12
     bottleneck: bool = False
+    kernel_init: Initializer = he_fan_out
 
     def check(self) -> None:
         """The depth must fit the number of layers in a block."""
@@ -54,13 +63,16 @@ class DenseNet(StagedNetwork):
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
         """One convolution; its BatchNorm is the first layer's."""
-        return conv(2 * self.growth if self.bottleneck else 16, 3, name="stem")(x)
+        channels = 2 * self.growth if self.bottleneck else 16
+        return conv(channels, 3, kernel_init=self.kernel_init, name="stem")(x)
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """A dense block."""
         for layer in range((self.depth - 4) // (6 if self.bottleneck else 3)):
             name = f"stage{index + 1}_layer{layer + 1}"
-            x = DenseLayer(self.growth, self.bottleneck, self.axis_name, name=name)(x, train=train)
+            x = DenseLayer(
+                self.growth, self.bottleneck, self.axis_name, self.kernel_init, name=name
+            )(x, train=train)
         return x
 
     def transition(self, index: int, x: jax.Array, train: bool) -> jax.Array:
@@ -68,8 +80,13 @@ class DenseNet(StagedNetwork):
         name = f"transition{index + 1}"
         x = norm_relu(x, train, self.axis_name, f"{name}_norm")
         channels = x.shape[-1] // (2 if self.bottleneck else 1)
-        return nn.avg_pool(conv(channels, 1, name=name)(x), (2, 2), (2, 2))
+        x = conv(channels, 1, kernel_init=self.kernel_init, name=name)(x)
+        return nn.avg_pool(x, (2, 2), (2, 2))
 
     def finish(self, x: jax.Array, train: bool) -> jax.Array:
         """BatchNorm and ReLU, as layers begin with them."""
         return norm_relu(x, train, self.axis_name, "norm")
+
+    def classifier(self) -> nn.Module:
+        """One linear layer, its bias zero at first."""
+        return Classifier(self.classes, zero_bias=True, name="classifier")

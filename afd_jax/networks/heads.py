@@ -3,13 +3,14 @@
 The papers leave their exact form open. Every default here is assumed, and every choice is a field.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
+from afd_jax.networks.functional import functional
 from afd_jax.networks.layers import batch_norm, conv, relu, uniform_fan_in
 
 
@@ -78,26 +79,30 @@ class NonLinearTransformation(nn.Module):
 
     FEED's non-linear transformation layer (Park and Kwak, ECAI 2020), and with fewer channels the
     translator and the halves of the paraphraser of factor transfer (Kim, Park, Kwak, NeurIPS 2018).
-    Stride 1, padding 1, biases and LeakyReLU after each convolution are those of the latter's code;
-    the bilinear, antialiased resize where height or width differ is assumed.
+    Stride 1, padding 1, biases, LeakyReLU after each convolution and initial parameters (uniform in
+    ±1/sqrt(9 * inputs), PyTorch's own) are those of the latter's code; the bilinear, antialiased
+    resize where height or width differ is assumed.
 
     Attributes:
       widths: channels after each convolution, (64, 64, 64).
       size: (height, width) to bring maps to; None leaves theirs.
       slope: of LeakyReLU.
+      transposed: begin as the transposed convolutions of the paraphraser's decoder do, uniform in
+        ±1/sqrt(9 * outputs); at stride 1 they are no other functions.
     """
 
     widths: Sequence[int]
     size: Sequence[int] | None = None
     slope: float = 0.1
+    transposed: bool = False
 
     @nn.compact
     def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, *size, widths[-1]]."""
         x = resized(maps, self.size or maps.shape[1:3])
         for i, width in enumerate(self.widths):
-            init = uniform_fan_in(9 * x.shape[-1])
-            layer = conv(width, 3, bias=True, bias_init=init, name=f"conv{i + 1}")
+            init = uniform_fan_in(9 * (width if self.transposed else x.shape[-1]))
+            layer = conv(width, 3, bias=True, kernel_init=init, bias_init=init, name=f"conv{i + 1}")
             x = nn.leaky_relu(layer(x), self.slope)
         return x
 
@@ -158,27 +163,34 @@ def common_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:
 class BoundHead:
     """A head together with its variables, for the length of one trace: call it on an array.
 
-    It keeps the statistics that each call updates, so that the step can put them into the state;
-    nothing outside the trace sees that. Without variables, the first call initialises them and
+    A head is a Linen or an NNX module that maps one array to one. It keeps the statistics that each
+    call updates, so that the step can put them into the state; nothing outside the trace sees that.
+    With a key it is being initialised: the first call draws variables if there are none, and
     statistics stay as they begin.
 
     Attributes:
+      head: the functional form of the module.
       variables: {"params": ..., "batch_stats": ...}, or None before initialisation.
+      called: whether it was.
     """
 
-    def __init__(self, module: nn.Module, variables: Any = None, *, rng: jax.Array | None = None):
-        self.module = module
+    def __init__(self, module: Any, variables: Any = None, *, rng: jax.Array | None = None):
+        self.head = functional(module, "heads")
         self.variables = variables
         self.rng = rng
+        self.called = False
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies the head, in training mode unless it is being initialised."""
-        apply: Callable[..., Any] = self.module.apply
-        if self.rng is not None:
-            if self.variables is None:
-                self.variables = dict(self.module.init(self.rng, x, train=False))
-            return apply(self.variables, x, train=False)
-        statistics = [name for name in self.variables if name != "params"]
-        output, updated = apply(self.variables, x, train=True, mutable=statistics)
-        self.variables = {**self.variables, **updated}
+    def __call__(self, x: jax.Array, *, keep_statistics: bool = True) -> jax.Array:
+        """Applies the head, in training mode unless it is being initialised.
+
+        Args:
+          x: what the head maps.
+          keep_statistics: let this call update the statistics.
+        """
+        self.called = True
+        if self.rng is not None and self.variables is None:
+            self.variables = dict(self.head.init(self.rng, x))
+        output, statistics = self.head.apply(self.variables, x, train=self.rng is None)
+        if keep_statistics:
+            self.variables = {**self.variables, **statistics}
         return output

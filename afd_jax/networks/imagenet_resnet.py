@@ -1,6 +1,8 @@
 """ResNets for large images (He et al., 2016), in the form of the widely used published weights.
 
 A bottleneck halves the map in its 3x3 convolution, where the paper's own does so in the first 1x1.
+For small images, as in RepDistiller and the codes of CS-KD and TF-KD, the stem is a 3x3 convolution
+that keeps their size.
 """
 
 import jax
@@ -16,13 +18,15 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 class ImageNetResNet(StagedNetwork):
-    """The last map is [7, 7, 512] (2048 for depth 50) for 224x224 images.
+    """The last map is [7, 7, 512] (2048 for depth 50) for 224x224 images, [4, 4, 512] if small.
 
     Attributes:
       depth: 18 or 34 of basic blocks, or 50 of bottlenecks.
+      small: the form for images of 32x32 pixels.
     """
 
     depth: int = 18
+    small: bool = False
 
     @property
     def stage_count(self) -> int:
@@ -31,8 +35,8 @@ class ImageNetResNet(StagedNetwork):
 
     @property
     def least_pixels(self) -> int:
-        """The stem halves the image twice, and three stages halve it once."""
-        return 32
+        """The stem halves large images twice, and three stages halve all once."""
+        return 8 if self.small else 32
 
     def check(self) -> None:
         """The depth must be known."""
@@ -41,6 +45,8 @@ class ImageNetResNet(StagedNetwork):
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
         """7x7 convolution, BatchNorm, ReLU and max-pooling; a quarter of the size remains."""
+        if self.small:
+            return ConvNorm(64, axis_name=self.axis_name, name="stem")(x, train=train)
         x = ConvNorm(64, 7, 2, axis_name=self.axis_name, name="stem")(x, train=train)
         return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 

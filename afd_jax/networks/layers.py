@@ -1,20 +1,32 @@
-"""Building blocks that every network here shares: the papers' initialisation and normalisation."""
+"""Building blocks that every network here shares: the papers' initialisation and normalisation.
+
+In half precision only kernels of convolutions are halved: a convolution casts its input to its
+kernel's type, and BatchNorm and classifier compute in single precision, as their parameters are.
+"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.cpu.convolution import conv_general_dilated
+from afd_jax.speedups import conv_general_dilated, relu
+
+Initializer = Callable[..., jax.Array]
 
 # Normal with deviation sqrt(2 / (kernel² * outputs)): He initialisation, fan-out.
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_fan_out: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# Likewise of the inputs, sqrt(2 / (kernel² * inputs)).
+he_fan_in: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Uniform in ±1/sqrt(kernel² * inputs): PyTorch's, where a code asks for nothing else.
+uniform_kernel: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Normal with deviation 0.01: linear layers of VGG and MobileNetV2 in distillation papers.
+narrow: Initializer = nn.initializers.normal(0.01)
 
 
-def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
+def uniform_fan_in(fan_in: int) -> Initializer:
     """Uniform in ±1/sqrt(fan_in): what the papers' framework gives its linear layers."""
     bound = fan_in**-0.5
 
@@ -31,6 +43,7 @@ def conv(
     *,
     groups: int = 1,
     bias: bool = False,
+    kernel_init: Initializer = he_fan_out,
     **kwargs: Any,
 ) -> nn.Conv:
     """A convolution padded by (kernel - 1) // 2 on each side, without bias unless asked for."""
@@ -41,19 +54,22 @@ def conv(
         padding=(kernel - 1) // 2,
         feature_group_count=groups,
         use_bias=bias,
-        kernel_init=he_fan_out,
+        kernel_init=kernel_init,
+        promote_dtype=_to_kernel,
         conv_general_dilated=conv_general_dilated,
         **kwargs,
     )
 
 
-def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0), its gradient 0 at 0; the same values as `jax.nn.relu`.
+def _to_kernel(*arrays: jax.Array | None, dtype: Any = None, inexact: bool = True) -> list[Any]:
+    """Input, kernel and bias in the kernel's type, for `nn.Conv`."""
+    kernel: Any = arrays[1]
+    return [None if x is None else jnp.asarray(x, kernel.dtype) for x in arrays]
 
-    Written as a choice because XLA:CPU computes a maximum anew, out of order and ten times slower,
-    inside the transpose that a convolution's gradient takes of it.
-    """
-    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+
+def single(x: jax.Array) -> jax.Array:
+    """In float32, if it is of lower precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def batch_norm(train: bool, axis_name: str | None) -> Callable[..., nn.BatchNorm]:
@@ -78,6 +94,7 @@ class ConvNorm(nn.Module):
       bias: give the convolution one, though BatchNorm takes it out again (VGG has it).
       relu: end in ReLU.
       axis_name: device axis over which BatchNorm is synchronised.
+      kernel_init: initial values of the kernel.
     """
 
     features: int
@@ -87,12 +104,19 @@ class ConvNorm(nn.Module):
     bias: bool = False
     relu: bool = True
     axis_name: str | None = None
+    kernel_init: Initializer = he_fan_out
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps [batch, h, w, c] to [batch, h/stride, w/stride, features]."""
         layer = conv(
-            self.features, self.kernel, self.stride, groups=self.groups, bias=self.bias, name="conv"
+            self.features,
+            self.kernel,
+            self.stride,
+            groups=self.groups,
+            bias=self.bias,
+            kernel_init=self.kernel_init,
+            name="conv",
         )
         x = batch_norm(train, self.axis_name)(name="norm")(layer(x))
         return relu(x) if self.relu else x
@@ -104,13 +128,31 @@ def norm_relu(x: jax.Array, train: bool, axis_name: str | None, name: str) -> ja
 
 
 class Classifier(nn.Module):
-    """Global average pooling and one linear layer."""
+    """Global average pooling and one linear layer, or several with ReLU between them.
+
+    Attributes:
+      classes: number of classes.
+      hidden: widths of the layers before the last.
+      kernel_init: initial values of the matrices; None is uniform in ±1/sqrt(inputs).
+      zero_bias: biases begin at zero, not as the matrices do by default.
+    """
 
     classes: int
+    hidden: Sequence[int] = ()
+    kernel_init: Initializer | None = None
+    zero_bias: bool = False
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps [batch, height, width, channels] to logits [batch, classes]."""
-        pooled = jnp.mean(features, axis=(1, 2))
-        init = uniform_fan_in(pooled.shape[-1])
-        return nn.Dense(self.classes, kernel_init=init, bias_init=init, name="linear")(pooled)
+        x = jnp.mean(single(features), axis=(1, 2))
+        for i, width in enumerate(self.hidden):
+            x = relu(self._linear(x, width, f"linear{i + 1}"))
+        return self._linear(x, self.classes, "linear")
+
+    def _linear(self, x: jax.Array, width: int, name: str) -> jax.Array:
+        default = uniform_fan_in(x.shape[-1])
+        bias_init = nn.initializers.zeros if self.zero_bias else default
+        return nn.Dense(
+            width, kernel_init=self.kernel_init or default, bias_init=bias_init, name=name
+        )(x)

@@ -1,12 +1,14 @@
 """MobileNetV2 for small images (Sandler et al., 2018), of half width as distillation papers use it.
 
 The stem halves the image, and so do three of the stages: 32x32 images give a last map of 2x2.
+Initial parameters as in RepDistiller: kernels normal of deviation sqrt(2 / (kernel² * outputs)),
+the linear layer's matrix normal of deviation 0.01, its bias zero.
 """
 
 import jax
 from flax import linen as nn
 
-from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.layers import Classifier, ConvNorm, narrow
 from afd_jax.networks.staged import StagedNetwork
 
 # Expansion, channels at full width, blocks, stride of the first block.
@@ -90,3 +92,7 @@ class MobileNetV2(StagedNetwork):
     def finish(self, x: jax.Array, train: bool) -> jax.Array:
         """1x1 convolution, BatchNorm, ReLU."""
         return ConvNorm(1280, 1, axis_name=self.axis_name, name="last")(x, train=train)
+
+    def classifier(self) -> nn.Module:
+        """One linear layer that begins near zero."""
+        return Classifier(self.classes, kernel_init=narrow, zero_bias=True, name="classifier")

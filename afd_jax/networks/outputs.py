@@ -15,9 +15,9 @@ class Outputs:
       logits: [batch, classes], unnormalised log-probabilities.
       features: [batch, height, width, channels], the last feature map, before pooling; what the
         papers call the output of the feature extractor G.
-      stages: the feature maps at the end of each stage (of a branch: its own stages), the last of
-        which is `features`; for methods with several hints. A network of one's own may leave it
-        empty.
+      stages: the feature maps at the end of each stage (of a branch: its own stages), for methods
+        with several hints. The last is `features` before what a network has between its last stage
+        and its last map (BatchNorm and ReLU, say). A network of one's own may leave it empty.
       extras: what layers of a method make of these, by name: the map after a transfer layer, say.
     """
 

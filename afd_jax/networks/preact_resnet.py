@@ -2,15 +2,21 @@
 
 In the form of the self-distillation papers, which is not He's: a 3x3 stem with BatchNorm and ReLU,
 four stages of 64 to 512 channels, each shortcut from the activated input, and neither BatchNorm nor
-ReLU before the final pooling.
+ReLU before the final pooling. Initial parameters are PyTorch's own, uniform in ±1/sqrt(inputs), as
+in the code of CS-KD and PS-KD.
 """
+
+import functools
 
 import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import ConvNorm, conv, norm_relu
+from afd_jax.networks.layers import ConvNorm, norm_relu, uniform_kernel
+from afd_jax.networks.layers import conv as plain_conv
 from afd_jax.networks.staged import StagedNetwork
+
+conv = functools.partial(plain_conv, kernel_init=uniform_kernel)
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -74,7 +80,9 @@ class PreActResNet(StagedNetwork):
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
         """3x3 convolution, BatchNorm, ReLU."""
-        return ConvNorm(64, axis_name=self.axis_name, name="stem")(x, train=train)
+        return ConvNorm(64, axis_name=self.axis_name, kernel_init=uniform_kernel, name="stem")(
+            x, train=train
+        )
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Blocks; the later stages halve the map."""

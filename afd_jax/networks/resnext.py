@@ -1,9 +1,12 @@
-"""ResNeXt-29 for small images (Xie et al., "Aggregated Residual Transformations", 2017)."""
+"""ResNeXt-29 for small images (Xie et al., "Aggregated Residual Transformations", 2017).
+
+The linear layer's bias begins at zero, as in the authors' code.
+"""
 
 import jax
 from flax import linen as nn
 
-from afd_jax.networks.layers import ConvNorm, relu
+from afd_jax.networks.layers import Classifier, ConvNorm, relu
 from afd_jax.networks.staged import StagedNetwork
 
 
@@ -67,3 +70,7 @@ class ResNeXt(StagedNetwork):
                 name=f"stage{index + 1}_block{block + 1}",
             )(x, train=train)
         return x
+
+    def classifier(self) -> nn.Module:
+        """One linear layer, its bias zero at first."""
+        return Classifier(self.classes, zero_bias=True, name="classifier")

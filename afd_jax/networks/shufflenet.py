@@ -1,17 +1,21 @@
 """ShuffleNet V1 and V2 for small images (Zhang et al., 2018; Ma et al., 2018).
 
 As distillation papers use them on CIFAR: the stem keeps the image's size, and each of three stages
-halves it.
+halves it. Initial parameters are PyTorch's own, uniform in ±1/sqrt(inputs), as in RepDistiller.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from afd_jax.networks.layers import ConvNorm, relu
+from afd_jax.networks import layers
+from afd_jax.networks.layers import relu, uniform_kernel
 from afd_jax.networks.staged import StagedNetwork
+
+ConvNorm = functools.partial(layers.ConvNorm, kernel_init=uniform_kernel)
 
 
 def shuffle(x: jax.Array, groups: int) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import Classifier
+from afd_jax.networks.layers import Classifier, single
 from afd_jax.networks.outputs import Outputs
 
 
@@ -53,6 +53,10 @@ class StagedNetwork(nn.Module):
         """What stands between the last stage and the last feature map."""
         return x
 
+    def classifier(self) -> nn.Module:
+        """Maps the last feature map to logits; its name is "classifier"."""
+        return Classifier(self.classes, name="classifier")
+
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
         """Maps images [batch, height, width, channels] to logits and feature maps.
 
@@ -81,11 +85,10 @@ class StagedNetwork(nn.Module):
         maps = []
         for index in range(first, last):
             x = self.stage(index, x, train)
+            maps.append(single(x))
             if index + 1 < self.stage_count:
-                maps.append(x)
                 x = self.transition(index, x, train)
         if last < self.stage_count:
-            return x
-        x = self.finish(x, train)
-        logits = Classifier(self.classes, name="classifier")(x)
-        return Outputs(logits, x, (*maps, x))
+            return single(x)
+        features = single(self.finish(x, train))
+        return Outputs(self.classifier()(features), features, tuple(maps))

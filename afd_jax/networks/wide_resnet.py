@@ -1,11 +1,14 @@
-"""Wide ResNets WRN-d-k for small images (Zagoruyko, Komodakis, "Wide Residual Networks", 2016)."""
+"""Wide ResNets WRN-d-k for small images (Zagoruyko, Komodakis, "Wide Residual Networks", 2016).
+
+The linear layer's bias begins at zero, as in RepDistiller.
+"""
 
 import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
 from afd_jax.networks.chain import chain
-from afd_jax.networks.layers import conv, norm_relu
+from afd_jax.networks.layers import Classifier, conv, norm_relu
 from afd_jax.networks.staged import StagedNetwork
 
 
@@ -68,3 +71,7 @@ class WideResNet(StagedNetwork):
     def finish(self, x: jax.Array, train: bool) -> jax.Array:
         """BatchNorm and ReLU, as blocks begin with them."""
         return norm_relu(x, train, self.axis_name, "norm")
+
+    def classifier(self) -> nn.Module:
+        """One linear layer, its bias zero at first."""
+        return Classifier(self.classes, zero_bias=True, name="classifier")

@@ -1,0 +1,148 @@
+"""What stays the same during a run: networks, graph, method, and how they are updated.
+
+`engine.build.make_plan` makes a plan and checks it; `engine.init.init_state` makes its arrays.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from afd_jax.graph import Graph
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.memory import Memory
+from afd_jax.methods.method import Method
+from afd_jax.networks.outputs import Outputs
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One network without its arrays.
+
+    Attributes:
+      name: of the network: of its node, or that which its branches share.
+      module: as `networks.functional` gives it.
+      nodes: names of its nodes in the graph, in the order of what it returns.
+      role: of its nodes; "student" for one in branches.
+      start: number that the first parameters are drawn from; equal for a student, its twin and what
+        follows it, so that they start from the same ones.
+      of: name of the network that this one is the average or snapshot of.
+      views: how many augmentations of a batch it takes, beside each other on axis 1; 1 is none.
+      heads: the small networks of each node, by name.
+      optimizers: by update, those that move something here.
+      trains: by update, a tree like the parameters that says which ones it moves.
+    """
+
+    name: str
+    module: Any
+    nodes: tuple[str, ...]
+    role: str = "student"
+    start: int = 0
+    of: str | None = None
+    views: int = 1
+    heads: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    optimizers: Mapping[str, optax.GradientTransformation] = dataclasses.field(default_factory=dict)
+    trains: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it runs as in evaluation, and no step changes it by losses."""
+        return self.role in ("teacher", "snapshot")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that a step needs beside arrays.
+
+    Attributes:
+      networks: by name.
+      graph: of their nodes.
+      method: the losses of nodes and edges.
+      image_shape: (height, width, channels).
+      classes: number of classes.
+      total_steps: of the run, if it is known.
+      steps_per_epoch: likewise.
+      examples: of the training set; 0 if it is not known.
+      second_forward: run the networks again between the logit and the feature update.
+      own_augmentation: augment the batch for each network or branch apart; else all see the same.
+      average_decay: of moving averages, at most.
+      precision: of the convolutions in training. With "bfloat16" kernels and what they are
+        multiplied with are in half precision; parameters, BatchNorm, classifier, logits, losses,
+        heads and optimizers stay in float32.
+    """
+
+    networks: Mapping[str, Network]
+    graph: Graph
+    method: Method
+    image_shape: tuple[int, int, int]
+    classes: int
+    total_steps: int | None = None
+    steps_per_epoch: int | None = None
+    examples: int = 0
+    second_forward: bool = False
+    own_augmentation: bool = False
+    average_decay: float = 0.999
+    precision: str = "float32"
+
+    def network_of(self, node: str) -> Network:
+        """The network that a node belongs to."""
+        return next(network for network in self.networks.values() if node in network.nodes)
+
+    @property
+    def memory(self) -> Memory | None:
+        """The method, if it remembers."""
+        return self.method if isinstance(self.method, Memory) else None
+
+    def seen(self, batch: Mapping[str, jax.Array], step: jax.Array, memory: Any) -> Batch:
+        """What losses may look at beside the outputs."""
+        per_epoch, total = self.steps_per_epoch, self.total_steps
+        return Batch(
+            label=batch.get("label"),
+            index=batch.get("index"),
+            progress=jnp.asarray(step, float) / total if total else None,
+            epoch=step // per_epoch if per_epoch else None,
+            epochs=(total or math.inf) / per_epoch if per_epoch else None,
+            memory=None if self.memory is None else memory,
+        )
+
+    def with_axis(self, axis_name: str) -> "Plan":
+        """A copy whose BatchNorm layers take their statistics over a device axis, too.
+
+        Raises:
+          SettingError: if a network has BatchNorm statistics and cannot do so.
+        """
+
+        def whole(network: Network) -> Network:
+            heads = {
+                node: {name: head.with_axis(axis_name) for name, head in own.items()}
+                for node, own in network.heads.items()
+            }
+            module = network.module if network.frozen else network.module.with_axis(axis_name)
+            return dataclasses.replace(network, module=module, heads=heads)
+
+        networks = {name: whole(network) for name, network in self.networks.items()}
+        return dataclasses.replace(self, networks=networks)
+
+
+def blank_batch(plan: Plan) -> dict[str, jax.Array]:
+    """A batch of two without anything in it: enough to trace a program."""
+    images = jnp.zeros((2, *plan.image_shape), jnp.float32)
+    numbers = jnp.zeros((2,), jnp.int32)
+    batch = {"image": images, "label": numbers, "index": numbers}
+    if plan.method.pairs:
+        batch |= {"partner_image": images, "partner": numbers}
+    return batch
+
+
+def blank_views(network: Network, images: jax.Array) -> jax.Array:
+    """The same images as a network takes them: once, or once for each of its views."""
+    return jnp.stack([images] * network.views, axis=1) if network.views > 1 else images
+
+
+ByNode = dict[str, Outputs]

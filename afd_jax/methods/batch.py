@@ -1,0 +1,40 @@
+"""What a loss may look at beside the outputs."""
+
+from typing import Any
+
+from afd_jax.errors import SettingError
+
+_REMEDIES = {
+    "label": 'give "label" in the batch: [batch], integers',
+    "index": 'give "index" in the batch: [batch], each example\'s number in the data set',
+    "progress": "say how long the run is: total_steps",
+    "epoch": "say how long an epoch is: steps_per_epoch",
+    "epochs": "say how long the run and an epoch are: total_steps and steps_per_epoch",
+    "memory": "only a method that is a `Memory` has one",
+}
+
+
+class Batch:
+    """A batch without its images; asking for what the caller did not give is a named error.
+
+    Attributes:
+      label: [batch], integers.
+      index: [batch], each example's number in the data set.
+      progress: scalar, share of the run that is done, in [0, 1).
+      epoch: scalar, how many epochs are done.
+      epochs: of the run, perhaps with a fraction.
+      memory: the method's own arrays, see `methods.memory`.
+
+    >>> Batch(label=3).index
+    Traceback (most recent call last):
+    afd_jax.errors.SettingError: batch.index = None: give "index" in the batch: [batch], each \
+example's number in the data set
+    """
+
+    def __init__(self, **given: Any):
+        self.__dict__.update({name: value for name, value in given.items() if value is not None})
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _REMEDIES:
+            raise SettingError(f"batch.{name}", None, _REMEDIES[name])
+        raise AttributeError(name)

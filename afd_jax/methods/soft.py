@@ -1,0 +1,102 @@
+"""What methods on logits share: labels, softened predictions, weights that rise."""
+
+from typing import Protocol
+
+import jax
+
+from afd_jax import losses
+from afd_jax.methods import options
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.method import Terms, View
+
+TEMPERATURE = {"above": 0, "most": 1e4}
+
+
+def temperature(default: float) -> float:
+    """The option T of a distillation loss."""
+    return options.number(default, **TEMPERATURE)  # type: ignore[no-any-return]
+
+
+def weight(default: float) -> float:
+    """The option of a loss's weight; 0 leaves the loss out."""
+    return options.number(default, least=0)  # type: ignore[no-any-return]
+
+
+def labels(logits: jax.Array, batch: Batch, factor: float = 1.0) -> dict[str, jax.Array]:
+    """The weighted cross-entropy, as a method's logit losses."""
+    entropy = losses.cross_entropy(logits, batch.label)
+    return {"cross_entropy": entropy if factor == 1 else factor * entropy}
+
+
+def divergence(
+    logits: jax.Array,
+    target: jax.Array,
+    *,
+    temperature: float,
+    weight: float = 1.0,
+    constant: bool = True,
+) -> jax.Array:
+    """The weighted distillation loss with T², [batch]."""
+    return weight * losses.distillation_kl(
+        logits, target, temperature=temperature, stop_target_gradient=constant
+    )
+
+
+class Softens(Protocol):
+    """A method with the two usual options of a distillation loss."""
+
+    @property
+    def temperature(self) -> float:
+        """T."""
+
+    @property
+    def distillation_weight(self) -> float:
+        """Of the loss; 0 leaves it out."""
+
+
+def predictions(method: Softens, own: View, source: View) -> Terms:
+    """What an edge carries that teaches softened predictions."""
+    if not method.distillation_weight:
+        return Terms()
+    kl = divergence(
+        own.logits,
+        source.logits,
+        temperature=method.temperature,
+        weight=method.distillation_weight,
+    )
+    return Terms(logit={"distillation": kl})
+
+
+class Rises(Softens, Protocol):
+    """The same with a weight that rises over a share of the run."""
+
+    @property
+    def ramp_up(self) -> float:
+        """That share; 0 for none."""
+
+
+def rising(
+    method: Rises,
+    own: View,
+    target: jax.Array,
+    batch: Batch,
+    *,
+    name: str = "distillation",
+    constant: bool = True,
+) -> Terms:
+    """The divergence from a target [batch, classes], with the weight at this time of the run."""
+    if not method.distillation_weight:
+        return Terms()
+    kl = divergence(
+        own.logits,
+        target,
+        temperature=method.temperature,
+        weight=method.distillation_weight,
+        constant=constant,
+    )
+    return Terms(logit={name: ramp(batch, method.ramp_up) * kl})
+
+
+def ramp(batch: Batch, length: float) -> jax.Array | float:
+    """The factor of a loss that rises over a share of the run; 1 for a length of 0."""
+    return losses.ramp_up_weight(batch.progress, length=length) if length else 1.0
