@@ -18,13 +18,19 @@ examples:
 The same command again continues an interrupted run.
 """
 
-# What is installed only with an extra, and which.
+# Modules that only an extra installs.
 _EXTRAS = {
-    **dict.fromkeys(
-        ("PIL", "array_record", "etils", "importlib_resources", "matplotlib", "sklearn"), "train"
+    "train": (
+        "PIL",
+        "array_record",
+        "etils",
+        "importlib_resources",
+        "matplotlib",
+        "sklearn",
+        "tensorflow_datasets",
+        "tqdm",
     ),
-    **dict.fromkeys(("tensorflow_datasets", "tqdm"), "train"),
-    "grain": "streaming",
+    "streaming": ("grain",),
 }
 # Every run needs these, some only at its end.
 _ALWAYS = ("PIL", "matplotlib", "tqdm")
@@ -77,15 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from afd_jax.errors import SettingError, UnreadableError
     from afd_jax.runs.overrides import read_config
 
-    absent = [module for module in _ALWAYS if not importlib.util.find_spec(module)]
-    if absent:
-        return _ask_for(absent[0])
+    for module in _ALWAYS:
+        if not importlib.util.find_spec(module):
+            return _ask_for(module)
     try:
         config = read_config(known.config, overrides)
         _prepare_jax(known.distributed)
         if known.dry_run:
+            from afd_jax.runs.dry_run import describe
             from afd_jax.runs.assemble import assemble
-            from afd_jax.reports.cost import describe
 
             print(describe(assemble(config, known.workdir or "")))
             return 0
@@ -108,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        if module not in _EXTRAS:
+        if not any(module in modules for modules in _EXTRAS.values()):
             raise
         return _ask_for(module)
     except KeyboardInterrupt:
@@ -119,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ask_for(module: str) -> int:
     """Says which extra brings a module that is not installed."""
-    install = f"pip install 'afd-jax[{_EXTRAS[module]}]'"
-    print(f"error: {module} is not installed; {install}", file=sys.stderr)
+    extra = next(extra for extra, modules in _EXTRAS.items() if module in modules)
+    print(f"error: {module} is missing; pip install 'afd-jax[{extra}]'", file=sys.stderr)
     return 2
 
 
@@ -147,12 +153,8 @@ def _names() -> str:
 
 
 def _wrapped(names: Iterable[str]) -> str:
-    # Names have hyphens: a line may end only at a space.
-    text = ", ".join(names)
-    indent = "  "
-    return textwrap.fill(
-        text, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    # A hyphen in a name is no place to break.
+    return textwrap.indent(textwrap.fill(", ".join(names), 98, break_on_hyphens=False), "  ")
 
 
 def _prepare_jax(distributed: bool) -> None:

@@ -1,6 +1,6 @@
 """AFD from a frozen teacher, the offline form, on CIFAR-100 (Chung et al., ICML 2020).
 
-  python -m afd_jax --config=configs/cifar100_afd_offline.py:resnet32,resnet32 \
+  afd-train --config=cifar100_afd_offline:resnet32,resnet32 \
       --workdir=runs/afd_offline --config.data.data_dir=DIR
 
 The first name is the student, the others are its teachers: networks, each trained first by the same
@@ -12,8 +12,8 @@ What to expect: figures under this recipe are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_student, smoke
 from afd_jax.runs.presets import cifar100, slow_adam
+from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -25,7 +25,15 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "temperature": 3.0,  # assumed
         "distillation_weight": 1.0,
         "adversarial_weight": 1.0,
-        "objective": "least_squares",
+        "critic": {
+            "network": "convolutional",
+            "loss": "least_squares",
+            # Conv-BatchNorm-LeakyReLU blocks; their number and sizes are assumed.
+            "widths": (64, 128),
+            "kernel": 3,
+            "stride": 2,
+            "slope": 0.2,
+        },
     }
     # Assumed, as marked there: SGD for the logits, Adam for maps and discriminators, the schedule.
     cifar100(config)

@@ -1,6 +1,6 @@
 """AI-KD, from a finished copy of oneself and from the last epoch, on CIFAR-100 (Kim et al., 2024).
 
-  python -m afd_jax --config=configs/cifar100_ai_kd.py:preact_resnet18 --workdir=runs/ai_kd \
+  afd-train --config=cifar100_ai_kd:preact_resnet18 --workdir=runs/ai_kd \
       --config.data.data_dir=DIR
 
 The copy is trained first, in WORKDIR/teacher_0; a second name may be the folder of a finished run.
@@ -10,8 +10,8 @@ What to expect: the paper's figures are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_student, smoke
 from afd_jax.runs.presets import cifar100
+from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -24,7 +24,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "distillation_weight": 1.0,
         "progressive_weight": 1.0,
         "adversarial_weight": 0.1,
-        "objective": "least_squares",  # or "bce", "wasserstein"
+        "critic": {
+            "network": "dense",
+            "loss": "least_squares",  # or "bce", "wasserstein"
+            "widths": (64, 64),
+            "slope": 0.2,
+        },
     }
     cifar100(config)  # assumed
     config.optimizers.discriminator.name = "adam"  # assumed

@@ -1,6 +1,6 @@
 """L1 or L2 alignment of feature maps on CIFAR-100: the baseline that AFD's authors find harmful.
 
-  python -m afd_jax --config=configs/cifar100_alignment.py:resnet32,resnet32 --workdir=runs/l1 \
+  afd-train --config=cifar100_alignment:resnet32,resnet32 --workdir=runs/l1 \
       --config.data.data_dir=DIR
 
 This is L1+KD. `--config.method.distillation_weight=0` leaves the logits to the labels,
@@ -12,8 +12,8 @@ differ most; the figures are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_arguments, smoke
 from afd_jax.runs.presets import cifar100, slow_adam
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """Born-again networks on CIFAR-100 (Furlanello et al., ICML 2018): a chain of equal networks.
 
-  python -m afd_jax --config=configs/cifar100_ban.py:resnet32 --workdir=runs/ban \
+  afd-train --config=cifar100_ban:resnet32 --workdir=runs/ban \
       --config.data.data_dir=DIR --config.generations=3
 
 The first generation learns from labels, each later one from the one before, too; they lie in
@@ -11,8 +11,8 @@ What to expect: figures under this recipe are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_arguments, smoke
 from afd_jax.runs.presets import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """CL-ILR on CIFAR-100: branches that learn from the mean of the others (Song, Chai; NeurIPS 2018).
 
-  python -m afd_jax --config=configs/cifar100_cl_ilr.py:resnet32 --workdir=runs/cl_ilr \
+  afd-train --config=cifar100_cl_ilr:resnet32 --workdir=runs/cl_ilr \
       --config.data.data_dir=DIR
 
 What to expect: no figure of the paper's is known to us.
@@ -8,8 +8,8 @@ What to expect: no figure of the paper's is known to us.
 
 import ml_collections
 
+from afd_jax.runs.presets import CIFAR100, cifar100, zero_padded
 from afd_jax.runs.settings import base_config, parse_arguments, smoke
-from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -24,8 +24,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "distillation_weight": 1.0,
         "ramp_up": 80 / 300,  # of 300 epochs
     }
-    cifar100(config)  # whose normalisation differs a little from theirs
-    config.data.pad_mode = "zero"
+    cifar100(config)
+    zero_padded(config, CIFAR100)
     config.optimizers.logit.nesterov = True
     config.optimizers.logit.weight_decay = 5e-4
     return smoke(config) if small else config

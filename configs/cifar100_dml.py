@@ -1,6 +1,6 @@
 """Deep mutual learning on CIFAR-100, for any networks (Zhang et al., CVPR 2018).
 
-  python -m afd_jax --config=configs/cifar100_dml.py:resnet32,resnet32 --workdir=runs/dml \
+  afd-train --config=cifar100_dml:resnet32,resnet32 --workdir=runs/dml \
       --config.data.data_dir=DIR
 
 The loss is the published one, T = 1. `--config.method.temperature=3` gives the softened form (with
@@ -12,8 +12,8 @@ and 80.08 % (the paper); ResNet-32 73.68 % (as measured for PCL, AAAI 2021).
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_arguments, smoke
 from afd_jax.runs.presets import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

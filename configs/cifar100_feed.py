@@ -1,6 +1,6 @@
 """Parallel FEED, several frozen teachers' maps at once, on CIFAR-100 (Park, Kwak; ECAI 2020).
 
-  python -m afd_jax --config=configs/cifar100_feed.py:resnet32,resnet32,resnet32 \
+  afd-train --config=cifar100_feed:resnet32,resnet32,resnet32 \
       --workdir=runs/feed --config.data.data_dir=DIR
 
 The first name is the student, the others are its teachers: networks, each trained first by the same
@@ -12,8 +12,8 @@ What to expect: figures under this recipe are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_student, smoke
 from afd_jax.runs.presets import cifar100
+from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

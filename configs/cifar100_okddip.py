@@ -1,16 +1,23 @@
 """OKDDip on CIFAR-100: peers that weigh each other, and a leader (Chen et al., AAAI 2020).
 
-  python -m afd_jax --config=configs/cifar100_okddip.py:resnet32 --workdir=runs/okddip \
+  afd-train --config=cifar100_okddip:resnet32 --workdir=runs/okddip \
       --config.data.data_dir=DIR
 
-What to expect (top-1, of the leader, node 3): ResNet-110 78.91 % (the paper); ResNet-32 73.25 % (as
-measured for PCL, AAAI 2021).
+What to expect (top-1, of the leader), and which of our networks is the paper's:
+
+  ResNet-32       73.25 %  resnet32
+  ResNet-110      78.91 %  okddip_resnet110 (bottleneck blocks, 1,170,868 parameters)
+  DenseNet-40-12  71.23 %  okddip_densenet-40-12 (a DenseNet-BC, 188,092)
+  VGG-16          74.68 %  okddip_vgg16 (three linear layers, 15,299,748)
+  WRN-20-8        78.83 %  okddip_wrn-20-8 (bottleneck blocks, 6,871,220)
+
+ResNet-110 as in the paper, the others as measured for PCL (AAAI 2021).
 """
 
 import ml_collections
 
+from afd_jax.runs.presets import CIFAR100, cifar100, zero_padded
 from afd_jax.runs.settings import base_config, parse_arguments, smoke
-from afd_jax.runs.presets import cifar100
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -25,8 +32,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "distillation_weight": 1.0,
         "ramp_up": 80 / 300,  # of 300 epochs
     }
-    cifar100(config)  # whose normalisation differs a little from theirs
-    config.data.pad_mode = "zero"
+    cifar100(config)
+    zero_padded(config, CIFAR100)
     config.optimizers.logit.nesterov = True
     config.optimizers.logit.weight_decay = 5e-4
     return smoke(config) if small else config

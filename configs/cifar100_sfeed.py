@@ -1,6 +1,6 @@
 """Sequential FEED, a chain of equal networks, on CIFAR-100 (Park, Kwak; ECAI 2020).
 
-  python -m afd_jax --config=configs/cifar100_sfeed.py:resnet32 --workdir=runs/sfeed \
+  afd-train --config=cifar100_sfeed:resnet32 --workdir=runs/sfeed \
       --config.data.data_dir=DIR --config.generations=3
 
 The first generation learns from labels, each later one from the map of the one before, too; they
@@ -11,8 +11,8 @@ What to expect: figures under this recipe are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_arguments, smoke
 from afd_jax.runs.presets import cifar100
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """AI-KD on birds of 200 kinds, CUB-200-2011 (Kim et al., 2024).
 
-  python -m afd_jax --config=configs/cub200_ai_kd.py:imagenet_resnet18 --workdir=runs/birds \
+  afd-train --config=cub200_ai_kd:imagenet_resnet18 --workdir=runs/birds \
       --config.data.data_dir=DIR --config.data.download=True
 
 TFDS fetches the set as `caltech_birds2011`; `--config.data.name=tfds:stanford_dogs` takes the dogs.
@@ -12,8 +12,8 @@ What to expect: the paper's figures are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_student, smoke
 from afd_jax.runs.presets import imagenet
+from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -26,7 +26,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "distillation_weight": 1.0,
         "progressive_weight": 1.0,
         "adversarial_weight": 0.1,
-        "objective": "least_squares",
+        "critic": {
+            "network": "dense",
+            "loss": "least_squares",
+            "widths": (64, 64),
+            "slope": 0.2,
+        },
     }
     imagenet(config)  # assumed
     config.data.name = "tfds:caltech_birds2011"

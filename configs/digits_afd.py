@@ -1,6 +1,6 @@
 """Quick start: two small networks teach each other to read digits. No network connection needed.
 
-  python -m afd_jax --config=configs/digits_afd.py --workdir=runs/digits
+  afd-train --config=digits_afd --workdir=runs/digits
 
 Data: the 1,797 real 8x8 images that scikit-learn ships: 1,149 to train on, 288 held out, 360 for
 the test. Twins of both networks learn alone on the same batches, for comparison.
@@ -15,19 +15,22 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     """Settings; every one of them is a choice of ours, since no paper trains on digits."""
     config = base_config()
     config.networks, small = parse_arguments(argument, ("resnet8", "resnet14"))
-    config.alone = True
+    config.twins = True
     config.method = {
         "name": "afd",
         "temperature": 3.0,
         "distillation_weight": 1.0,
         "adversarial_weight": 1.0,
-        "objective": "least_squares",
-        "widths": (64, 128),
-        "kernel": 3,
-        "stride": 2,
-        "slope": 0.2,
-        "second_forward": False,
+        "critic": {
+            "network": "convolutional",
+            "loss": "least_squares",
+            "widths": (64, 128),
+            "kernel": 3,
+            "stride": 2,
+            "slope": 0.2,
+        },
     }
+    config.second_forward = False
 
     config.optimizers.logit.learning_rate = 0.05
     config.optimizers.logit.weight_decay = 5e-4

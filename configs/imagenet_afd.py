@@ -1,6 +1,6 @@
 """AFD on ImageNet with the paper's networks (Chung et al., ICML 2020).
 
-  python -m afd_jax --config=configs/imagenet_afd.py:imagenet_resnet18,imagenet_resnet18 \
+  afd-train --config=imagenet_afd:imagenet_resnet18,imagenet_resnet18 \
       --workdir=runs/imagenet --config.data.data_dir=DIR
 
 DIR holds `imagenet2012` as TFDS prepares it (`tfds build imagenet2012 --file_format=array_record`,
@@ -13,8 +13,8 @@ What to expect (paper, top-1): ResNet-18 pair DML 70.19 %, AFD 70.39 %; ResNet-3
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_arguments, smoke
 from afd_jax.runs.presets import imagenet, slow_adam
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -28,8 +28,15 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "temperature": 3.0,  # assumed
         "distillation_weight": 1.0,
         "adversarial_weight": 1.0,
-        "objective": "least_squares",
-        "widths": (64, 128),  # assumed, as on CIFAR-100
+        "critic": {
+            "network": "convolutional",
+            "loss": "least_squares",
+            # Conv-BatchNorm-LeakyReLU blocks; their number and sizes are assumed, as on CIFAR-100.
+            "widths": (64, 128),
+            "kernel": 3,
+            "stride": 2,
+            "slope": 0.2,
+        },
     }
     imagenet(config)  # assumed
     slow_adam(config.optimizers.feature)  # assumed

@@ -1,6 +1,6 @@
 """Deep mutual learning on ImageNet, as AFD's authors compare with it (Chung et al., ICML 2020).
 
-  python -m afd_jax --config=configs/imagenet_dml.py:imagenet_resnet18,imagenet_resnet18 \
+  afd-train --config=imagenet_dml:imagenet_resnet18,imagenet_resnet18 \
       --workdir=runs/imagenet_dml --config.data.data_dir=DIR
 
 Data as for `imagenet_afd.py`.
@@ -10,8 +10,8 @@ What to expect (AFD's paper, top-1): ResNet-18 pair 70.19 %, ResNet-34 pair 73.5
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_arguments, smoke
 from afd_jax.runs.presets import imagenet
+from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """AI-KD on Tiny-ImageNet, 200 classes of 64x64 pixels (Kim et al., 2024).
 
-  python -m afd_jax --config=configs/tiny_imagenet_ai_kd.py:preact_resnet18 --workdir=runs/tiny \
+  afd-train --config=tiny_imagenet_ai_kd:preact_resnet18 --workdir=runs/tiny \
       --config.data.data_dir=tiny_imagenet.npz
 
 TFDS does not have the set: bring it as one .npz file with `images` [100000, 64, 64, 3] uint8,
@@ -12,8 +12,8 @@ What to expect: the paper's figures are not known to us.
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config, parse_student, smoke
 from afd_jax.runs.presets import cifar100
+from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -26,7 +26,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "distillation_weight": 1.0,
         "progressive_weight": 1.0,
         "adversarial_weight": 0.1,
-        "objective": "least_squares",
+        "critic": {
+            "network": "dense",
+            "loss": "least_squares",
+            "widths": (64, 64),
+            "slope": 0.2,
+        },
     }
     cifar100(config)  # assumed
     config.data.name = "arrays"

@@ -1,4 +1,7 @@
-"""Updates that PyTorch computed in float64, read and compared; experiments/reference made them."""
+"""Updates that PyTorch computed in float64, read and compared; experiments/reference made them.
+
+The files number networks and nodes; here they have names, and a source's number is its position.
+"""
 
 import functools
 import json
@@ -28,16 +31,16 @@ def read(case):
     return arrays
 
 
-def require_equal_updates(cohort, arrays, *, atol=1e-12, **options):
+def require_equal_updates(plan, arrays, *, atol=1e-12, **options):
     """Takes two steps from the start in the file; returns the state after them."""
-    state = state_before(cohort, arrays)
-    step = jax.jit(functools.partial(train_step, cohort, **options))
+    state = state_before(plan, arrays)
+    step = jax.jit(functools.partial(train_step, plan, detailed=False, **options))
     for i in range(2):
         state, metrics = step(state, batch_of(arrays, i))
         ours = {
             f"losses/{k}/{term.removeprefix('loss/')}": value
-            for k, node in enumerate(metrics)
-            for term, value in node.items()
+            for k, node in enumerate(plan.graph.names)
+            for term, value in metrics[node].items()
             if term.startswith("loss/")
         }
         assert set(ours) == {n for n in arrays if n.startswith("losses/")}
@@ -45,13 +48,13 @@ def require_equal_updates(cohort, arrays, *, atol=1e-12, **options):
             np.testing.assert_allclose(value, arrays[term][i], rtol=1e-6, err_msg=term)
 
     used = set()
-    for n, leaf in named(state):
+    for n, network, leaf in named(plan, state):
         if f"after/{n}" in arrays:
             used.add(f"after/{n}")
             assert leaf.dtype == jnp.float64, n
             np.testing.assert_allclose(leaf, arrays[f"after/{n}"], rtol=1e-6, atol=atol, err_msg=n)
         else:  # bit for bit: a frozen teacher, and what was trained on top of it
-            assert int(n.split("/")[1]) in cohort.teachers, n
+            assert network in plan.graph.teachers, n
             np.testing.assert_array_equal(leaf, arrays[f"before/{n}"], err_msg=n)
     assert used == {n for n in arrays if n.startswith("after/")}
     return state
@@ -70,43 +73,47 @@ def batch_of(arrays, i):
     return batch
 
 
-def named(state):
-    """Name and value of every floating-point number that belongs to a network."""
-    for path, leaf in jax.tree.leaves_with_path(state.peers):
+def named(plan, state):
+    """Name in the files, network and value of every floating-point number of a network."""
+    for path, leaf in jax.tree.leaves_with_path(state.networks):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            yield name_in_file(path), leaf
+            yield name_in_file(plan, path), path[0].key, leaf
 
 
-def name_in_file(path):
+def name_in_file(plan, path):
     """The name of a leaf of the networks' states in the files."""
-    name = jax.tree_util.keystr(path, simple=True, separator="/").replace("projections/", "")
-    if match := re.fullmatch(r"(\d)/discriminators/\w+/(params|batch_stats)/(.*)", name):
-        kind = "params" if match[2] == "params" else "statistics"
-        return f"{kind}/{match[1]}/discriminator/{match[3]}"
-    if match := re.fullmatch(r"(\d)/optimizers/(\w+)/.*?(trace|mu|nu)/(.*)", name):
-        update, role = match[2], ROLES[match[3]]
-        rest = re.sub(r"^\w+", update, match[4]) if update == "discriminator" else match[4]
-        return f"{update}/{role}/{match[1]}/{rest}"
-    peer, kind, rest = name.replace("/batch_stats", "").split("/", 2)
-    return f"{kind}/{peer}/{rest}"
+    network, *rest = jax.tree_util.keystr(path, simple=True, separator="\n").split("\n")
+    numbers = {name: str(k) for k, name in enumerate(plan.networks)}
+    if rest[0] == "optimizers":
+        update, *inner = rest[1:]
+        (at,) = (i for i, key in enumerate(inner) if key in ROLES)
+        kind, rest = f"{update}/{ROLES[inner[at]]}", inner[at + 1 :]
+    else:
+        kind, rest = rest[0], [key for key in rest[1:] if key != "batch_stats"]
+    if rest[0] == "heads":  # node and head
+        head = re.sub(r"critic.*", "discriminator", rest[2])
+        if head.startswith("from_"):
+            head = f"from_{numbers[head.removeprefix('from_')]}"
+        rest = [head, *rest[3:]]
+    return "/".join([kind, numbers[network], *rest])
 
 
-def state_before(cohort, arrays):
+def state_before(plan, arrays):
     """The start in the file; what it does not have is zero."""
     used = set()
 
     def load(path, leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return np.zeros(leaf.shape, leaf.dtype)
-        name = f"before/{name_in_file(path)}"
+        name = f"before/{name_in_file(plan, path)}"
         if "/exp_avg" in name or "/momentum_buffer" in name:
             return np.zeros(leaf.shape, np.float64)
         assert arrays[name].shape == leaf.shape, name
         used.add(name)
         return arrays[name]
 
-    shapes = state_shapes(cohort)  # quicker than compiling `init_state`
-    peers = jax.tree.map_with_path(load, shapes.peers)
+    shapes = state_shapes(plan)  # quicker than compiling `init_state`
+    networks = jax.tree.map_with_path(load, shapes.networks)
     assert used == {name for name in arrays if name.startswith("before/")}
-    rest = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes.replace(peers=()))
-    return rest.replace(peers=peers)
+    rest = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes.replace(networks={}))
+    return rest.replace(networks=networks)

@@ -6,17 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.engine.build import make_cohort
 from afd_jax.engine.cohort import Cohort
-from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.engine.init import init_state
-from afd_jax.methods import AFD
 from afd_jax.engine.optimizers import adam, sgd
 from afd_jax.engine.step import train_step
+from afd_jax.methods import AFD
+from afd_jax.methods.critic import Critic
 from tests import tiny
 
 CLASSES = 5
 IMAGE_SHAPE = (8, 8, 2)
+SHAPES = {"image_shape": IMAGE_SHAPE, "classes": CLASSES}
+EQUAL, UNEQUAL = ((3, 4, 5), (3, 4, 5)), ((3, 4, 5), (3, 4, 7))
+
+
+def afd(loss="least_squares", **options) -> AFD:
+    """With a discriminator that is small, too."""
+    return AFD(critic=Critic(widths=(4, 6), loss=loss), **options)
 
 
 def optimizers(nesterov: bool = False, decay: str = "gradient"):
@@ -25,24 +30,18 @@ def optimizers(nesterov: bool = False, decay: str = "gradient"):
     return {"logit": fast, "feature": slow, "discriminator": slow}
 
 
-def cohort(
-    widths=((3, 4, 5), (3, 4, 5)),
-    *,
-    method=None,
-    opt=None,
-    alone=False,
-    make=tiny.Stages,
-    **options,
-) -> Cohort:
-    networks = [make(CLASSES, widths=w) for w in widths]
-    graph = Graph(len(widths), cyclic_pairs(len(widths)))
-    return make_cohort(
-        networks,
-        method or AFD(graph, widths=(4, 6), **options),
-        opt or optimizers(),
-        image_shape=IMAGE_SHAPE,
-        classes=CLASSES,
-        alone=alone,
+def one_moves(update: str, rate: float = 0.1):
+    """Optimizers of which all but one stand still."""
+    return {u: sgd(rate if u == update else 0.0) for u in ("logit", "feature", "discriminator")}
+
+
+def cohort(widths=EQUAL, *, method=None, opt=None, make=tiny.Stages, **settings) -> Cohort:
+    """Networks "a", "b", ...; settings as for a `Cohort`."""
+    return Cohort(
+        {name: make(CLASSES, widths=w) for name, w in zip("abcd", widths, strict=False)},
+        method or afd(),
+        optimizers=opt or optimizers(),
+        **{**SHAPES, **settings},
     )
 
 
@@ -55,10 +54,15 @@ def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
     }
 
 
-def update(of: Cohort, steps: int = 1):
+def step_of(of: Cohort, **options):
+    """Its step, compiled as plainly as can be."""
+    return jax.jit(functools.partial(train_step, of.plan, **options))
+
+
+def update(of: Cohort, steps: int = 1, state=None):
     """State and metrics after so many steps on one batch."""
-    state = init_state(of, jax.random.key(0))
-    step = jax.jit(functools.partial(train_step, of))
+    state = of.init(jax.random.key(0)) if state is None else state
+    step = step_of(of)
     for _ in range(steps):
         state, metrics = step(state, batch())
     return state, metrics

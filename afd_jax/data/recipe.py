@@ -1,6 +1,7 @@
 """Augmentation and normalisation, on the device, inside the training program."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -13,7 +14,7 @@ PAD_MODES = ("reflect", "zero")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Pad, crop back to size at random, flip, normalise.
+    """Pad, crop back to size at random, flip, rotate, normalise.
 
     Attributes:
       mean: per channel, as fractions of 255.
@@ -21,6 +22,7 @@ class Recipe:
       pad: pixels added on each side before the crop; 0 for no crop.
       pad_mode: "reflect", or "zero" for black.
       flip: mirror half of the images left to right.
+      rotate: turn by up to so many degrees either way; what comes in from outside is black.
 
     Raises:
       SettingError: for a value that is no number, a deviation of 0, a negative pad or an unknown
@@ -32,10 +34,12 @@ class Recipe:
     pad: int = 0
     pad_mode: str = "reflect"
     flip: bool = False
+    rotate: float = 0.0
 
     def __post_init__(self) -> None:
         require_number("data.pad", self.pad, least=0, whole=True)
         require_flag("data.flip", self.flip)
+        require_number("data.rotate", self.rotate, least=0, most=180)
         for field, values in (("data.mean", self.mean), ("data.std", self.std)):
             require_list(field, values)
             for value in values:
@@ -91,4 +95,19 @@ class Recipe:
             image = jax.lax.dynamic_slice(jnp.pad(image, margins, mode=mode), start, image.shape)
         if self.flip:
             image = jnp.where(jax.random.bernoulli(flip_rng), image[:, ::-1], image)
+        if self.rotate:
+            limit = math.radians(self.rotate)
+            angle_rng = jax.random.fold_in(rng, 1)
+            angle = jax.random.uniform(angle_rng, (), minval=-limit, maxval=limit)
+            image = _rotated(image, angle)
         return image
+
+
+def _rotated(image: jax.Array, angle: jax.Array) -> jax.Array:
+    """The image [h, w, c] turned about its centre by an angle in radians; the nearest pixels."""
+    height, width, _ = image.shape
+    y, x, c = jnp.meshgrid(*(jnp.arange(n) for n in image.shape), indexing="ij")
+    dy, dx = y - (height - 1) / 2, x - (width - 1) / 2
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    places = [cos * dy - sin * dx + (height - 1) / 2, sin * dy + cos * dx + (width - 1) / 2, c]
+    return jax.scipy.ndimage.map_coordinates(image, places, order=0, mode="constant", cval=0)

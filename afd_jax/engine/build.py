@@ -90,7 +90,7 @@ def _without_heads(
     if teachers and own_augmentation and len(members) > 1:
         remedy = "a teacher sees one augmentation of a batch; leave it out, or train one network"
         raise SettingError("own_augmentation", own_augmentation, remedy)
-    every = [*members, *_beside(members, method, twins)]
+    every = [*members, *beside(members, method, twins)]
     every += [Network(name, m, (name,), role="teacher") for name, m in frozen.items()]
     nodes = Graph(tuple(node for network in every for node in _nodes(network, every)))
     return Plan(
@@ -142,7 +142,7 @@ def students(
     return found
 
 
-def _beside(members: Sequence[Network], method: Method, twins: bool) -> list[Network]:
+def beside(members: Sequence[Network], method: Method, twins: bool) -> list[Network]:
     """Twins, averages and snapshots: copies that start as the students do."""
     wanted = [("twin", "{} alone")] if twins else []
     if method.beside is not None:

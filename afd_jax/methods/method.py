@@ -12,7 +12,7 @@ source is a constant, and so is a discriminator's head in the other two updates.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.struct
@@ -206,6 +206,27 @@ class Method:
             return edges
         own = ((graph.beside(name, self.beside), name) for name in graph.students)
         return (*((source, name) for source, name in own if source), *edges)
+
+    @property
+    def preparation_epochs(self) -> float:
+        """How long `prepare` sees batches before the first step; 0 for a method without it."""
+        return 0.0
+
+    def prepare(
+        self, teacher: View, heads: Mapping[str, Any], maps: Iterator[jax.Array], rng: jax.Array
+    ) -> Mapping[str, Any]:
+        """Trains a teacher's heads before the first step.
+
+        Args:
+          teacher: as in `heads`.
+          heads: their variables by name.
+          maps: the teacher's last feature maps, a batch at a time.
+          rng: to draw from.
+
+        Returns:
+          New variables by name.
+        """
+        return heads
 
     def branch(self, name: str, network: Any, classes: int) -> Any:
         """The network that is trained in place of the one asked for: itself, or in branches."""

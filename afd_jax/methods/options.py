@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from afd_jax.errors import SettingError, one_of, require_flag, require_list, require_number, within
+from afd_jax.errors import SettingError, one_of, require_flag, require_list, require_number
 
 _CHECK = "afd_jax.check"
 
@@ -22,7 +22,7 @@ def numbers(default: tuple[float, ...], *, empty: bool = False, **bounds: Any) -
     """A list of numbers, each within the bounds."""
 
     def check(name: str, values: Any) -> None:
-        if not (empty and values == ()):
+        if not (empty and isinstance(values, list | tuple) and not values):
             require_list(name, values)
         for value in values:
             require_number(name, value, **bounds)
@@ -48,44 +48,42 @@ def choice(default: str, names: Any) -> Any:
 def check(own: Any) -> None:
     """Raises SettingError for an option that is out of bounds; lists become tuples.
 
-    Blocks of options, such as a critic's, may be given as mappings.
+    A block of options, such as a critic, may be given as a mapping.
     """
+    where = ".".join(filter(None, ["method", getattr(own, "block", "")]))
     for field in dataclasses.fields(own):
-        value = getattr(own, field.name)
-        block = type(field.default)
-        with within("method"):
-            if dataclasses.is_dataclass(block) and not isinstance(value, block):
-                if not isinstance(value, Mapping):
-                    remedy = f"must hold the options {', '.join(of(block))}"
-                    raise SettingError(field.name, value, remedy)
-                object.__setattr__(own, field.name, make(block, value, field.name))
-            elif _CHECK in field.metadata:
-                field.metadata[_CHECK](_name(own, field.name), value)
-                if isinstance(value, list):
-                    object.__setattr__(own, field.name, tuple(value))
+        value, block = getattr(own, field.name), type(field.default)
+        name = f"{where}.{field.name}"
+        if dataclasses.is_dataclass(block):
+            if isinstance(value, Mapping):
+                value = make(block, value, field.name, name)
+            if not isinstance(value, block):
+                raise SettingError(name, value, f"must hold the options {', '.join(of(block))}")
+            object.__setattr__(own, field.name, value)
+        elif _CHECK in field.metadata:
+            field.metadata[_CHECK](name, value)
+            if isinstance(value, list):
+                object.__setattr__(own, field.name, tuple(value))
 
 
-def _name(own: Any, field: str) -> str:
-    prefix = getattr(own, "block", "")  # a block inside a method says where it is
-    return f"{prefix}.{field}" if prefix else field
+def of(choice: Any) -> dict[str, Any]:
+    """The options of a method or a block (a class, or one with values), with their values."""
+
+    def value(field: dataclasses.Field) -> Any:
+        own = field.default if isinstance(choice, type) else getattr(choice, field.name)
+        return of(own) if dataclasses.is_dataclass(own) else own
+
+    return {field.name: value(field) for field in dataclasses.fields(choice)}
 
 
-def of(choice: type) -> dict[str, Any]:
-    """The options of a method or a block, with their defaults; blocks as dicts.
-
-    Raises nothing; what has no default is left out.
-    """
-    return {
-        field.name: of(type(field.default))
-        | {f.name: getattr(field.default, f.name) for f in dataclasses.fields(field.default)}
-        if dataclasses.is_dataclass(field.default)
-        else field.default
-        for field in dataclasses.fields(choice)
-    }
-
-
-def make(choice: type, given: Mapping[str, Any], name: str) -> Any:
+def make(choice: type, given: Mapping[str, Any], name: str, where: str = "method") -> Any:
     """Builds a method or a block from options; others keep their defaults.
+
+    Args:
+      choice: the class.
+      given: options by name.
+      name: what the choice is called in errors.
+      where: what its options are called in errors.
 
     Raises:
       SettingError: for an option that the choice does not have, or out of its bounds.
@@ -93,5 +91,5 @@ def make(choice: type, given: Mapping[str, Any], name: str) -> Any:
     known = of(choice)
     for option, value in given.items():
         if option not in known:
-            raise SettingError(option, value, f"unknown to {name}; {one_of(option, known)}")
+            raise SettingError(f"{where}.{option}", value, f"unknown to {name}; {one_of(option, known)}")
     return choice(**given)

@@ -76,7 +76,7 @@ def functional(module: Any, field: str = "networks") -> Functional:
     if isinstance(module, nn.Module):
         wrapped = Linen(module, field)
     elif isinstance(module, nnx.Module):
-        wrapped = NNX(Copies(module), field)
+        wrapped = NNX(Copies(module, nnx.clone(module)), field)
     elif makes_nnx(module):
         wrapped = NNX(module, field)
     else:
@@ -243,17 +243,21 @@ class NNX:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Copies:
-    """Makes a module that is there already, with the values that it has, whatever the key.
+    """Makes a module that is there already, with its values, whatever the key.
+
+    Two of them are never equal: compiled programs hold the values, which may have changed between.
 
     Attributes:
       module: an NNX module.
+      values: a copy, as it was when it was wrapped.
     """
 
     module: nnx.Module
+    values: nnx.Module
 
     def __call__(self, *, rngs: Any) -> nnx.Module:
-        """A copy."""
-        return nnx.clone(self.module)
+        """Another copy."""
+        return nnx.clone(self.values)
 
 
 def makes_nnx(make: Any) -> bool:

@@ -83,7 +83,7 @@ def _convolution(equation: Any) -> int:
 def _positions(
     size: int, kernel: int, outputs: int, stride: int, low: int, spread: int, dilation: int
 ) -> int:
-    """How many of the pairs (output, weight) of one dimension meet an input, not padding or a gap."""
+    """How many pairs (output, weight) of one dimension meet an input, not padding or a gap."""
     places: Sequence[int] = [
         output * stride + weight * dilation - low
         for output in range(outputs)

@@ -11,21 +11,21 @@ import ml_collections
 import numpy as np
 import optax
 
-from afd_jax.engine import seeds
-from afd_jax.engine.build import make_cohort, make_peers
-from afd_jax.runs.choices import call
-from afd_jax.engine.cohort import Cohort
-from afd_jax.runs.settings import check_keys
 from afd_jax.data import Recipe, Splits, Streamed, channel_statistics, load, load_streamed
-from afd_jax.runs.durations import to_steps
-from afd_jax.errors import SettingError, require_flag, require_number, within
+from afd_jax.engine import seeds
+from afd_jax.engine.build import make_plan, require_teachers, students
+from afd_jax.engine.devices import Devices, make_devices
 from afd_jax.engine.init import init_state
-from afd_jax.methods import make_method, require_teachers
-from afd_jax.networks import create
 from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
-from afd_jax.engine.devices import Parallel, make_parallel
-from afd_jax.runs.prerequisites import sources, stages
+from afd_jax.engine.plan import Plan
 from afd_jax.engine.state import TrainState
+from afd_jax.errors import SettingError, require_flag, require_number, within
+from afd_jax.networks import create
+from afd_jax.networks.functional import functional
+from afd_jax.runs.choices import call, make_method, named_networks
+from afd_jax.runs.durations import to_steps
+from afd_jax.runs.prerequisites import prerequisites, sources
+from afd_jax.runs.settings import check_keys
 from afd_jax.runs.teachers import Teacher, load_teachers
 from afd_jax.runs.workdir import Workdir
 
@@ -35,11 +35,11 @@ class Run:
     """All that a training run needs, checked, before anything is compiled.
 
     Attributes:
-      cohort: networks, method, optimizers.
-      device_cohort: the same with BatchNorm synchronised over the devices, for the step.
+      plan: networks, graph, method, optimizers.
+      device_plan: the same with BatchNorm synchronised over the devices, for the step.
       splits: the data.
       recipe: augmentation and normalisation.
-      parallel: devices, and how the step runs on them.
+      devices: and how the step runs on them.
       seeds: of parameters, augmentation and the order of examples; they train side by side.
       batch_size: over all devices.
       eval_batch_size: likewise, a multiple of the number of devices, no more than the set needs.
@@ -49,14 +49,14 @@ class Run:
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
       steps_per_call: at most so many steps run without the host.
-      teachers: the frozen networks.
+      teachers: the frozen networks, by node.
     """
 
-    cohort: Cohort
-    device_cohort: Cohort
+    plan: Plan
+    device_plan: Plan
     splits: Splits
     recipe: Recipe
-    parallel: Parallel
+    devices: Devices
     seeds: tuple[int, ...]
     batch_size: int
     eval_batch_size: int
@@ -66,11 +66,12 @@ class Run:
     eval_every: int
     checkpoint_every: int
     steps_per_call: int
-    teachers: tuple[Teacher, ...] = ()
+    teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
 
     def initial_state(self) -> TrainState:
         """The arrays at the beginning, the teachers' included."""
-        return init_state(self.cohort, self.keys, [t.variables for t in self.teachers])
+        variables = {name: teacher.variables for name, teacher in self.teachers.items()}
+        return init_state(self.plan, self.keys, variables)
 
     @property
     def streams(self) -> bool:
@@ -101,47 +102,48 @@ def assemble(config: ml_collections.ConfigDict, workdir: str | pathlib.Path = ""
 def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
     require_number("seeds", config.seeds, least=1, most=2**32 - config.seed, whole=True)
-    require_flag("alone", config.alone)
+    for field in ("twins", "second_forward", "own_augmentation"):
+        require_flag(field, config[field])
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
-    options = config.method.to_dict()
+    method = make_method(config.method)
     found = sources(config, workdir)
-    name = config.method.get("name")
     if config.generations > 1:
-        require_teachers(name, len(found), "generations", config.generations)
-    require_teachers(name, len(found), "teachers", tuple(config.teachers))
-    method = make_method(options.pop("name", None), config.graph, names, options, len(found))
-    if method.uses_heldout and not config.data.heldout:
+        require_teachers(method, len(found), "generations", config.generations)
+    require_teachers(method, len(found), "teachers", tuple(config.teachers))
+    memory = getattr(method, "uses_heldout", False)
+    if memory and not config.data.heldout:
         remedy = "the method learns from held-out images once an epoch; keep some, such as 0.1"
         raise SettingError("data.heldout", config.data.heldout, remedy)
-    make_peers([create(name, classes=10) for name in names], names, method, alone=config.alone)
+    modules = named_networks(names, classes=10)  # as a check; made below
+    students({own: functional(m) for own, m in modules.items()}, method, classes=10)
     for n, source in enumerate(found):
         if source.network is not None:
             try:
                 create(source.network, classes=10)
             except SettingError as error:
                 raise SettingError(f"teachers[{n}]", error.value, error.remedy) from error
-    parallel = make_parallel(config.parallel.mode, config.parallel.devices)
-    parallel.check_batch_size("batch_size", config.batch_size)
-    _optimizers(config.optimizers, total_steps=10_000)  # as a check; made below
+    devices = make_devices(config.parallel.mode, config.parallel.devices)
+    devices.check_batch_size("batch_size", config.batch_size)
+    _optimizers(config.optimizers, total_steps=10_000)  # as a check, too
 
     if config.data.stream and config.seeds > 1:
         remedy = "streamed batches are of one seed; start a run for each"
         raise SettingError("seeds", config.seeds, remedy)
-    if config.data.stream and method.follower and method.follower.sees_partners:
+    if config.data.stream and method.pairs:
         remedy = "the method pairs images of a class, which a stream cannot look up"
         raise SettingError("data.stream", config.data.stream, remedy)
-    for stage in stages(config, workdir):
-        if (own := Workdir(stage.folder)).summary.is_file():
+    for before in prerequisites(config, workdir):
+        if (own := Workdir(before.folder)).summary.is_file():
             try:
-                own.require_settings(stage.config)
+                own.require_settings(before.config)
             except SettingError as error:
                 field = error.field.removeprefix("config.")
                 raise SettingError(field, error.value, error.remedy) from error
-        elif stage.first:  # its mistakes, too, are found before anything is trained
-            _assemble(stage.config, stage.folder)
+        elif before.first:  # its mistakes, too, are found before anything is trained
+            _assemble(before.config, before.folder)
     splits = _load(config.data)
     recipe = _recipe(config.data, splits)
     steps_per_epoch = len(splits.train) // config.batch_size
@@ -161,41 +163,39 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         recipe=recipe,
         count=config.seeds,
     )
-    modules = {name: create(name, splits.classes) for name in names}
-    cohort = make_cohort(
-        [modules[name] for name in names],
+    plan = make_plan(
+        named_networks(names, splits.classes),
         method,
-        _optimizers(config.optimizers, total_steps),
         image_shape=splits.image_shape,
         classes=splits.classes,
-        names=names,
-        teachers=[teacher.module for teacher in teachers],
-        teacher_names=[f"teacher {teacher.name}" for teacher in teachers],
-        alone=config.alone,
+        graph=config.graph,
+        teachers={name: teacher.module for name, teacher in teachers.items()},
+        twins=config.twins,
+        optimizers=_optimizers(config.optimizers, total_steps),
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         examples=len(splits.train),
+        second_forward=config.second_forward,
+        own_augmentation=config.own_augmentation,
+        average_decay=config.average_decay,
         precision=config.precision,
     )
-    devices = len(parallel.devices)
-    largest = max(len(splits.heldout), len(splits.test))
+    largest, count = max(len(splits.heldout), len(splits.test)), len(devices.devices)
     return Run(
-        cohort=cohort,
-        device_cohort=parallel.prepare(cohort),
+        plan=plan,
+        device_plan=devices.prepare(plan),
         splits=splits,
         recipe=recipe,
-        parallel=parallel,
+        devices=devices,
         seeds=tuple(range(config.seed, config.seed + config.seeds)),
         batch_size=config.batch_size,
-        eval_batch_size=-(-min(config.eval_batch_size, largest) // devices) * devices,
+        eval_batch_size=-(-min(config.eval_batch_size, largest) // count) * count,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         log_every=steps("log_every"),
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
-        steps_per_call=_steps_per_call(
-            config.parallel.steps_per_call, parallel, config.data.stream
-        ),
+        steps_per_call=_steps_per_call(config.parallel.steps_per_call, devices, config.data.stream),
         teachers=teachers,
     )
 
@@ -203,6 +203,8 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
 def _networks(names: Any) -> list[str]:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise SettingError("networks", names, "must be a list of names")
+    if not names:
+        raise SettingError("networks", tuple(names), "name at least one, --config=FILE:resnet8")
     return list(names)
 
 
@@ -211,33 +213,19 @@ def _load(data: Mapping[str, Any]) -> Splits:
         require_number("data.limit", data["limit"], least=1, whole=True)
     require_number("data.heldout", data["heldout"], least=0, most=0.9)
     require_flag("data.stream", data["stream"])
-    if data["stream"]:
-        return load_streamed(
-            data["name"],
-            data_dir=data["data_dir"],
-            download=data["download"],
-            image_size=data["image_size"],
-            workers=_workers(data["workers"]),
-            heldout=data["heldout"],
-            limit=data["limit"],
-        )
-    return load(
-        data["name"],
-        data_dir=data["data_dir"],
-        download=data["download"],
-        heldout=data["heldout"],
-        limit=data["limit"],
+    common = {field: data[field] for field in ("data_dir", "download", "heldout", "limit")}
+    if not data["stream"]:
+        return load(data["name"], **common)
+    workers = (os.cpu_count() or 1) if data["workers"] is None else data["workers"]
+    return load_streamed(
+        data["name"], image_size=data["image_size"], workers=workers, **common
     )
-
-
-def _workers(wanted: int | None) -> int:
-    return (os.cpu_count() or 1) if wanted is None else wanted
 
 
 def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
     mean, std = data["mean"], data["std"]
     if isinstance(splits.train, Streamed):
-        for field, off in (("pad", 0), ("flip", False)):
+        for field, off in (("pad", 0), ("flip", False), ("rotate", 0.0)):
             if data[field] != off:
                 remedy = f"streamed images are cut and flipped as they are read; leave it {off}"
                 raise SettingError(f"data.{field}", data[field], remedy)
@@ -251,13 +239,8 @@ def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
             remedy = f"channel {own_std.index(0)} is the same in all training images; give values"
             raise SettingError("data.std", std, remedy)
         mean, std = own_mean if mean is None else mean, own_std if std is None else std
-    recipe = Recipe(
-        mean=mean,
-        std=std,
-        pad=data["pad"],
-        pad_mode=data["pad_mode"],
-        flip=data["flip"],
-    )
+    augmentation = {field: data[field] for field in ("pad", "pad_mode", "flip", "rotate")}
+    recipe = Recipe(mean=mean, std=std, **augmentation)
     recipe.check(splits.image_shape)
     return recipe
 
@@ -282,10 +265,10 @@ def _optimizer(settings: Mapping[str, Any], total_steps: int) -> optax.GradientT
     return call("name", OPTIMIZERS, options, schedule)
 
 
-def _steps_per_call(wanted: int | None, parallel: Parallel, streams: bool) -> int:
+def _steps_per_call(wanted: int | None, devices: Devices, streams: bool) -> int:
     if wanted is None:
         # A loop costs a CPU more than the calls it saves; elsewhere the number is assumed. Large
         # images would have to wait for each other.
-        return 1 if streams or parallel.devices[0].platform == "cpu" else 10
+        return 1 if streams or devices.platform == "cpu" else 10
     require_number("parallel.steps_per_call", wanted, least=1, whole=True)
     return wanted

@@ -93,19 +93,15 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_variables(
-    folder: pathlib.Path, peer: int, *, heads: bool = False
-) -> dict[str, Any] | None:
+def load_variables(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
     """Reads one network's variables from the newest readable checkpoint; writes nothing.
 
     Args:
       folder: of the checkpoints.
-      peer: number of the network.
-      heads: read the layers that the method put on top of the network instead.
+      network: its name.
 
     Returns:
-      {"params": ..., "batch_stats": ...} as NumPy arrays, or such a dict for each of the heads by
-      name; None if there is no checkpoint.
+      {"params": ..., "batch_stats": ...} as NumPy arrays; None if there is no checkpoint.
 
     Raises:
       SettingError: if there are checkpoints and none can be read.
@@ -120,7 +116,7 @@ def load_variables(
     with manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                return _variables(manager, step, peer, "projections" if heads else "network")
+                return _variables(manager, step, network)
             except Exception as error:  # as in `restore`
                 damaged[step] = first_line(error)
     if damaged:
@@ -128,19 +124,16 @@ def load_variables(
     return None
 
 
-def _variables(manager: ocp.CheckpointManager, step: int, number: int, part: str) -> dict[str, Any]:
+def _variables(manager: ocp.CheckpointManager, step: int, network: str) -> dict[str, Any]:
     stored = manager.item_metadata(step)["state"].tree
     paths, treedef = jax.tree.flatten_with_path(stored)
-    is_ours = [_is_of(path, number, part) for path, _ in paths]
+    is_ours = [_is_of(path, network) for path, _ in paths]
     wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
     types = [np.ndarray if own else None for own in is_ours]
     how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
     items = ocp.args.Composite(state=ocp.args.PyTreeRestore(item=wanted, restore_args=how))
-    peer = manager.restore(step, args=items)["state"]["peers"][number]
-    params, statistics = peer["params"][part], peer["statistics"][part]
-    if part == "network":
-        return {"params": params, **statistics}
-    return {name: {"params": own, **statistics.get(name, {})} for name, own in params.items()}
+    own = manager.restore(step, args=items)["state"]["networks"][network]
+    return {"params": own["params"]["network"], **own["statistics"]["network"]}
 
 
 def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
@@ -149,6 +142,6 @@ def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
     return SettingError("--workdir", str(folder), f"{remedy}another --workdir")
 
 
-def _is_of(path: Any, peer: int, part: str) -> bool:
+def _is_of(path: Any, network: str) -> bool:
     names = [str(getattr(key, "key", getattr(key, "idx", None))) for key in path[:4]]
-    return names in [["peers", str(peer), kind, part] for kind in ("params", "statistics")]
+    return names in [["networks", network, part, "network"] for part in ("params", "statistics")]

@@ -8,7 +8,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_collections
+
+from afd_jax import methods
+from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError, one_of
+from afd_jax.methods import Method
+from afd_jax.networks import create
 
 
 def keyword_options(function: Callable[..., Any]) -> dict[str, Any]:
@@ -41,3 +47,19 @@ def call(field: str, choices: Mapping[str, Any], options: Mapping[str, Any], *ar
         raise SettingError(field, name, one_of(name, choices))
     require_options(name, others, keyword_options(choices[name]))
     return choices[name](*args, **others)
+
+
+def make_method(settings: Mapping[str, Any]) -> Method:
+    """The method that a block of settings names, with its options.
+
+    Raises:
+      SettingError: if it or an option is unknown, or out of its bounds.
+    """
+    given = settings.to_dict() if isinstance(settings, ml_collections.ConfigDict) else settings
+    options = dict(given)
+    return methods.make(options.pop("name", ""), options)
+
+
+def named_networks(names: list[str], classes: int) -> dict[str, Any]:
+    """Modules by the names of their nodes."""
+    return {own: create(name, classes) for own, name in zip(numbered(names), names, strict=True)}

@@ -41,18 +41,5 @@ def to_steps(field: str, duration: str, *, batch_size: int, examples: int) -> in
     return max(1, round(steps))
 
 
-def scaled(duration: str, share: float) -> str:
-    """A share of a duration.
-
-    >>> scaled("300 epochs", 0.04)
-    '12 epochs'
-    """
-    match = _duration(duration)
-    if match is None:
-        raise SettingError("duration", duration, "must be a number and a unit, '10 epochs'")
-    digits = f"{float(match.group(1)) * share:f}"  # an exponent could not be read again
-    return f"{digits.rstrip('0').rstrip('.')} {match.group(2)}"
-
-
 def _duration(text: str) -> re.Match | None:
     return re.fullmatch(r"\s*([0-9.eE+]+)\s*([a-z]+)\s*", str(text))

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
+from afd_jax.reports.facts import graph_facts
 from afd_jax.runs.assemble import Run
 from afd_jax.errors import SettingError, first_line
 from afd_jax.runs.overrides import as_json
@@ -64,6 +65,8 @@ def _claim(
         _compare_data(folder, facts, config)
     elif writes:
         write_json(folder.data, facts)
+    if writes and not folder.graph.is_file():
+        write_json(folder.graph, graph_facts(run.plan))
 
 
 def _lock(folder: Workdir, stack: contextlib.ExitStack) -> None:
@@ -87,11 +90,11 @@ def claim_teachers(folder: Workdir, run: Run) -> None:
     Raises:
       SettingError: if the run began with other teachers.
     """
-    if not run.teachers or any(t.variables is None for t in run.teachers):
+    if not run.teachers or any(t.variables is None for t in run.teachers.values()):
         return  # a finished run whose teachers' folders are gone has none to compare
     own = [
         {"name": t.name, "method": t.method, "folder": t.folder, "sha256": t.digest}
-        for t in run.teachers
+        for t in run.teachers.values()
     ]
     if not folder.teachers.is_file():
         if jax.process_index() == 0:

@@ -3,13 +3,10 @@
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
-
-from afd_jax.engine import seeds
 
 Record = dict[str, Any]
 
@@ -44,7 +41,7 @@ class MetricsLog:
           Diverged: if a value is infinite or not a number.
         """
         for name, value in record.items():
-            values = value if isinstance(value, list) else [value]
+            values = value.values() if isinstance(value, dict) else [value]
             if not all(math.isfinite(v) for v in values if isinstance(v, float)):
                 raise Diverged(
                     f"step {record['step']}: {name} = {value}; a smaller learning rate, in another "
@@ -69,43 +66,70 @@ def read_metrics(path: pathlib.Path) -> Iterator[Record]:
             yield record
 
 
-def flatten(per_node: Sequence[Mapping[str, Any]]) -> Record:
-    """One flat dict out of one per node: {"0/accuracy": 0.5, ...}.
+class Window:
+    """Sums of metrics since the last log line, for each seed.
 
-    >>> flatten([{"accuracy": 0.5}, {"accuracy": 0.25}])
-    {'0/accuracy': 0.5, '1/accuracy': 0.25}
-    """
-    return {f"{k}/{name}": v for k, node in enumerate(per_node) for name, v in node.items()}
-
-
-def mean_of(calls: Sequence[Sequence[Mapping[str, Any]]], count: int) -> list[Record]:
-    """Averages metrics over calls and their steps, fetched from the device together.
+    They are part of a checkpoint's notes, so that a line means the same whether a run was
+    interrupted in the middle of it or not.
 
     Args:
-      calls: of each call, a dict per node with values [steps], or [steps, seeds] for several.
       count: number of seeds.
-
-    Returns:
-      What `flatten` makes of the nodes, for each seed.
+      notes: as from `notes`, to continue from.
     """
-    fetched = [flatten(call) for call in jax.device_get(list(calls))]
-    means = {
-        name: np.mean(np.concatenate([call[name] for call in fetched]), 0, np.float64)
-        for name in fetched[0]
-    }
-    return [jax.tree.map(float, own) for own in seeds.split(means, count)]
+
+    def __init__(self, count: int, notes: Mapping[str, Any] | None = None):
+        self._count = count
+        self._waiting: list[Any] = []
+        self.steps = 0
+        self._sums: list[dict[str, float]] = [{} for _ in range(count)]
+        if notes:
+            self.steps, self._sums = notes["steps"], [dict(own) for own in notes["sums"]]
+
+    def add(self, metrics: Any) -> None:
+        """Takes what one call returned: by node, values [steps], or [steps, seeds] for several."""
+        self._waiting.append(metrics)
+
+    def fold(self) -> int:
+        """Adds up what waits, which waits for the device; returns the number of its steps."""
+        steps = 0
+        for call in jax.device_get(self._waiting):
+            values = flatten(call)
+            length = len(next(iter(values.values())))
+            for step in range(length):  # one by one, so that any split gives the same sum
+                for s, sums in enumerate(self._sums):
+                    for name, value in values.items():
+                        own = value[step] if self._count == 1 else value[step, s]
+                        sums[name] = sums.get(name, 0.0) + float(own)
+            steps += length
+        self._waiting = []
+        self.steps += steps
+        return steps
+
+    def means(self) -> list[Record]:
+        """Of each seed, and begins anew; what is measured once a window is taken as it is."""
+        means = [
+            {name: v if MEASURED_ONCE in name else v / self.steps for name, v in sums.items()}
+            for sums in self._sums
+        ]
+        self.steps, self._sums = 0, [{} for _ in range(self._count)]
+        return means
+
+    def notes(self) -> dict[str, Any]:
+        """What is in it, as JSON values."""
+        return {"steps": self.steps, "sums": self._sums}
 
 
-def mean_record(records: Sequence[Record]) -> Record:
-    """One record for those of several seeds, numbers and lists of numbers averaged."""
+MEASURED_ONCE = "/output_gradient_norm/"
+"""In the names of metrics that are measured in the last step before a line, and are 0 else."""
 
-    def mean(name: str) -> Any:
-        values = [record[name] for record in records]
-        if isinstance(values[0], list):
-            return np.mean(values, axis=0).tolist()
-        return values[0] if isinstance(values[0], str | int) else float(np.mean(values))
 
-    return {name: mean(name) for name in records[0] if name != "seed"}
+def flatten(per_node: Mapping[str, Mapping[str, Any]]) -> Record:
+    """One flat dict out of one per node: {"resnet8/accuracy": 0.5, ...}.
+
+    >>> flatten({"a": {"accuracy": 0.5}, "b": {"accuracy": 0.25}})
+    {'a/accuracy': 0.5, 'b/accuracy': 0.25}
+    """
+    return {f"{node}/{name}": v for node, own in per_node.items() for name, v in own.items()}
 
 
 def evaluation(total: Mapping[str, Any]) -> Record:
@@ -115,12 +139,14 @@ def evaluation(total: Mapping[str, Any]) -> Record:
       total: of one seed.
 
     Returns:
-      "accuracy" and "cross_entropy" (lists, one per node, fractions and nats) and
+      "accuracy" and "cross_entropy" by node (fractions and nats) and, of the students together,
       "ensemble_accuracy".
     """
     count = total["count"]
-    return {
-        "accuracy": (total["correct"] / count).tolist(),
-        "cross_entropy": (total["cross_entropy"] / count).tolist(),
-        "ensemble_accuracy": float(total["ensemble_correct"] / count),
+    record: Record = {
+        name: {node: float(value / count) for node, value in total[field].items()}
+        for name, field in (("accuracy", "correct"), ("cross_entropy", "cross_entropy"))
     }
+    if "ensemble_correct" in total:
+        record["ensemble_accuracy"] = float(total["ensemble_correct"] / count)
+    return record

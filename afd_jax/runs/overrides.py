@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pathlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from afd_jax.runs.choices import keyword_options
+from afd_jax.runs.configs import find_config
 from afd_jax.runs.settings import OPEN
 from afd_jax.errors import SettingError, one_of
 
@@ -22,7 +22,8 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     """Loads a config file and applies overrides.
 
     Args:
-      file: path of a Python file with `get_config`, and an argument for it behind a colon.
+      file: name of a config of this package, or path of a Python file with `get_config`; and an
+        argument for it behind a colon.
       overrides: as on a command line, `--config.key=value`.
 
     Raises:
@@ -31,9 +32,8 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     from absl import flags
     from ml_collections import config_flags
 
-    path = file.split(":", 1)[0]
-    if not pathlib.Path(path).is_file():
-        raise SettingError("--config", path, "no such file; the configs of this project: configs/")
+    path, colon, argument = file.partition(":")
+    file = f"{find_config(path)}{colon}{argument}"
 
     def parse(define: Any, source: Any, arguments: Sequence[str]) -> ml_collections.ConfigDict:
         values = flags.FlagValues()
@@ -96,7 +96,7 @@ def fill_options(
         if name != block.get("name"):
             own = {key: own[key] for key in _SHARED if key in own}
         with config.unlocked():
-            parent[last] = ml_collections.ConfigDict({**defaults, **own, "name": name})
+            parent[last] = ml_collections.ConfigDict({**_merged(defaults, own), "name": name})
     return config
 
 
@@ -114,13 +114,26 @@ def _at(config: Any, path: str) -> Any:
 
 
 def _defaults(path: str, name: Any) -> dict[str, Any] | None:
-    from afd_jax.methods import METHODS, method_options
+    from afd_jax import methods
     from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
+    from afd_jax.methods import options
 
     if path == "method":
-        return method_options(name) if name in METHODS else None
+        try:
+            return options.of(methods.find(name))
+        except SettingError:  # named where the method is built
+            return None
     choices: Mapping[str, Any] = SCHEDULES if path.endswith(".schedule") else OPTIMIZERS
     return keyword_options(choices[name]) if name in choices else None
+
+
+def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults with what is given in their place, block by block."""
+    merged = {**defaults, **own}
+    for key, value in own.items():
+        if isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping):
+            merged[key] = _merged(defaults[key], value)
+    return merged
 
 
 def _chosen(overrides: Sequence[str]) -> dict[str, str]:

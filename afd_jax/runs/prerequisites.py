@@ -1,4 +1,4 @@
-"""Runs that come before a run: teachers, generations, and what a method trains on a teacher.
+"""Prerequisites: runs that come before a run, of teachers and generations.
 
 Each is an ordinary run in a folder of its own below that of the run that needs it, so that it is
 stopped, continued and looked at like any other.
@@ -8,13 +8,10 @@ import copy
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable
 
 import ml_collections
 
-from afd_jax.runs.durations import scaled
 from afd_jax.errors import SettingError, require_number
-from afd_jax.methods import METHODS, method_options
 from afd_jax.networks import NAMES
 
 # Added to the seed, so that no two networks start alike.
@@ -29,27 +26,24 @@ class Source:
       setting: as the settings have it, for errors.
       network: name of the network that is trained in `folder` first; None if that is there.
       folder: of a run.
-      node: of that run.
-      prepared: folder of the run that trains the method's layers on this teacher; None if there
-        are none.
+      node: of that run, by name; its only student if None.
     """
 
     setting: str
     network: str | None
     folder: pathlib.Path
-    node: int = 0
-    prepared: pathlib.Path | None = None
+    node: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Prerequisite:
     """A run that comes before.
 
     Attributes:
       name: for people.
       folder: of the run.
       config: its settings.
-      first: it needs no other stage.
+      first: it needs no other prerequisite.
     """
 
     name: str
@@ -78,16 +72,8 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
             remedy = "a chain of generations has one network; name one"
             raise SettingError("networks", tuple(config.networks), remedy)
         (name,) = config.networks
-        folder = workdir / f"generation_{config.generations - 1}"
-        found = [Source(name, name, folder)]
-    else:
-        found = [_source(entry, workdir / f"teacher_{n}") for n, entry in enumerate(entries)]
-    if _preparation(config) is None:
-        return found
-    return [
-        dataclasses.replace(source, prepared=workdir / f"prepared_{n}")
-        for n, source in enumerate(found)
-    ]
+        return [Source(name, name, workdir / f"generation_{config.generations - 1}")]
+    return [_source(entry, workdir / f"teacher_{n}") for n, entry in enumerate(entries)]
 
 
 def names_network(entry: str) -> bool:
@@ -100,85 +86,55 @@ def _source(entry: str, own: pathlib.Path) -> Source:
         return Source(entry, entry, own)
     folder, at, node = entry.rpartition("@")
     if not at or pathlib.Path(entry).is_dir():
-        folder, node = entry, "0"
-    if not node.isdecimal():
-        raise SettingError("teachers", entry, "must name a node by its number, 'runs/pair@1'")
-    return Source(entry, None, pathlib.Path(folder), int(node))
+        return Source(entry, None, pathlib.Path(entry))
+    return Source(entry, None, pathlib.Path(folder), node)
 
 
-def stages(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Stage]:
+def prerequisites(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> list[Prerequisite]:
     """What must be trained before a run, in order. Arguments and errors as in `sources`."""
+    before: list[Prerequisite] = []
     found = sources(config, workdir)
-    before: list[Stage] = []
     if config.generations > 1:
-        for g in range(1, config.generations):
-            before.append(_generation(config, workdir, g))
+        before = [_generation(config, workdir, g) for g in range(1, config.generations)]
     else:
         for n, source in enumerate(found):
             if source.network is not None:
-                alone = _variant(config, _alone, _TEACHER * (n + 1))
+                alone = _variant(config, _TEACHER * (n + 1), alone=True)
                 alone.networks = (source.network,)
-                before.append(Stage(f"teacher {n}, {source.network}", source.folder, alone))
-    preparation = _preparation(config)
-    if preparation:
-        method, share = preparation
-        for n, source in enumerate(found):
-            prepared = _variant(config, _alone)
-            with prepared.unlocked():
-                prepared.method = method
-            prepared.networks = ()
-            prepared.teachers = (f"{source.folder.absolute()}@{source.node}",)
-            prepared.duration = scaled(config.duration, share)
-            assert source.prepared is not None
-            name = f"{method['name']} of teacher {n}"
-            before.append(Stage(name, source.prepared, prepared, first=False))
-    most = 2**32 - max([stage.config.seed - config.seed for stage in before], default=0)
+                name = f"teacher {n}, {source.network}"
+                before.append(Prerequisite(name, source.folder, alone))
+    most = 2**32 - max([own.config.seed - config.seed for own in before], default=0)
     require_number("seed", config.seed, least=0, most=most - config.seeds, whole=True)
     if before:  # else the next teacher's seeds would be among them
         require_number("seeds", config.seeds, least=1, most=_TEACHER, whole=True)
     return before
 
 
-def _generation(config: ml_collections.ConfigDict, workdir: pathlib.Path, g: int) -> Stage:
+def _generation(config: ml_collections.ConfigDict, workdir: pathlib.Path, g: int) -> Prerequisite:
     if g == 1 and not config.teachers:
-        own = _variant(config, _alone, _GENERATION * g)
+        own = _variant(config, _GENERATION * g, alone=True)
     else:
-        own = _variant(config, _same, _GENERATION * g)
+        own = _variant(config, _GENERATION * g)
         if g > 1:
             own.teachers = (str((workdir / f"generation_{g - 1}").absolute()),)
     folder = workdir / f"generation_{g}"
-    return Stage(f"generation {g} of {config.generations}", folder, own, first=g == 1)
+    return Prerequisite(f"generation {g} of {config.generations}", folder, own, first=g == 1)
 
 
 def _variant(
-    config: ml_collections.ConfigDict,
-    change: Callable[[ml_collections.ConfigDict], None],
-    seed: int = 0,
+    config: ml_collections.ConfigDict, seed: int, *, alone: bool = False
 ) -> ml_collections.ConfigDict:
-    """The same recipe, one generation, with another seed."""
+    """The same recipe, one generation, with another seed; `alone`: from the labels alone."""
     own = copy.deepcopy(config)
     own.seed = config.seed + seed
     own.generations = 1
-    own.alone = False
-    change(own)
+    own.twins = False
+    if alone:
+        with own.unlocked():
+            own.method = {"name": "independent"}
+        own.teachers = ()
+        own.graph = "own"
+        own.second_forward = own.own_augmentation = False
     return own
-
-
-def _same(config: ml_collections.ConfigDict) -> None:
-    """The method of the run."""
-
-
-def _alone(config: ml_collections.ConfigDict) -> None:
-    """Labels alone."""
-    with config.unlocked():
-        config.method = {"name": "independent"}
-    config.teachers = ()
-    config.graph = "own"
-
-
-def _preparation(config: ml_collections.ConfigDict) -> tuple[dict, float] | None:
-    options = config.method.to_dict()
-    name = options.pop("name", None)
-    if name not in METHODS:
-        return None
-    return METHODS[name].preparation({**method_options(name), **options})

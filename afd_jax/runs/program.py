@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from afd_jax.data import (
     with_partners,
 )
 from afd_jax.engine.evaluate import eval_step, heldout_step
+from afd_jax.engine.prepare import prepare
 from afd_jax.engine.state import TrainState
 from afd_jax.engine.step import Metrics, train_step
 
@@ -50,9 +51,9 @@ class Update:
         self._start = start
         train = run.splits.train
         resident = {} if run.streams else {"image": train.images, "label": train.labels}
-        self._data = run.parallel.put_state(resident)
+        self._data = run.devices.put_state(resident)
         step = functools.partial(_some_steps, run)
-        self._step = run.parallel.compile(step, donate=True, shared=True)
+        self._step = run.devices.compile(step, donate=True, shared=True)
 
     def batches(self) -> Iterator[NumpyBatch]:
         """What each call trains on, on the host.
@@ -68,14 +69,13 @@ class Update:
 
     def placed(self) -> Any:
         """The batches on the devices, some ahead if they come from disk; `close()` stops that."""
-        put = self._run.parallel.put_batch
+        put = self._run.devices.put_batch
         if self._run.streams:
             return prefetch_to_device(self.batches(), put)
         return (put(batch) for batch in self.batches())
 
     def _each_step(self) -> Generator[NumpyBatch, None, None]:
         run = self._run
-        follower = run.cohort.method.follower
         if run.streams:
             return train_stream(
                 run.splits.train,
@@ -91,7 +91,7 @@ class Update:
             start_step=self._start,
             end_step=run.total_steps,
         )
-        if not (follower and follower.sees_partners):
+        if not run.plan.method.pairs:
             return ({"index": rows} for rows in each)
         return with_partners(
             each,
@@ -101,42 +101,54 @@ class Update:
             steps_per_epoch=run.steps_per_epoch,
         )
 
-    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, tuple[Metrics, ...]]:
-        """Trains on one item of `placed`; metrics have shape [steps] or [steps, seeds]."""
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        """Trains on one item of `placed`; metrics have shape [steps] or [steps, seeds].
+
+        Terms are measured apart in the last step before a log line alone.
+        """
         return self._step(state, batch, self._data)
 
 
 def steps_per_call(run: Run, start: int) -> int:
     """The most steps, up to the wanted number, that end wherever something else is due."""
     due = [run.log_every, run.eval_every, run.checkpoint_every, run.total_steps, start]
-    if run.cohort.method.uses_heldout:
+    if learns(run):
         due.append(run.steps_per_epoch)
     common = math.gcd(*due)
     return max(n for n in range(1, run.steps_per_call + 1) if common % n == 0)
 
 
+def learns(run: Run) -> bool:
+    """Whether the method's memory is renewed from held-out images once an epoch."""
+    return run.plan.memory is not None and run.plan.memory.uses_heldout
+
+
 def _some_steps(
     run: Run, state: TrainState, batch: Any, data: Any, *, axis_name: str | None
-) -> tuple[TrainState, tuple[Metrics, ...]]:
+) -> tuple[TrainState, Metrics]:
     def one(
-        state: TrainState, rows: dict[str, jax.Array]
-    ) -> tuple[TrainState, tuple[Metrics, ...]]:
+        state: TrainState, rows: dict[str, jax.Array], detailed: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         taken = {name: values[rows["index"]] for name, values in data.items()}
         if "partner" in rows:
             taken["partner_image"] = data["image"][rows["partner"]]
         return train_step(
-            run.device_cohort,
+            run.device_plan,
             state,
             {**taken, **rows},
             preprocess=run.recipe.train,
             axis_name=axis_name,
+            detailed=detailed,
         )
 
-    step = seeds.mapped(one, len(run.seeds), (0, 1))
+    step = seeds.mapped(one, len(run.seeds), (0, 0, None))
     rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), dict(batch))
-    if len(rows["index"]) > 1:
-        return jax.lax.scan(step, state, rows)
-    state, metrics = step(state, jax.tree.map(lambda x: x[0], rows))
+    count = len(rows["index"])
+    after = jnp.ravel(state.step)[0] + 1 + jnp.arange(count)
+    detailed = after % run.log_every == 0
+    if count > 1:
+        return jax.lax.scan(lambda s, each: step(s, *each), state, (rows, detailed))
+    state, metrics = step(state, jax.tree.map(lambda x: x[0], rows), detailed[0])
     return state, jax.tree.map(lambda x: x[None], metrics)
 
 
@@ -145,7 +157,7 @@ class Evaluate:
 
     Args:
       run: as assembled.
-      step: `eval_step` or `heldout_step`.
+      step: `eval_step` or `heldout_step`, perhaps with further arguments.
     """
 
     def __init__(self, run: Run, step: Any = eval_step):
@@ -153,11 +165,11 @@ class Evaluate:
 
         def over_seeds(state: TrainState, batch: Any, axis_name: str | None) -> Any:
             one = functools.partial(
-                step, run.device_cohort, preprocess=run.recipe.test, axis_name=axis_name
+                step, run.device_plan, preprocess=run.recipe.test, axis_name=axis_name
             )
             return seeds.mapped(one, len(run.seeds), (0, None))(state, batch)
 
-        self._step = run.parallel.compile(over_seeds, donate=False)
+        self._step = run.devices.compile(over_seeds, donate=False)
 
     def __call__(self, state: TrainState, examples: Examples | Streamed) -> list[Any]:
         """Goes through the examples once."""
@@ -167,9 +179,14 @@ class Evaluate:
             batches = eval_stream(examples, run.eval_batch_size)
         else:
             batches = eval_batches(examples, run.eval_batch_size)
-        sums = [self._step(state, run.parallel.put_batch(batch)) for batch in batches]
+        sums = [self._step(state, run.devices.put_batch(batch)) for batch in batches]
         total = jax.tree.map(lambda *parts: np.sum(parts, 0, np.float64), *jax.device_get(sums))
         return seeds.split(total, len(run.seeds))
+
+
+def evaluate_networks(run: Run, networks: Sequence[str]) -> Evaluate:
+    """An evaluation of some of the networks."""
+    return Evaluate(run, functools.partial(eval_step, networks=tuple(networks)))
 
 
 class Learn:
@@ -181,10 +198,43 @@ class Learn:
 
     def __call__(self, state: TrainState) -> TrainState:
         """The state with a new memory."""
-        run = self._run
+        run, memory = self._run, self._run.plan.memory
+        assert memory is not None
         sums = self._sums(state, run.splits.heldout)
         before = seeds.split(state.memory, len(run.seeds))
-        update = run.cohort.method.update_memory
-        new = seeds.join([update(m, s) for m, s in zip(before, sums, strict=True)])
-        memory = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype), new, state.memory)
-        return dataclasses.replace(state, memory=run.parallel.put_state(memory))
+        renewed = [memory.after_epoch(m, s) for m, s in zip(before, sums, strict=True)]
+        new = seeds.join(renewed)
+        new = jax.tree.map(lambda x, old: jnp.asarray(x, old.dtype), new, state.memory)
+        return dataclasses.replace(state, memory=run.devices.put_state(new))
+
+
+def prepared(run: Run, state: TrainState, going_on: Callable[[int], None]) -> TrainState:
+    """The state with what the method trains on teachers before the first step.
+
+    Args:
+      run: as assembled.
+      state: at the beginning, on the host or anywhere.
+      going_on: called before each batch with the number of those done; may raise.
+    """
+    steps = max(1, round(run.plan.method.preparation_epochs * run.steps_per_epoch))
+
+    def batches(seed: int) -> Iterator[Mapping[str, Any]]:
+        given = {"seed": seed} if run.streams else {"seeds": [seed]}
+        train = run.splits.train
+        source = train if run.streams else len(train)
+        read = train_stream if run.streams else train_rows
+        each = read(source, run.batch_size, start_step=0, end_step=steps, **given)  # type: ignore[operator]
+        with contextlib.closing(each):
+            for done, own in enumerate(each):
+                going_on(done)
+                if run.streams:
+                    yield own
+                else:
+                    yield {"image": train.images[own], "label": train.labels[own], "index": own}
+
+    own = seeds.split(state, len(run.seeds))
+    trained = [
+        prepare(run.plan, each, functools.partial(batches, seed), run.recipe.train)
+        for each, seed in zip(own, run.seeds, strict=True)
+    ]
+    return seeds.join(trained)

@@ -19,24 +19,30 @@ def base_config() -> ml_collections.ConfigDict:
         {
             "seed": 0,
             "seeds": 1,  # so many runs side by side in one program, from `seed` upwards
-            # Names of afd_jax.networks, or "package.module:Class". Nodes of the graph, or one
-            # network in branches.
+            # Names of afd_jax.networks, or "package.module:Class". Nodes of the graph (equal names
+            # get numbers: resnet8, resnet8_1), or one network in branches.
             "networks": ("resnet8", "resnet8"),
-            # Frozen networks that teach the others: folders of finished runs, "runs/a" or, for its
-            # node 1, "runs/a@1"; or names of networks, each trained first, alone and by this
-            # recipe, in WORKDIR/teacher_0, ...
+            # Frozen networks that teach the others: folders of finished runs, "runs/a" or, for one
+            # of several nodes, "runs/a@resnet14"; or names of networks, each trained first, alone
+            # and by this recipe, in WORKDIR/teacher_0, ... As nodes they are called "teacher",
+            # "teacher_1", ...
             "teachers": (),
             # A chain of so many, each with the one before for its teacher, in WORKDIR/generation_1,
             # ... and the last in WORKDIR; the first has `teachers`, or the labels alone.
             "generations": 1,
             # "own" (of the method's paper), "cyclic", "all_pairs", "star", "none", or edges
-            # ((source, target), ...), where teachers are the nodes after the networks.
+            # (("source", "target"), ...) between nodes by name.
             "graph": "own",
             # Also train, on the same batches, a twin of every network that starts from the same
             # parameters and learns from the labels alone.
-            "alone": False,
-            # "name", and the fields of that method's class.
+            "twins": False,
+            # "name", one of afd_jax.methods or "package.module:Class", and that class's options.
             "method": {"name": "afd"},
+            # How a step updates: run the networks again between the logit and the feature update;
+            # augment the batch for each network or branch apart; how slowly averages move.
+            "second_forward": False,
+            "own_augmentation": False,
+            "average_decay": 0.999,
             "optimizers": {
                 "logit": _optimizer("sgd", 0.1, momentum=0.9, nesterov=False),
                 "feature": _optimizer("adam", 1e-3),
@@ -60,6 +66,7 @@ def base_config() -> ml_collections.ConfigDict:
                 "pad": 0,
                 "pad_mode": "reflect",  # or "zero"
                 "flip": False,
+                "rotate": 0.0,  # by up to so many degrees, either way
             },
             # Of the networks' arithmetic in training: "float32" or "bfloat16" (assumed).
             "precision": "float32",
@@ -82,7 +89,7 @@ def base_config() -> ml_collections.ConfigDict:
 
 
 def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any]:
-    """Settings of one optimizer; options are those of `afd_jax.engine.optimizers`."""
+    """Settings of one optimizer; options are those of `engine.optimizers`."""
     return {
         "name": name,
         "learning_rate": learning_rate,

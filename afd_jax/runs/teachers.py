@@ -1,22 +1,21 @@
 """Frozen teachers: read from the folders of finished runs, and checked against the data."""
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from afd_jax.engine import seeds
-from afd_jax.runs.checkpoint import load_variables
 from afd_jax.data import Recipe
+from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError, one_of
 from afd_jax.networks import NAMES, create
+from afd_jax.networks.functional import functional
 from afd_jax.runs.prerequisites import Source
-from afd_jax.runs.trained import TrainedNetwork, load_network
+from afd_jax.runs.trained import TrainedNetwork, load
 from afd_jax.runs.workdir import Workdir, read_json
 
 
@@ -27,14 +26,14 @@ class Teacher:
     Attributes:
       name: of the network.
       method: that trained it.
-      module: the Flax module.
-      variables: as `cohort.init_state` takes them; None as long as it is not trained.
+      module: Linen or NNX.
+      variables: as `engine.init.init_state` takes them; None as long as it is not trained.
       folder: of the run that it comes from, as text.
     """
 
     name: str
     method: str
-    module: nn.Module
+    module: Any
     variables: Any
     folder: str
 
@@ -54,8 +53,8 @@ def load_teachers(
     classes: int,
     recipe: Recipe,
     count: int = 1,
-) -> tuple[Teacher, ...]:
-    """Reads the teachers; of one that is to be trained first, only the module.
+) -> dict[str, Teacher]:
+    """Reads the teachers, by node; of one that is to be trained first, only the module.
 
     Args:
       found: where they are.
@@ -68,11 +67,11 @@ def load_teachers(
       SettingError: if a folder holds no finished run, or one of other classes, image size,
         normalisation or number of seeds.
     """
-    teachers = []
-    for n, source in enumerate(found):
+    teachers = {}
+    for n, (name, source) in enumerate(zip(numbered(["teacher"] * len(found)), found, strict=True)):
         field = f"teachers[{n}]"
         try:
-            teachers.append(_load(field, source, image_shape, classes, recipe, count))
+            teachers[name] = _load(field, source, image_shape, classes, recipe, count)
         except SettingError as error:
             if error.field == field:
                 raise
@@ -81,7 +80,7 @@ def load_teachers(
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             remedy = f"config.json or data.json in {source.folder} is damaged ({error!r})"
             raise SettingError(field, source.setting, remedy) from error
-    return tuple(teachers)
+    return teachers
 
 
 def _load(
@@ -99,16 +98,6 @@ def _load(
     _check(field, source, image_shape, classes, recipe)
     each = _each_seed(field, source, count)
     variables = seeds.join([network.variables for network in each])
-    if source.prepared and not Workdir(source.prepared).summary.is_file():
-        variables = None
-    elif source.prepared:
-        # A run of as many seeds as this one: its arrays have their axis already.
-        checkpoints = Workdir(source.prepared).checkpoints
-        heads = load_variables(checkpoints, 0, heads=True) if checkpoints.is_dir() else None
-        if heads is None:
-            remedy = f"no checkpoint in {checkpoints}; remove {source.prepared} to train it again"
-            raise SettingError(field, source.setting, remedy)
-        variables = {**variables, "heads": heads}
     method = Workdir(source.folder).settings()["method"]["name"]
     return Teacher(each[0].name, method, each[0].module, variables, str(source.folder))
 
@@ -140,8 +129,7 @@ def _check(
 
 def _check_shapes(field: str, source: Source, network: TrainedNetwork, shape: Any) -> None:
     images = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    init = functools.partial(network.module.init, train=False)
-    wanted = jax.eval_shape(init, jax.random.key(0), images)
+    wanted = jax.eval_shape(functional(network.module).init, jax.random.key(0), images)
     shapes = [jax.tree.map(np.shape, tree) for tree in (dict(wanted), network.variables)]
     if shapes[0] != shapes[1]:
         remedy = "its checkpoint is not one of the network that its config.json names"
@@ -154,7 +142,7 @@ def _each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
     if its not in (1, count):
         remedy = f"that run has {its} seeds, this one {count}; as many are needed, or one for all"
         raise SettingError(field, source.setting, remedy)
-    each = [load_network(source.folder, source.node, seed=first + s) for s in range(its)]
+    each = [load(source.folder, source.node, seed=first + s) for s in range(its)]
     _check_shapes(field, source, each[0], read_json(Workdir(source.folder).data)["image_shape"])
     if each[0].output:
         remedy = "that node is made of several networks; choose a network or a branch"

@@ -1,21 +1,22 @@
 """Using a network that a run has trained: no data, no trainer, no other network is needed."""
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from flax import linen as nn
 
-from afd_jax.engine.build import make_peers
-from afd_jax.runs.checkpoint import load_variables
 from afd_jax.data.recipe import Recipe
-from afd_jax.errors import SettingError
-from afd_jax.methods import make_method
-from afd_jax.networks import create
-from afd_jax.networks.branched import single
-from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.engine.build import beside, students
 from afd_jax.engine.seeds import split
+from afd_jax.errors import SettingError, one_of
+from afd_jax.networks.branched import single
+from afd_jax.networks.functional import functional
+from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.runs.choices import make_method, named_networks
+from afd_jax.runs.checkpoint import load_variables
 from afd_jax.runs.workdir import Workdir, read_json
 
 
@@ -25,14 +26,14 @@ class TrainedNetwork:
 
     Attributes:
       name: of its node.
-      module: the Flax module.
-      variables: {"params": ..., "batch_stats": ...}, for `module.apply`.
+      module: Linen, or what makes an NNX module.
+      variables: {"params": ..., "batch_stats": ...}, as `networks.functional` takes them.
       recipe: `recipe.normalise` turns uint8 images into the network's input.
       output: which of the module's nodes it is, if the module has several.
     """
 
     name: str
-    module: nn.Module
+    module: Any
     variables: dict[str, Any]
     recipe: Recipe
     output: int = 0
@@ -40,21 +41,29 @@ class TrainedNetwork:
     def __call__(self, images: jax.typing.ArrayLike) -> Outputs:
         """Classifies images [batch, height, width, channels] uint8, with running statistics."""
         normalised = self.recipe.normalise(jax.numpy.asarray(images))
-        result = self.module.apply(self.variables, normalised, train=False)
-        return as_nodes(result)[self.output]
+        return self._run(self.variables, normalised)
+
+    @functools.cached_property
+    def _run(self) -> Callable[..., Outputs]:
+        network = functional(self.module)
+
+        def run(variables: Any, images: jax.Array) -> Outputs:
+            result, _ = network.apply(variables, images, train=False)
+            return as_nodes(result)[self.output]
+
+        return jax.jit(run)
 
 
-def load_network(
-    workdir: str | pathlib.Path, node: int, *, seed: int | None = None
+def load(
+    workdir: str | pathlib.Path, node: str | None = None, *, seed: int | None = None
 ) -> TrainedNetwork:
     """Loads one network from the newest checkpoint of a run.
 
     Args:
       workdir: folder of the run; nothing is written there.
-      node: number of the network, in the order of the config; then its twins that learned alone,
-        or its follower. Frozen teachers are in folders of their own.
-        Of a network in branches: a branch, as the plain network that it is with the shared stages;
-        then what the method made of the branches, as `--dry-run` lists it.
+      node: its name, as the run's table has it: of a network, its twin, average or snapshot; or of
+        a branch, which is the plain network that it is with the shared stages. If there is one
+        student alone, it may be left out. Frozen teachers are in folders of their own.
       seed: which of a run's seeds; the first if None.
 
     Raises:
@@ -64,25 +73,26 @@ def load_network(
     if not folder.config.is_file() or not folder.data.is_file():
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
     config, data = folder.settings(), read_json(folder.data)
-    names, options = config["networks"], dict(config["method"])
-    teachers = 1 if config["generations"] > 1 else len(config["teachers"])
-    method = make_method(options.pop("name"), config["graph"], names, options, teachers)
-    modules = [create(name, data["classes"]) for name in names]
-    peers = make_peers(modules, names, method, alone=config["alone"])
-    nodes = [(p, i) for p, peer in enumerate(peers) for i in range(len(peer.nodes))]
-    if not nodes:
-        remedy = "that run trained layers on a teacher, and has no network of its own"
-        raise SettingError("workdir", str(workdir), remedy)
-    if node not in range(len(nodes)):
-        raise SettingError("node", node, f"the run has the nodes 0 to {len(nodes) - 1}")
-    p, index = nodes[node]
-    variables = load_variables(folder.checkpoints, p) if folder.checkpoints.is_dir() else None
+    method = make_method(config["method"])
+    modules = named_networks(config["networks"], data["classes"])
+    own = students({n: functional(m) for n, m in modules.items()}, method, data["classes"])
+    every = [*own, *beside(own, method, config["twins"])]
+    nodes = {name: network for network in every for name in network.nodes}
+    if node is None and len(own) == 1 and len(own[0].nodes) == 1:
+        (node,) = own[0].nodes
+    if node not in nodes:
+        remedy = f"the run has {', '.join(nodes)}" if node is None else one_of(node, nodes)
+        raise SettingError("node", node, remedy)
+    network = nodes[node]
+    folders = folder.checkpoints
+    variables = load_variables(folders, network.name) if folders.is_dir() else None
     if variables is None:
         raise SettingError("workdir", str(workdir), "no checkpoint in this folder")
     first, count = config["seed"], config["seeds"]
     if seed is not None and seed - first not in range(count):
         raise SettingError("seed", seed, f"the run has the seeds {first} to {first + count - 1}")
     variables = split(variables, count)[0 if seed is None else seed - first]
-    module, variables, output = single(peers[p].network, variables, index)
+    index = network.nodes.index(node)
+    module, variables, output = single(network.module.module, variables, index)
     recipe = Recipe(mean=data["mean"], std=data["std"])
-    return TrainedNetwork(peers[p].nodes[index], module, variables, recipe, output)
+    return TrainedNetwork(node, module, variables, recipe, output)

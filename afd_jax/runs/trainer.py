@@ -1,6 +1,8 @@
 """One training run from settings to summary; reads from top to bottom."""
 
 import contextlib
+import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -10,17 +12,23 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from afd_jax.reports import report
+from afd_jax.engine.init import state_shapes
+from afd_jax.engine.state import TrainState
+from afd_jax.errors import SettingError
+from afd_jax.reports.curves import plot_curves
+from afd_jax.reports.facts import Facts, graph_facts
+from afd_jax.reports.summary import commit, mean_record, summarise
+from afd_jax.reports.terminal import Progress, table
 from afd_jax.runs.assemble import Run, assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.lock import claim_teachers, claimed
-from afd_jax.errors import SettingError
-from afd_jax.runs.metrics import Diverged, MetricsLog, Record, evaluation, mean_of, mean_record
-from afd_jax.runs.program import Evaluate, Learn, Update
+from afd_jax.runs.metrics import Diverged, MetricsLog, Record, Window, evaluation
+from afd_jax.runs.prerequisites import prerequisites
+from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
 from afd_jax.runs.signals import Stop, stop_signals
-from afd_jax.runs.prerequisites import stages
-from afd_jax.engine.state import TrainState
 from afd_jax.runs.workdir import Workdir, read_json, write_json
+
+_MUCH = 2**30  # bytes of a method's memory that are worth a word
 
 
 class Interrupted(Exception):
@@ -32,9 +40,10 @@ def train(
 ) -> Record:
     """Trains what the settings say, or continues it, and leaves everything in `workdir`.
 
-    Writes config.json, data.json, metrics.jsonl, checkpoints/, summary.json and curves.png; before
-    it, in folders below, what the run needs: teachers, generations (see `stages`). The same call
-    again continues after an interruption, and returns the summary of a finished run.
+    Writes config.json, data.json, graph.json, metrics.jsonl, checkpoints/, summary.json and
+    curves.png; before it, in folders below, what the run needs: teachers, generations (see
+    `runs.prerequisites`). The same call again continues after an interruption, and returns the
+    summary of a finished run.
 
     Args:
       config: settings, from a config file.
@@ -51,6 +60,7 @@ def train(
     """
     # Settings: everything that can be wrong is found here.
     run = assemble(config, workdir)
+    require_room(run)
     folder = Workdir(pathlib.Path(workdir))
     shown = show_progress and jax.process_index() == 0
     with claimed(folder, config, run):
@@ -61,132 +71,222 @@ def train(
 
 def _train_before(config: ml_collections.ConfigDict, folder: Workdir, shown: bool) -> bool:
     """Trains teachers and the like, or finishes them; whether there are any."""
-    before = stages(config, folder.path)
-    for stage in before:
-        if Workdir(stage.folder).summary.is_file():
+    before = prerequisites(config, folder.path)
+    for own in before:
+        if Workdir(own.folder).summary.is_file():
             continue
         if shown:
-            print(f"first: {stage.name}, in {stage.folder}")
+            print(f"first: {own.name}, in {own.folder}")
         try:
-            train(stage.config, stage.folder, show_progress=shown)
+            train(own.config, own.folder, show_progress=shown)
         except (Diverged, Interrupted) as error:
-            raise type(error)(f"{stage.name}: {error}") from error
+            raise type(error)(f"{own.name}: {error}") from error
         if jax.process_count() > 1:  # until its files are there
-            multihost_utils.sync_global_devices(str(stage.folder))
+            multihost_utils.sync_global_devices(str(own.folder))
     return bool(before)
+
+
+def require_room(run: Run) -> None:
+    """Raises SettingError for a state that does not fit into a device's memory.
+
+    What a method remembers is said if it is much.
+    """
+    shapes = state_shapes(run.plan)
+    sizes = {
+        "networks": _bytes(shapes.networks) * len(run.seeds),
+        "memory": _bytes(shapes.memory) * len(run.seeds),
+    }
+    name, there = type(run.plan.method).__name__, _device_memory(run)
+    words = f"{sizes['memory'] / 2**30:.1f} GiB of what {name} remembers"
+    if there and sum(sizes.values()) > there:
+        remedy = f"the state takes {sum(sizes.values()) / 2**30:.1f} GiB on each device ({words}), "
+        remedy += f"which has {there / 2**30:.1f} GiB; take fewer seeds, networks or examples"
+        raise SettingError("config.method.name", name, remedy)
+    if sizes["memory"] > _MUCH and jax.process_index() == 0:
+        print(f"note: each device keeps {words}")
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _device_memory(run: Run) -> int | None:
+    """Bytes of a device, or of the machine for CPUs; None if they are not known."""
+    device = run.devices.devices[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(run.devices.devices)
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     say = print if shown else _silent
-    commit = report.commit()  # of the code that runs, before anybody changes it
+    code = commit()  # of what runs, before anybody changes it
 
     # 1. Finished already?
     claim_teachers(folder, run)
     if folder.summary.is_file():
         summary = read_json(folder.summary)
         say(f"{folder.path} is finished; remove it or name another --workdir to train again")
-        say(report.table(summary))
+        say(table(summary))
         return summary
 
     # 2. State: new, or the newest checkpoint.
-    state = run.parallel.put_state(run.initial_state())
-    times = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    state = run.devices.put_state(run.initial_state())
+    notes: dict[str, Any] = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
+    facts = graph_facts(run.plan)
+    with Checkpoints(folder.checkpoints) as checkpoints, stop_signals() as stop:
         restored = checkpoints.restore(state)
         if restored:
-            state, times = restored
-            state = run.parallel.put_state(state)
+            state, notes = restored
+            state = run.devices.put_state(state)
             say(f"continuing {folder.path} at step {state.steps_done} of {run.total_steps}")
+        elif run.plan.method.preparation_epochs and run.plan.graph.teachers:
+            # 3. What the method trains on teachers first.
+            say(f"preparing the teachers of {type(run.plan.method).__name__} ...")
+            state = run.devices.put_state(prepared(run, jax.device_get(state), _unless(stop)))
+            checkpoints.save(run.devices.shared_state(state), notes)
         log = MetricsLog(folder.metrics, state.steps_done)
 
-        # 3. Train.
-        with stop_signals() as stop:
-            _loop(run, state, log, checkpoints, times, stop, shown)
+        # 4. Train.
+        _Loop(run, facts, log, checkpoints, notes, stop, shown).go(state)
 
-    # 4. Summary, from the last epoch.
+    # 5. Summary, from the last epoch.
     if not any(r["kind"] == "test" and r["step"] == run.total_steps for r in log.records):
         remedy = f"lacks the evaluation of the last step, {run.total_steps}; put a copy back"
         raise SettingError("--workdir", str(folder.metrics), remedy)
-    summary = report.summarise(run, log.records, times, commit)
+    summary = summarise(
+        facts,
+        log.records,
+        seeds=run.seeds,
+        steps=run.total_steps,
+        steps_per_epoch=run.steps_per_epoch,
+        batch_size=run.batch_size,
+        times=notes,
+        device=_device(run),
+        commit=code,
+    )
     if generations := folder.generations():
         summary["generations"] = generations
     if jax.process_index() == 0:
-        report.plot_curves(run, log.records, folder.curves)
+        plot_curves(facts, log.records, folder.curves)
         write_json(folder.summary, summary)  # the last file: it says that the run is finished
-    say(report.table(summary))
+    say(table(summary))
     say(f"written: {folder.path}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")
     return summary
 
 
-def _loop(
-    run: Run,
-    state: TrainState,
-    log: MetricsLog,
-    checkpoints: Checkpoints,
-    times: dict[str, float],
-    stop: Stop,
-    shown: bool,
-) -> None:
-    start = state.steps_done
-    update = Update(run, start)
-    evaluate, learn = Evaluate(run), Learn(run)
-    waiting: list[Any] = []
-    batches = update.placed()
-    with report.Progress(run, start, shown) as progress, contextlib.closing(batches):
-        clock = _Clock(times)
-        for call, batch in enumerate(batches, 1):
-            state, metrics = update(state, batch)
-            step = start + call * update.steps
-            waiting.append(metrics)
-            if call == 1:
-                jax.block_until_ready(metrics)
-                clock.compiled(update.steps)
+def _unless(stop: Stop) -> Any:
+    def going_on(step: int) -> None:
+        if stop.wanted(step):
+            raise Interrupted("stopped before the first step")
 
-            last = step == run.total_steps
-            stopping = stop.wanted(step)
-            evaluating = step % run.eval_every == 0 or last
-            saving = step % run.checkpoint_every == 0 or last or stopping
-            learning = run.cohort.method.uses_heldout and step % run.steps_per_epoch == 0
-            if step % run.log_every == 0 or evaluating or saving or learning:
-                # A log line ends wherever a run can continue, so that its means are the same then.
+    return going_on
+
+
+@dataclasses.dataclass
+class _Loop:
+    """The steps of a run, with what is due between them."""
+
+    run: Run
+    facts: Facts
+    log: MetricsLog
+    checkpoints: Checkpoints
+    notes: dict[str, Any]
+    stop: Stop
+    shown: bool
+
+    def go(self, state: TrainState) -> None:
+        """Trains from the state to the end."""
+        run, start = self.run, state.steps_done
+        update, learn = Update(run, start), Learn(run)
+        window = Window(len(run.seeds), self.notes.pop("window", None))
+        evaluations = self._evaluations()
+        batches = update.placed()
+        size = run.batch_size * len(run.seeds)
+        progress = Progress(
+            self.facts, total_steps=run.total_steps, batch_size=size, start=start, shown=self.shown
+        )
+        with progress, contextlib.closing(batches):
+            clock = _Clock(self.notes)
+            for call, batch in enumerate(batches, 1):
+                state, metrics = update(state, batch)
+                step = start + call * update.steps
+                window.add(metrics)
+                if call == 1:
+                    jax.block_until_ready(metrics)
+                    clock.compiled(update.steps)
+
+                last = step == run.total_steps
+                stopping = self.stop.wanted(step)
+                logging = step % run.log_every == 0
+                evaluating = step % run.eval_every == 0 or last
+                saving = step % run.checkpoint_every == 0 or last or stopping
+                learning = learns(run) and step % run.steps_per_epoch == 0
+                if not (logging or evaluating or saving or learning):
+                    continue
                 # Fetching the metrics waits for the device, so the clock is read after it.
-                each = mean_of(waiting, len(run.seeds))
-                rate = clock.trained(steps=len(waiting) * update.steps) * run.batch_size
-                speed = {"images_per_second": rate * len(run.seeds)}
-                progress.trained(_write(log, run, "train", step, each, speed))
-                waiting = []
-            if learning:
-                state = learn(state)
-            if evaluating:
-                for split in ("heldout", "test"):
-                    if len(examples := getattr(run.splits, split)):
-                        each = [evaluation(sums) for sums in evaluate(state, examples)]
-                        progress.evaluated(_write(log, run, split, step, each))
-            if saving:
-                checkpoints.save(run.parallel.shared_state(state), times)
-            if not waiting:
+                clock.lap(window.fold())
+                # Windows are of one length; a run of less than one has a line at its end.
+                if logging or (last and not self._has("train")):
+                    speed = {"images_per_second": clock.rate() * size}
+                    progress.trained(self._write("train", step, window.means(), speed))
+                if learning:
+                    state = learn(state)
+                if evaluating:
+                    for split in ("heldout", "test"):
+                        if len(getattr(run.splits, split)):
+                            each = self._evaluate(evaluations, state, split)
+                            progress.evaluated(self._write(split, step, each))
+                if saving:
+                    notes = {**self.notes, "window": window.notes()}
+                    self.checkpoints.save(run.devices.shared_state(state), notes)
                 clock.restart()
-            if stopping and not last:
-                raise Interrupted(f"stopped at step {step} of {run.total_steps}, state saved")
+                if stopping and not last:
+                    where = f"step {step} of {run.total_steps}"
+                    raise Interrupted(f"stopped at {where}, state saved")
 
+    def _has(self, kind: str) -> bool:
+        return any(record["kind"] == kind for record in self.log.records)
 
-def _write(
-    log: MetricsLog,
-    run: Run,
-    kind: str,
-    step: int,
-    each: Sequence[Record],
-    more: Mapping[str, float] | None = None,
-) -> Record:
-    """Logs a record for each seed; returns their mean."""
-    head = {"kind": kind, "step": step, "epoch": step / run.steps_per_epoch}
-    records = [
-        {**head, "seed": seed, **own, **(more or {})}
-        for seed, own in zip(run.seeds, each, strict=True)
-    ]
-    for record in records:
-        log.write(record)
-    return mean_record(records)
+    def _evaluations(self) -> dict[str, Evaluate]:
+        """Programs for the networks that change and for those that do not."""
+        networks = self.run.plan.networks
+        frozen = [name for name, network in networks.items() if network.role == "teacher"]
+        parts = {"changing": [n for n in networks if n not in frozen], "frozen": frozen}
+        return {part: evaluate_networks(self.run, names) for part, names in parts.items() if names}
+
+    def _evaluate(
+        self, evaluations: Mapping[str, Evaluate], state: TrainState, split: str
+    ) -> list[Record]:
+        """For each seed; what is frozen is in the first record of a split alone."""
+        examples = getattr(self.run.splits, split)
+        each = [evaluation(sums) for sums in evaluations["changing"](state, examples)]
+        if "frozen" in evaluations and not self._has(split):
+            frozen = [evaluation(sums) for sums in evaluations["frozen"](state, examples)]
+            for own, other in zip(each, frozen, strict=True):
+                for name, values in other.items():
+                    own[name] |= values
+        return each
+
+    def _write(
+        self,
+        kind: str,
+        step: int,
+        each: Sequence[Record],
+        more: Mapping[str, float] | None = None,
+    ) -> Record:
+        """Logs a record for each seed; returns their mean."""
+        head = {"kind": kind, "step": step, "epoch": step / self.run.steps_per_epoch}
+        records = [
+            {**head, "seed": seed, **own, **(more or {})}
+            for seed, own in zip(self.run.seeds, each, strict=True)
+        ]
+        for record in records:
+            self.log.write(record)
+        return mean_record(records)
 
 
 class _Clock:
@@ -197,9 +297,10 @@ class _Clock:
         "timed_steps" (all other steps), updated in place.
     """
 
-    def __init__(self, times: dict[str, float]):
+    def __init__(self, times: dict[str, Any]):
         self._times = times
         self._uncounted = 0
+        self._seconds, self._steps = 0.0, 0
         self.restart()
 
     def restart(self) -> None:
@@ -212,13 +313,27 @@ class _Clock:
         self._uncounted = steps
         self.restart()
 
-    def trained(self, steps: int) -> float:
-        """Counts steps that are done; returns steps per second, 0 if none were timed."""
-        seconds, timed = time.perf_counter() - self._start, steps - self._uncounted
+    def lap(self, steps: int) -> None:
+        """Counts steps that are done."""
+        timed = steps - min(steps, self._uncounted)
         self._uncounted = 0
-        self._times["train_seconds"] += seconds if timed else 0.0
-        self._times["timed_steps"] += timed
-        return timed / seconds if timed else 0.0
+        if timed:
+            seconds = time.perf_counter() - self._start
+            self._seconds, self._steps = self._seconds + seconds, self._steps + timed
+            self._times["train_seconds"] += seconds
+            self._times["timed_steps"] += timed
+
+    def rate(self) -> float:
+        """Steps per second since the last call; 0 if none were timed."""
+        rate = self._steps / self._seconds if self._steps else 0.0
+        self._seconds, self._steps = 0.0, 0
+        return rate
+
+
+def _device(run: Run) -> str:
+    first = run.devices.devices[0]
+    kind = f"{os.cpu_count()} cores" if first.platform == "cpu" else first.device_kind
+    return f"{len(run.devices.devices)} x {first.platform} ({kind}), {run.devices.mode}"
 
 
 def _silent(*_: Any) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import ml_collections
 
-from afd_jax.runs.settings import base_config
 from afd_jax.errors import SettingError, first_line
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.prerequisites import names_network
+from afd_jax.runs.settings import base_config
 
 # What may differ between two commands that continue one run: what changes its numbers by rounding
 # at most (and by dropout, which each device draws for itself).
@@ -45,6 +45,11 @@ class Workdir:
     def data(self) -> pathlib.Path:
         """What there is to know about the data: shape, classes, normalisation."""
         return self.path / "data.json"
+
+    @property
+    def graph(self) -> pathlib.Path:
+        """Nodes with roles and parameter counts, and edges."""
+        return self.path / "graph.json"
 
     @property
     def teachers(self) -> pathlib.Path:

@@ -1,7 +1,9 @@
 """Forward passes of all network families in PyTorch, float64, written from the papers: for a test.
 
 Imports nothing of this project. Every weight is drawn from its own name, so the test can make the
-same ones; only what comes out is stored, in tests/reference/networks.json.
+same ones; only what comes out is stored, in tests/reference/networks.json (where the last map is
+the one before pooling) and more_networks.json (where it is the last stage's own, and the one before
+pooling stands beside it as "features").
 
   pip install torch==2.13.0 numpy
   python experiments/reference/networks.py
@@ -51,25 +53,53 @@ def conv_norm(x, name, out, kernel=3, stride=1, groups=1, bias=False):
     return norm(conv(x, f"{name}/conv", out, kernel, stride, groups, bias), f"{name}/norm")
 
 
-def classify(x):
-    weight = get("classifier/linear/kernel", (x.shape[1], CLASSES))
-    return x.mean((2, 3)) @ weight + get("classifier/linear/bias", (CLASSES,))
+def linear(x, name, out):
+    return x @ get(f"{name}/kernel", (x.shape[1], out)) + get(f"{name}/bias", (out,))
 
 
-def resnet(x, n):
-    x = F.relu(norm(conv(x, "stem", 16, 3), "stem_norm"))
+def classify(x, hidden=()):
+    x = x.mean((2, 3))
+    for i, width in enumerate(hidden, 1):
+        x = F.relu(linear(x, f"classifier/linear{i}", width))
+    return linear(x, "classifier/linear", CLASSES)
+
+
+def basic_block(x, name, width, stride):
+    y = F.relu(norm(conv(x, f"{name}/conv1", width, 3, stride), f"{name}/norm1"))
+    y = norm(conv(y, f"{name}/conv2", width, 3), f"{name}/norm2")
+    if stride == 2:
+        x = norm(conv(x, f"{name}/shortcut", width, 1, 2), f"{name}/shortcut_norm")
+    return F.relu(x + y)
+
+
+def bottleneck(x, name, width, stride, inner=1):
+    y = F.relu(conv_norm(x, f"{name}/conv1", inner * width, 1))
+    y = F.relu(conv_norm(y, f"{name}/conv2", inner * width, 3, stride))
+    y = conv_norm(y, f"{name}/conv3", 4 * width, 1)
+    if x.shape[1] != 4 * width:
+        x = conv_norm(x, f"{name}/shortcut", 4 * width, 1, stride)
+    return F.relu(x + y)
+
+
+def stages(x, counts, width, block, **options):
+    """Blocks of stages, each but the first with half the pixels and twice the channels."""
     maps = []
-    for stage, width in enumerate((16, 32, 64), 1):
-        for block in range(1, n + 1):
-            name = f"stage{stage}_block{block}"
-            stride = 2 if stage > 1 and block == 1 else 1
-            y = F.relu(norm(conv(x, f"{name}/conv1", width, 3, stride), f"{name}/norm1"))
-            y = norm(conv(y, f"{name}/conv2", width, 3), f"{name}/norm2")
-            if stride == 2:
-                x = norm(conv(x, f"{name}/shortcut", width, 1, 2), f"{name}/shortcut_norm")
-            x = F.relu(x + y)
+    for stage, count in enumerate(counts):
+        for number in range(count):
+            stride = 2 if stage and not number else 1
+            name = f"stage{stage + 1}_block{number + 1}"
+            x = block(x, name, width * 2**stage, stride, **options)
         maps.append(x)
-    return maps
+    return maps, x
+
+
+def resnet(x, n, block=basic_block, **options):
+    x = F.relu(norm(conv(x, "stem", 16, 3), "stem_norm"))
+    return stages(x, (n, n, n), 16, block, **options)
+
+
+def cifar_resnet(x, counts, block):
+    return stages(F.relu(conv_norm(x, "stem", 64)), counts, 64, block)
 
 
 def wide_resnet(x, n, factor):
@@ -86,8 +116,7 @@ def wide_resnet(x, n, factor):
                 x = conv(active, f"{name}/shortcut", width, 1, stride)
             x = x + y
         maps.append(x)
-    maps[-1] = F.relu(norm(x, "norm"))
-    return maps
+    return maps, F.relu(norm(x, "norm"))
 
 
 def preact_resnet(x, blocks, bottleneck):
@@ -111,18 +140,18 @@ def preact_resnet(x, blocks, bottleneck):
                 y = conv(F.relu(norm(y, f"{name}/norm2")), f"{name}/conv2", width, 3)
             x = x + y
         maps.append(x)
-    return maps
+    return maps, x
 
 
-def vgg(x, layers):
+def vgg(x, layers, halvings=3):
     maps = []
     for stage, (count, width) in enumerate(zip(layers, (64, 128, 256, 512, 512)), 1):
         for layer in range(1, count + 1):
             x = F.relu(conv_norm(x, f"stage{stage}_layer{layer}", width, bias=True))
         maps.append(x)
-        if stage <= 3:
+        if stage <= halvings:
             x = F.max_pool2d(x, 2)
-    return maps
+    return maps, x
 
 
 def densenet(x, layers, growth, bottleneck):
@@ -141,8 +170,7 @@ def densenet(x, layers, growth, bottleneck):
             out = x.shape[1] // 2 if bottleneck else x.shape[1]
             y = F.relu(norm(x, f"transition{stage}_norm"))
             x = F.avg_pool2d(conv(y, f"transition{stage}", out, 1), 2)
-    maps[-1] = F.relu(norm(x, "norm"))
-    return maps
+    return maps, F.relu(norm(x, "norm"))
 
 
 def resnext(x, groups, width):
@@ -160,7 +188,7 @@ def resnext(x, groups, width):
                 x = conv_norm(x, f"{name}/shortcut", out, 1, stride)
             x = F.relu(x + y)
         maps.append(x)
-    return maps
+    return maps, x
 
 
 def mobilenet(x):
@@ -180,8 +208,7 @@ def mobilenet(x):
             y = F.relu(conv_norm(y, f"{name}/depthwise", inner, 3, stride, inner))
             y = conv_norm(y, f"{name}/project", out, 1)
             x = x + y if stride == 1 and x.shape[1] == out else y
-    maps.append(F.relu(conv_norm(x, "last", 1280, 1)))
-    return maps
+    return [*maps, x], F.relu(conv_norm(x, "last", 1280, 1))
 
 
 def shuffle(x, groups):
@@ -207,7 +234,7 @@ def shufflenet_v1(x, groups=3):
             else:
                 x = F.relu(y + x)
         maps.append(x)
-    return maps
+    return maps, x
 
 
 def shufflenet_v2(x):
@@ -227,8 +254,7 @@ def shufflenet_v2(x):
             right = F.relu(conv_norm(right, f"{name}/conv3", half, 1))
             x = shuffle(torch.cat([left, right], 1), 2)
         maps.append(x)
-    maps[-1] = F.relu(conv_norm(x, "last", 1024, 1))
-    return maps
+    return maps, F.relu(conv_norm(x, "last", 1024, 1))
 
 
 NETWORKS = {
@@ -245,16 +271,50 @@ NETWORKS = {
     "shufflenet_v2": shufflenet_v2,
 }
 
+# Those whose last map is not their last stage's, and those that came later.
+MORE = {
+    name: NETWORKS[name]
+    for name in ("wrn-16-2", "densenet-13-12", "densenet-bc-22-12", "mobilenet_v2", "shufflenet_v2")
+}
+MORE |= {
+    "cifar_resnet18": lambda x: cifar_resnet(x, (2, 2, 2, 2), basic_block),
+    "cifar_resnet50": lambda x: cifar_resnet(x, (3, 4, 6, 3), bottleneck),
+    "vgg11": lambda x: vgg(x, (1, 1, 2, 2, 2)),
+    "vgg19": lambda x: vgg(x, (2, 2, 4, 4, 4)),
+    "okddip_resnet29": lambda x: resnet(x, 3, bottleneck),  # a shorter okddip_resnet110
+    "okddip_wrn-20-8": lambda x: resnet(x, 2, bottleneck, inner=8),
+    "okddip_vgg16": lambda x: vgg(x, (2, 2, 3, 3, 3), halvings=5),
+}
+HIDDEN = {"okddip_vgg16": (512, 512)}
+SIDES = {"okddip_vgg16": 32}  # smaller images leave no map
+
+
+def pictures(side):
+    images = draw("images/kernel", (side, side, 3, 2))  # two images, in the last axis
+    return torch.from_numpy(images).permute(3, 2, 0, 1)
+
+
+def shown(x):
+    return x.mean(1)[0].tolist()  # of image 0, mean over channels
+
 
 if __name__ == "__main__":
-    images = draw("images/kernel", (SIDE, SIDE, 3, 2))  # two images, in the last axis
-    batch = torch.from_numpy(images).permute(3, 2, 0, 1)
     results = {}
     for name, run in NETWORKS.items():
-        maps = run(batch)
+        maps, last = run(pictures(SIDE))
         results[name] = {
-            "logits": classify(maps[-1]).tolist(),
-            "maps": [m.mean(1)[0].tolist() for m in maps],  # of image 0, mean over channels
+            "logits": classify(last).tolist(),
+            "maps": [*map(shown, maps[:-1]), shown(last)],
         }
         print(name, [tuple(m.shape[1:]) for m in maps], results[name]["logits"][0][:2])
     FILE.write_text(json.dumps(results) + "\n")
+    results = {}
+    for name, run in MORE.items():
+        maps, last = run(pictures(SIDES.get(name, SIDE)))
+        results[name] = {
+            "logits": classify(last, HIDDEN.get(name, ())).tolist(),
+            "maps": [*map(shown, maps)],
+            "features": shown(last),
+        }
+        print(name, [tuple(m.shape[1:]) for m in maps], results[name]["logits"][0][:2])
+    FILE.with_name("more_networks.json").write_text(json.dumps(results) + "\n")

@@ -1,0 +1,144 @@
+"""The content of summary.json."""
+
+import pathlib
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax
+import jax
+import optax
+
+import afd_jax
+from afd_jax.reports.facts import OTHERS, Facts, with_role
+
+Record = dict[str, Any]
+
+_PARTS = {"networks": ("student",), "twins": ("twin",), "others": OTHERS}
+
+
+def summarise(
+    facts: Facts,
+    records: Sequence[Record],
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    steps_per_epoch: int,
+    batch_size: int,
+    times: Mapping[str, float],
+    device: str,
+    commit: Any,
+) -> Record:
+    """What is left of a run; accuracies are fractions, of the last epoch.
+
+    Args:
+      facts: as from `facts.graph_facts`.
+      records: all of metrics.jsonl.
+      seeds: of the run.
+      steps: of the run.
+      steps_per_epoch: likewise.
+      batch_size: over all devices.
+      times: "compile_seconds" (to the end of the first step), "train_seconds" and "timed_steps"
+        (all other steps), over all sessions of the run.
+      device: in words.
+      commit: of the code, as `commit()` gave it when training began.
+    """
+    runs = []
+    for seed in seeds:
+        own = [r for r in records if r["seed"] == seed]
+        runs.append({"seed": seed, **_accuracies(facts, own)})
+    every = runs[0]
+    if len(runs) > 1:
+        every = {
+            "seeds": list(seeds),
+            **{part: _over_seeds([r[part] for r in runs]) for part in _PARTS},
+            **_spread("ensemble_test_accuracy", [r["ensemble_test_accuracy"] for r in runs]),
+            "runs": runs,
+        }
+    seconds = times["train_seconds"]
+    images = times["timed_steps"] * batch_size * len(runs)
+    students = facts["nodes"][: len(with_role(facts, "student"))]
+    return {
+        **every,
+        "branches": any(node["name"].startswith("branch ") for node in students),
+        "steps": steps,
+        "epochs": steps / steps_per_epoch,
+        "compile_seconds": times["compile_seconds"],
+        "train_seconds": seconds,
+        "images_per_second": images / seconds if seconds else None,
+        "jax_version": jax.__version__,
+        "versions": {
+            "afd_jax": afd_jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+        },
+        "commit": commit,
+        "device": device,
+    }
+
+
+def _accuracies(facts: Facts, records: Sequence[Record]) -> Record:
+    """Of one seed, by role."""
+    by_kind = {kind: [r for r in records if r["kind"] == kind] for kind in ("test", "heldout")}
+
+    def last(kind: str, name: str) -> float | None:
+        """What is frozen is evaluated once, so not in every record."""
+        found = [r["accuracy"][name] for r in by_kind[kind] if name in r["accuracy"]]
+        return found[-1] if found else None
+
+    def network(node: Mapping[str, Any]) -> Record:
+        name = node["name"]
+        heldout = [r for r in by_kind["heldout"] if name in r["accuracy"]]
+        best = max(heldout, key=lambda r: r["accuracy"][name], default=None)
+        return {
+            **node,
+            "test_accuracy": last("test", name),
+            "heldout_accuracy": last("heldout", name),
+            "best_heldout_epoch": best["epoch"] if best else None,
+        }
+
+    parts = {
+        part: [network(node) for node in facts["nodes"] if node["role"] in roles]
+        for part, roles in _PARTS.items()
+    }
+    return {**parts, "ensemble_test_accuracy": by_kind["test"][-1]["ensemble_accuracy"]}
+
+
+def _over_seeds(runs: Sequence[Sequence[Record]]) -> list[Record]:
+    """Means and deviations of networks, which each run has in the same order."""
+    kept = ("name", "role", "of", "parameters")
+    return [
+        {
+            **{field: same[0][field] for field in kept},
+            **_spread("test_accuracy", [n["test_accuracy"] for n in same]),
+        }
+        for same in zip(*runs, strict=True)
+    ]
+
+
+def _spread(name: str, values: Sequence[float]) -> Record:
+    """Mean and sample deviation."""
+    return {name: statistics.mean(values), f"{name}_deviation": statistics.stdev(values)}
+
+
+def mean_record(records: Sequence[Record]) -> Record:
+    """One record for those of several seeds, with numbers averaged."""
+
+    def mean(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {key: mean([value[key] for value in values]) for key in values[0]}
+        return values[0] if isinstance(values[0], str | int) else statistics.fmean(values)
+
+    return {name: mean([r[name] for r in records]) for name in records[0] if name != "seed"}
+
+
+def commit() -> Any:
+    """The commit of the code that ran, if it runs from a git checkout."""
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

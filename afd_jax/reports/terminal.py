@@ -1,0 +1,128 @@
+"""What a person sees of a run while it goes on, and at its end."""
+
+import datetime
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from afd_jax.reports.facts import OTHERS, Facts, with_role
+
+Record = Mapping[str, Any]
+
+
+class Progress:
+    """A progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+      facts: as from `facts.graph_facts`.
+      total_steps: of the run.
+      batch_size: images a step, over all devices and seeds.
+      start: first step of this session.
+      shown: print at all.
+    """
+
+    def __init__(
+        self, facts: Facts, *, total_steps: int, batch_size: int, start: int, shown: bool
+    ):
+        self._facts, self._total, self._size = facts, total_steps, batch_size
+        self._lines = shown and not sys.stderr.isatty()
+        self._shown = shown
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start,
+            unit="step",
+            disable=not shown or self._lines,
+            dynamic_ncols=True,
+        )
+        self.say("compiling the training step ...")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def trained(self, record: Record) -> None:
+        """Shows a training record."""
+        students = with_role(self._facts, "student")
+        loss = "/".join(f"{_total_loss(record, name):.3f}" for name in students)
+        accuracy = "/".join(f"{100 * record[f'{name}/accuracy']:.1f}" for name in students)
+        speed = f"{record['images_per_second']:.0f} img/s"
+        self._bar.update(record["step"] - self._bar.n)
+        self._bar.set_postfix_str(f"loss {loss}, acc {accuracy} %, {speed}")
+        if self._lines:
+            print(
+                f"step {record['step']}/{self._total}  loss {loss}  acc {accuracy} %  "
+                f"{speed}, ETA {self._left(record)}",
+                flush=True,
+            )
+
+    def _left(self, record: Record) -> str:
+        images = (self._total - record["step"]) * self._size
+        rate = record["images_per_second"]
+        return str(datetime.timedelta(seconds=round(images / rate))) if rate else "unknown"
+
+    def evaluated(self, record: Record) -> None:
+        """Shows an evaluation record."""
+        accuracy = {name: f"{100 * a:.2f}" for name, a in record["accuracy"].items()}
+
+        def of(*roles: str) -> list[str]:
+            return [n for n in with_role(self._facts, *roles) if n in accuracy]
+
+        students, twins, others = of("student"), of("twin"), of(*OTHERS)
+        line = f"epoch {record['epoch']:.4g}  {record['kind']} accuracy "
+        line += "/".join(accuracy[name] for name in students) + " %"
+        if twins:
+            line += f", alone {'/'.join(accuracy[name] for name in twins)} %"
+        if len(others) > 2:
+            line += f", others {'/'.join(accuracy[name] for name in others)} %"
+        else:
+            line += "".join(f", {name} {accuracy[name]} %" for name in others)
+        if len(students) > 1:
+            line += f", ensemble {100 * record['ensemble_accuracy']:.2f} %"
+        self.say(line)
+
+    def say(self, line: str) -> None:
+        """Prints a line beside the bar."""
+        if self._shown:
+            tqdm.write(line)
+            sys.stdout.flush()
+
+
+def _total_loss(record: Record, name: str) -> float:
+    prefix = f"{name}/loss/"
+    return sum(v for n, v in record.items() if n.startswith(prefix) and "discr" not in n)
+
+
+def table(summary: Record) -> str:
+    """The summary's accuracies, a line per network."""
+    students, others = summary["networks"], summary["others"]
+    twins = {twin["of"]: twin for twin in summary["twins"]}
+    before = [
+        {**network, "name": f"generation {network['generation']}"}
+        for network in summary.get("generations", [])
+    ]
+    average = "mean of branches" if summary["branches"] else "ensemble"
+    every = [*students, *others, *before]
+    width = max(len(name) for name in [average, *(n["name"] for n in every)]) + 2
+    head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>16}"
+    lines = [head + (f"{'the same alone':>17}" if twins else "")]
+    for network in every:
+        line = f"{network['name']:{width}}{network['parameters']:>12,}"
+        line += _percent(network, "test_accuracy", 16)
+        twin = twins.get(network["name"])
+        lines.append(line + (_percent(twin, "test_accuracy", 17) if twin else ""))
+    if len(students) > 1:
+        value = _percent(summary, "ensemble_test_accuracy", 16)
+        lines.append(f"{average:{width}}{'':12}{value}")
+    if "runs" in summary:
+        lines.append(f"mean and deviation of the seeds {', '.join(map(str, summary['seeds']))}")
+    return "\n".join(lines)
+
+
+def _percent(record: Record, name: str, width: int) -> str:
+    deviation = record.get(f"{name}_deviation")
+    after = "" if deviation is None else f" ± {100 * deviation:.2f}"
+    return f"{100 * record[name]:.2f}{after} %".rjust(width)
