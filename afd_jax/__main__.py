@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(known.config, overrides)
         _prepare_jax(known.distributed)
         if known.dry_run:
-            from afd_jax.runs.dry_run import describe
             from afd_jax.runs.assemble import assemble
+            from afd_jax.runs.dry_run import describe
 
             print(describe(assemble(config, known.workdir or "")))
             return 0
@@ -195,7 +195,7 @@ def _join() -> None:
 
 def program() -> int:
     """The installed command."""
-    from afd_jax.cpu.huge_pages import use_huge_pages
+    from afd_jax.speedups import use_huge_pages
 
     use_huge_pages()
     return main()

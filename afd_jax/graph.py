@@ -228,7 +228,7 @@ def make_edges(
     """
     shape = _parsed(shape)
     if isinstance(shape, list | tuple):
-        return tuple(tuple(e) if isinstance(e, list) else e for e in shape)  # type: ignore[misc]
+        return tuple(tuple(e) if isinstance(e, list) else e for e in shape)
     if shape not in (*SHAPES, "none"):
         remedy = one_of(shape, [*SHAPES, "none"]) + ", or give edges (('source', 'target'), ...)"
         raise SettingError("graph", shape, remedy)

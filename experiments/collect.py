@@ -59,12 +59,11 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
         configs[0].pop(field)
     # What they are, not where they lie.
     configs[0]["teachers"] = [{k: t[k] for k in ("name", "method")} for t in first.noted_teachers()]
-    nodes = [[*s["networks"], *s["alone"], *s.get("others", [])] for s in summaries]
     curves = [
         [
             {key: r[key] for key in ("epoch", "accuracy", "ensemble_accuracy")}
             for r in read_metrics(folder.metrics)
-            if r["kind"] == "test" and r.get("seed", run["seed"]) == run["seed"]
+            if r["kind"] == "test" and r["seed"] == run["seed"]
         ]
         for folder in folders
         for run in _seeds(read_json(folder.summary))
@@ -76,8 +75,8 @@ def collect(folders: list[Workdir]) -> dict[str, Any]:
     return {
         "config": configs[0],
         "test_accuracy": {
-            f"{k} {node['name']}": spread([run[k]["test_accuracy"] for run in nodes])
-            for k, node in enumerate(nodes[0])
+            name: spread([_accuracies(summary)[name] for summary in summaries])
+            for name in _accuracies(summaries[0])
         },
         "ensemble_test_accuracy": spread([s["ensemble_test_accuracy"] for s in summaries]),
         "runs": summaries,
@@ -91,17 +90,30 @@ def _seeds(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**common, **run} for run in summary.get("runs", [summary])]
 
 
+def _accuracies(summary: dict[str, Any]) -> dict[str, float]:
+    """By node."""
+    every = [node for part in ("networks", "twins", "others") for node in summary[part]]
+    return {node["name"]: node["test_accuracy"] for node in every}
+
+
 def plot(result: dict[str, Any], file: pathlib.Path) -> None:
     """Test accuracy over epochs: mean over seeds, and the range between them."""
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
     epochs = [point["epoch"] for point in result["curves"][0]]
-    members = len(result["runs"][0]["networks"])
-    cycle = members if result["runs"][0]["alone"] else 10  # a twin has its original's color
-    for k, name in enumerate(result["test_accuracy"]):
-        curves = 100 * np.array([[p["accuracy"][k] for p in run] for run in result["curves"]])
-        style = "-" if k < members else "--"
-        axis.plot(epochs, curves.mean(0), style, color=f"C{k % cycle}", label=name, marker=".")
-        axis.fill_between(epochs, curves.min(0), curves.max(0), color=f"C{k % cycle}", alpha=0.15)
+    first = result["runs"][0]
+    students = [node["name"] for node in first["networks"]]
+    of = {node["name"]: node["of"] for node in first["twins"]}
+    colours: dict[str, str] = {}
+    for name in result["test_accuracy"]:
+        # A twin has its original's colour; what is frozen has one accuracy for all epochs.
+        colours[name] = colours[of[name]] if name in of else f"C{len(colours) % 10}"
+        whole = [(run[0]["accuracy"], run) for run in result["curves"]]
+        curves = 100 * np.array(
+            [[(once | p["accuracy"])[name] for p in run] for once, run in whole]
+        )
+        style, colour = "-" if name in students else "--", colours[name]
+        axis.plot(epochs, curves.mean(0), style, color=colour, label=name, marker=".")
+        axis.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.15)
     ensemble = 100 * np.array([[p["ensemble_accuracy"] for p in run] for run in result["curves"]])
     axis.plot(epochs, ensemble.mean(0), ":", color="0.3", label="ensemble")
     axis.set(xlabel="epoch", ylabel="test accuracy, %")
@@ -110,6 +122,7 @@ def plot(result: dict[str, Any], file: pathlib.Path) -> None:
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
+    plt.close(figure)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,13 +8,14 @@ averaged over its networks (or branches) within a seed; mean and sample deviatio
 
 import json
 import pathlib
-import re
+import statistics
 import sys
 from typing import Any
 
 import matplotlib
 import numpy as np
 
+from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError
 from afd_jax.runs.workdir import Workdir
 from experiments.collect import collect, spread
@@ -57,16 +58,25 @@ def _recipe(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> dict[str, Any]:
-    """Per architecture, accuracies of a seed's networks averaged; and the ensemble's."""
-    members = [run["networks"] for run in result["runs"]]
-    # The branches of a network count as one, but for a leader.
-    names = [re.sub(r" branch \d+$", "", network["name"]) for network in members[0]]
-    rows = {}
-    for name in dict.fromkeys(names):
-        own = [k for k, other in enumerate(names) if other == name]
-        seeds = [float(np.mean([run[k]["test_accuracy"] for k in own])) for run in members]
-        rows[name] = spread(seeds)
-    return {"networks": rows, "ensemble": result["ensemble_test_accuracy"]}
+    """Per architecture, accuracies of a seed's networks averaged; and the ensemble's.
+
+    The branches of a network count as one, but for a leader.
+    """
+    given, runs = result["config"]["networks"], result["runs"]
+    named = dict(zip(numbered(given), given, strict=True))
+    architectures: dict[str, list[str]] = {}
+    for name in (network["name"] for network in runs[0]["networks"]):
+        own = given[0] if name.startswith("branch ") else f"{given[0]} {name}"
+        architectures.setdefault(named.get(name, own), []).append(name)
+
+    def mean(run: dict[str, Any], names: list[str]) -> float:
+        return statistics.fmean(n["test_accuracy"] for n in run["networks"] if n["name"] in names)
+
+    networks = {
+        architecture: spread([mean(run, names) for run in runs])
+        for architecture, names in architectures.items()
+    }
+    return {"networks": networks, "ensemble": result["ensemble_test_accuracy"]}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ def _named(tree):
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
-def names(tree):
-    return {name for name, _ in _named(tree)}
+def names(tree, part=""):
+    """Those with `part` in their name."""
+    return {name for name, _ in _named(tree) if part in name}
 
 
 def nonzero(tree):

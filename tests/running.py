@@ -2,11 +2,12 @@
 
 import json
 import pathlib
+import signal
 
 from afd_jax.__main__ import main
+from afd_jax.reports.terminal import Progress
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.checkpoint import Checkpoints
-from afd_jax.engine.init import init_state
 from afd_jax.runs.overrides import read_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -18,7 +19,7 @@ SETTINGS = (
     "--config.duration=4 epochs",
     "--config.log_every=4 steps",
     "--config.parallel.devices=1",
-    "--config.method.widths=(4,)",
+    "--config.method.critic.widths=(4,)",
 )
 
 
@@ -33,4 +34,16 @@ def lines(workdir):
 def final_state(workdir, *more, config=CONFIG, settings=SETTINGS):
     run = assemble(read_config(config, [*settings, *more]))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(init_state(run.cohort, run.keys))[0]
+        return checkpoints.restore(run.initial_state())[0]
+
+
+def ctrl_c_after(monkeypatch, step):
+    """Sends Ctrl-C when the line of that step has been shown."""
+    trained = Progress.trained
+
+    def interrupt(self, record):
+        trained(self, record)
+        if record["step"] == step:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "trained", interrupt)

@@ -1,12 +1,15 @@
 """The small cohort that most tests use: three layers with few channels, on 8x8 images."""
 
 import functools
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from afd_jax.engine.cohort import Cohort
+from afd_jax.engine.init import state_shapes
 from afd_jax.engine.optimizers import adam, sgd
 from afd_jax.engine.step import train_step
 from afd_jax.methods import AFD
@@ -30,9 +33,27 @@ def optimizers(nesterov: bool = False, decay: str = "gradient"):
     return {"logit": fast, "feature": slow, "discriminator": slow}
 
 
-def one_moves(update: str, rate: float = 0.1):
-    """Optimizers of which all but one stand still."""
-    return {u: sgd(rate if u == update else 0.0) for u in ("logit", "feature", "discriminator")}
+def adjustable():
+    """SGD by `with_rates`, so that one compiled step serves for every choice of what moves."""
+    sgd_at = optax.inject_hyperparams(optax.sgd)
+    return {u: sgd_at(learning_rate=0.0) for u in ("logit", "feature", "discriminator")}
+
+
+def with_rates(state, **rates: float):
+    """The state with new rates by update; those that are not named stand still."""
+
+    def at(rate, tree):
+        def set_rate(path, leaf):
+            own = getattr(path[-1], "key", None) == "learning_rate"
+            return jnp.full(leaf.shape, rate, leaf.dtype) if own else leaf
+
+        return jax.tree.map_with_path(set_rate, tree)
+
+    networks = {
+        name: own.replace(optimizers={u: at(rates.get(u, 0), o) for u, o in own.optimizers.items()})
+        for name, own in state.networks.items()
+    }
+    return state.replace(networks=networks)
 
 
 def cohort(widths=EQUAL, *, method=None, opt=None, make=tiny.Stages, **settings) -> Cohort:
@@ -54,6 +75,46 @@ def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
     }
 
 
+def begin(of: Cohort, seed: int = 0):
+    """A first state drawn by NumPy, which is quicker than compiling `Cohort.init`.
+
+    As there, a twin and what follows a student start as it does. Statistics and biases are not where
+    they begin, as those of a network that has seen something.
+    """
+    plan = of.plan
+
+    def drawn(place, tree):
+        def draw(path, leaf):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            rng = np.random.default_rng([seed, zlib.crc32(f"{place}/{name}".encode())])
+            x = rng.normal(size=leaf.shape)
+            if name.endswith(("scale", "var")):
+                x = 1 + 0.1 * np.abs(x)
+            else:
+                x *= 1.4 * np.prod(leaf.shape[:-1]) ** -0.5 if len(leaf.shape) > 1 else 0.1
+            return jnp.asarray(x, leaf.dtype)
+
+        return jax.tree.map_with_path(draw, tree)
+
+    def zeros(tree):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+
+    shapes = state_shapes(plan)
+    networks = {}
+    for name, own in shapes.networks.items():
+        place = name if plan.networks[name].role == "teacher" else plan.networks[name].start
+        parts = {"params": own.params, "statistics": own.statistics}
+        networks[name] = own.replace(
+            **{part: drawn(f"{place}/{part}", tree) for part, tree in parts.items()},
+            optimizers=zeros(own.optimizers),
+        )
+    memory = {}
+    if plan.memory is not None:
+        memory = plan.memory.begin(plan.graph.learners, plan.examples, plan.classes)
+    key = jax.random.key_data(jax.random.key(seed))
+    return shapes.replace(step=jnp.int32(0), rng=key, networks=networks, memory=memory)
+
+
 def step_of(of: Cohort, **options):
     """Its step, compiled as plainly as can be."""
     return jax.jit(functools.partial(train_step, of.plan, **options))
@@ -61,8 +122,8 @@ def step_of(of: Cohort, **options):
 
 def update(of: Cohort, steps: int = 1, state=None):
     """State and metrics after so many steps on one batch."""
-    state = of.init(jax.random.key(0)) if state is None else state
-    step = step_of(of)
+    state = begin(of) if state is None else state
+    step = step_of(of, detailed=False)
     for _ in range(steps):
         state, metrics = step(state, batch())
     return state, metrics

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import nnx
 
 from afd_jax.networks import Outputs
 from afd_jax.networks.layers import ConvNorm
@@ -149,3 +150,39 @@ class Two(Tiny):
         x = nn.Conv(4, (3, 3))(images)
         own = Outputs(nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2))), x)
         return own, own
+
+
+class InNNX(nnx.Module):
+    """Convolution, BatchNorm and classifier in NNX; for images of two channels unless told."""
+
+    def __init__(self, classes: int, channels: int = 4, inputs: int = 2, *, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(inputs, channels, (3, 3), strides=2, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
+        self.classifier = nnx.Linear(channels, classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        features = nnx.relu(self.norm(self.conv(images)))
+        return self.classifier(jnp.mean(features, axis=(1, 2))), features
+
+
+class OwnCritic(nn.Module):
+    """A discriminator of one's own: maps to scores in [0, 1]."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)(nn.Dense(3)(maps))
+        return nn.sigmoid(jnp.mean(nn.Dense(1)(nn.relu(x)), axis=(1, 2, 3)))
+
+
+class OwnCriticInNNX(nnx.Module):
+    """Likewise, for maps of five channels."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.first, self.last = nnx.Linear(5, 3, rngs=rngs), nnx.Linear(3, 1, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, momentum=0.9, rngs=rngs)
+
+    def __call__(self, maps: jax.Array) -> jax.Array:
+        x = nnx.relu(self.norm(self.first(maps)))
+        return nnx.sigmoid(jnp.mean(self.last(x), axis=(1, 2, 3)))

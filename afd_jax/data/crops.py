@@ -1,25 +1,31 @@
 """Cutting and resizing images as they are decoded, on the host."""
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+
+if TYPE_CHECKING:  # Pillow belongs to the extra "train"
+    from PIL import Image
 
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
 _TEST_MARGIN = 256 / 224
+# Numbers of Pillow: left to right, and the resampling.
+_FLIP: Any = 0
+_BILINEAR = 2
 
 Box = tuple[float, float, float, float]
 
 
-def augmented(image: Image.Image, size: int, draw: np.random.Generator) -> Image.Image:
+def augmented(image: "Image.Image", size: int, draw: np.random.Generator) -> "Image.Image":
     """Crops at random, resizes to [size, size] and flips half of the time."""
     cut = resized(image, random_box(*image.size, draw), size)
-    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw.random() < 0.5 else cut
+    return cut.transpose(_FLIP) if draw.random() < 0.5 else cut
 
 
-def central(image: Image.Image, size: int) -> Image.Image:
+def central(image: "Image.Image", size: int) -> "Image.Image":
     """What resizing the shorter side to 256/224 of `size` and cutting out the centre gives."""
     width, height = image.size
     side = min(width, height) * size / round(size * _TEST_MARGIN)
@@ -27,7 +33,7 @@ def central(image: Image.Image, size: int) -> Image.Image:
     return resized(image, (left, top, left + side, top + side), size)
 
 
-def resized(image: Image.Image, box: Box, size: int) -> Image.Image:
+def resized(image: "Image.Image", box: Box, size: int) -> "Image.Image":
     """Resizes what lies in the box (left, top, right, bottom) to [size, size] RGB.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is no smaller than `size`.
@@ -40,7 +46,7 @@ def resized(image: Image.Image, box: Box, size: int) -> Image.Image:
         if drafted:
             scale = drafted[1][2] / width
             box = (box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale)
-    return image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return image.convert("RGB").resize((size, size), _BILINEAR, box=box)
 
 
 def random_box(width: int, height: int, draw: np.random.Generator) -> Box:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from afd_jax.data.extra import need
 from afd_jax.errors import SettingError
 
 
@@ -41,6 +42,22 @@ class Examples:
     def take(self, rows: np.ndarray | slice) -> "Examples":
         """The examples in the given rows."""
         return Examples(self.images[rows], self.labels[rows])
+
+    def batch(self, size: int, start: int = 0) -> dict[str, np.ndarray]:
+        """Some examples as a step takes them, without augmentation.
+
+        Args:
+          size: how many, at most.
+          start: row of the first one.
+
+        Returns:
+          "image" [size, height, width, channels] float32, normalised by the mean and deviation of
+          each channel over all examples; "label" and "index" [size] int32.
+        """
+        rows = np.arange(start, min(start + size, len(self)), dtype=np.int32)
+        mean, std = (np.array(x, np.float32) for x in channel_statistics(self.images))
+        images = (self.images[rows].astype(np.float32) / 255 - mean) / np.where(std == 0, 1, std)
+        return {"image": images, "label": self.labels[rows], "index": rows}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +95,9 @@ def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, 
     """
     if not fraction:
         return examples, examples.take(slice(0, 0))
-    from sklearn.model_selection import train_test_split
-
+    model_selection = need("sklearn.model_selection", "data.heldout", fraction)
     try:
-        kept, held = train_test_split(
+        kept, held = model_selection.train_test_split(
             np.arange(len(examples)),
             test_size=fraction,
             random_state=seed,

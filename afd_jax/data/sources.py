@@ -13,6 +13,7 @@ import numpy as np
 
 from afd_jax.data.cache import cache_dir
 from afd_jax.data.examples import Examples, Splits, hold_out
+from afd_jax.data.extra import need
 from afd_jax.data.streaming import Streamed, require_grain
 from afd_jax.errors import SettingError, first_line, one_of, require_flag, require_number
 
@@ -91,13 +92,12 @@ def load_streamed(
     require_number("data.image_size", image_size, least=8, whole=True)
     require_number("data.workers", workers, least=0, whole=True)
     require_number("data.heldout", heldout, least=0, below=1)
-    require_grain(workers)
+    require_grain()
     builder = _prepared_builder(name.removeprefix("tfds:"), data_dir, download)
     facts = (pathlib.Path(builder.data_path) / "dataset_info.json").read_bytes()
 
     def opened(split: str) -> Streamed:
-        import tensorflow_datasets as tfds
-
+        tfds = need("tensorflow_datasets", "data.name", name)
         decoders = {"image": tfds.decode.SkipDecoding()}
         try:
             source = builder.as_data_source(split=split, decoders=decoders)
@@ -135,9 +135,7 @@ def _hold_out(streamed: Streamed, share: float) -> tuple[Streamed, Streamed]:
 
 
 def _digits() -> tuple[Examples, Examples, int]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    bunch = need("sklearn.datasets", "data.name", "digits").load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     everything = Examples(images, bunch.target.astype(np.int32))
     # The bundled set has no test part of its own; this split is fixed for all runs.
@@ -200,7 +198,7 @@ def _tfds(name: str, data_dir: str | None, download: bool) -> tuple[Examples, Ex
 
 def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)
-    import tensorflow_datasets as tfds
+    tfds = need("tensorflow_datasets", "data.name", name)
 
     folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     if data_dir is not None and not folder.is_dir():
@@ -247,8 +245,7 @@ def _decoded(builder: Any, split: str, data_dir: str | None) -> Examples:
 
 
 def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None) -> None:
-    from tqdm import tqdm
-
+    tqdm = need("tqdm", "data.name", builder.info.name).tqdm
     try:
         source = builder.as_data_source(split=split)
         rows = [

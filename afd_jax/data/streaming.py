@@ -15,16 +15,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from afd_jax.data.batches import NumpyBatch, epoch_order
 from afd_jax.data.crops import augmented, central
-from afd_jax.errors import SettingError, UnreadableError, first_line
+from afd_jax.data.extra import need
+from afd_jax.errors import UnreadableError, first_line
+
+if TYPE_CHECKING:  # Pillow belongs to the extra "train"
+    from PIL import Image
 
 _THREADS = 4  # that read and decode when there are no worker processes
 
@@ -72,7 +75,7 @@ class Streamed:
         rows = np.ascontiguousarray(self.rows, np.int32)
         return hashlib.sha256(self.identity.encode() + rows.tobytes()).hexdigest()
 
-    def read(self, index: int, convert: Callable[[Image.Image], Image.Image]) -> Any:
+    def read(self, index: int, convert: "Callable[[Image.Image], Image.Image]") -> Any:
         """Decodes one example.
 
         Args:
@@ -85,6 +88,8 @@ class Streamed:
         Raises:
           UnreadableError: for a damaged image; it names the row of the source.
         """
+        from PIL import Image
+
         row = int(self.rows[index])
         try:
             example = self.source[row]
@@ -199,18 +204,13 @@ class _EvalBatches:
         return {"image": images, "label": labels, "mask": mask}
 
 
-def require_grain(workers: int) -> Any:
+def require_grain() -> Any:
     """Imports Grain; raises SettingError where it is not installed."""
-    try:
-        import grain  # type: ignore[import-untyped]
-    except ImportError as error:
-        remedy = "streaming needs Grain: pip install 'afd-jax[streaming]'"
-        raise SettingError("data.workers", workers, remedy) from error
-    return grain
+    return need("grain", "data.stream", True, "streaming")
 
 
 def _start(batches: Any, workers: int) -> Stream:
-    grain = require_grain(workers)
+    grain = require_grain()
     if not flags.FLAGS.is_parsed():  # by a script that has none; Grain asks for some of its own
         flags.FLAGS.mark_as_parsed()
     threads = 0 if workers else _THREADS

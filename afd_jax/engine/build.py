@@ -73,7 +73,9 @@ def _without_heads(
     settings: Mapping[str, Any],
 ) -> Plan:
     require_teachers(method, len(teachers), "teachers", tuple(teachers))
-    modules = {name: functional(m, f"networks[{k}]") for k, (name, m) in enumerate(networks.items())}
+    modules = {
+        name: functional(m, f"networks[{k}]") for k, (name, m) in enumerate(networks.items())
+    }
     frozen = {name: functional(m, f"teachers[{k}]") for k, (name, m) in enumerate(teachers.items())}
     check_networks("networks", [*modules], [*modules.values()], image_shape, classes)
     check_networks("teachers", [*frozen], [*frozen.values()], image_shape, classes)
@@ -211,9 +213,7 @@ def _answers(plan: Plan, network: Network) -> tuple[Outputs, ...]:
     return as_nodes(jax.eval_shape(answer, jax.random.key(0)))
 
 
-def _with_optimizers(
-    plan: Plan, optimizers: Mapping[str, optax.GradientTransformation]
-) -> Plan:
+def _with_optimizers(plan: Plan, optimizers: Mapping[str, optax.GradientTransformation]) -> Plan:
     for network in plan.networks.values():
         if isinstance(network.module.module, Branched):  # each branch must be usable by itself
             params = state_shapes(plan).networks[network.name].params["network"]

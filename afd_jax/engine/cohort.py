@@ -62,7 +62,7 @@ class Cohort:
         self._given = {
             name: teacher.variables
             for name, teacher in frozen.items()
-            if hasattr(teacher, "variables") and hasattr(teacher, "recipe")
+            if hasattr(teacher, "recipe") and hasattr(teacher, "variables")
         }
         self.plan: Plan = build.make_plan(
             _by_name(networks, classes, "networks"),
@@ -125,7 +125,7 @@ class Cohort:
         def run(state: TrainState, batch: Any, axis_name: str | None) -> Any:
             return function(self.plan, state, batch)
 
-        return self._devices.compile(run, donate=False)  # type: ignore[no-any-return]
+        return self._devices.compile(run, donate=False)
 
     @functools.cached_property
     def _step(self) -> Callable[..., Any]:

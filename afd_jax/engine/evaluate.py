@@ -81,7 +81,7 @@ def eval_logits(
     plan: Plan, state: TrainState, images: jax.Array, networks: Sequence[str] | None = None
 ) -> dict[str, jax.Array]:
     """Logits [batch, classes] by node, with running statistics; images are normalised."""
-    logits = {}
+    logits: dict[str, jax.Array] = {}
     for name in plan.networks if networks is None else networks:
         network, own = plan.networks[name], state.networks[name]
         variables = {"params": own.params["network"], **own.statistics["network"]}

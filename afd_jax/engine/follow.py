@@ -16,8 +16,8 @@ def follow(
     """Moves them, after their students have been updated.
 
     The decay of an average is min(1 - 1/(t+1), d) after update t, so that early averages are plain
-    means (Tarvainen and Valpola, "Mean teachers are better role models", 2017); it has statistics of
-    its own. A snapshot takes parameters and statistics over at the end of an epoch.
+    means (Tarvainen and Valpola, "Mean teachers are better role models", 2017); it has statistics
+    of its own. A snapshot takes parameters and statistics over at the end of an epoch.
     """
     updates = step + 1
 

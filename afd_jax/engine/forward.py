@@ -45,7 +45,8 @@ def apply(
     if network.frozen:
         own = jax.lax.stop_gradient(own)
     if plan.precision == "bfloat16" and train:
-        own = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim == 4 else x, own)
+        # Kernels, and those of a chain of blocks, which are stacked.
+        own = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim >= 4 else x, own)
     variables = {"params": own, **statistics["network"]}
     result, updated = run(network.module, variables, images, dict(rngs), train)
     if network.frozen:
@@ -77,7 +78,7 @@ def bind(network: Network, params: Any, statistics: Any) -> dict[str, dict[str, 
 
 def bind_all(plan: Plan, states: Mapping[str, NetworkState]) -> dict[str, dict[str, BoundHead]]:
     """The heads of all nodes."""
-    bound = {}
+    bound: dict[str, dict[str, BoundHead]] = {}
     for name, network in plan.networks.items():
         bound |= bind(network, states[name].params["heads"], states[name].statistics["heads"])
     return bound

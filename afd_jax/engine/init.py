@@ -97,7 +97,8 @@ def _with_heads(
     batch = blank_batch(plan)
     key = jax.random.fold_in(rng, 1)
     heads: dict[str, dict[str, BoundHead]] = {}
-    outputs, partners = {}, {}
+    outputs: dict[str, Any] = {}
+    partners: dict[str, Any] = {}
     for name, network in plan.networks.items():
         statistics, params = split(first[name])
         headless = dataclasses.replace(network, heads={})
@@ -164,6 +165,8 @@ def _given(name: str, variables: Mapping[str, Any], shapes: Any) -> Any:
     )
     for path in {**wanted, **given}:
         if wanted.get(path) != given.get(path):
-            remedy = f"the network's {path} has shape {wanted.get(path)}, the given {given.get(path)}"
+            remedy = (
+                f"the network's {path} has shape {wanted.get(path)}, the given {given.get(path)}"
+            )
             raise SettingError("teachers", name, remedy)
     return jax.tree.map(lambda like, x: jnp.array(x, like.dtype), shapes, dict(variables))

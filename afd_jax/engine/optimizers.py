@@ -93,9 +93,7 @@ def afd() -> dict[str, optax.GradientTransformation]:
     return {"logit": fast, "feature": slow, "discriminator": slow}
 
 
-def constant(
-    learning_rate: float, total_steps: int, *, warmup: float = 0.0
-) -> optax.Schedule:
+def constant(learning_rate: float, total_steps: int, *, warmup: float = 0.0) -> optax.Schedule:
     """The same rate throughout, after a linear rise over the fraction `warmup` of the run."""
     return _warmed_up(optax.constant_schedule(learning_rate), learning_rate, total_steps, warmup)
 

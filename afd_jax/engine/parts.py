@@ -79,7 +79,7 @@ def _losses(
     outputs = _forward(plan, params, state, batch, preprocess)
     partners = partners_of(plan, state, preprocess, keys_of(state)[0], batch)
     seen = plan.seen(batch, state.step, state.memory)
-    heads = {}
+    heads: dict[str, Any] = {}
     for name, network in plan.networks.items():
         heads |= bind(network, params[name]["heads"], state.networks[name].statistics["heads"])
     terms: dict[str, Terms] = {}

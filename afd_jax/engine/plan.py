@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,7 +106,7 @@ class Plan:
             index=batch.get("index"),
             progress=jnp.asarray(step, float) / total if total else None,
             epoch=step // per_epoch if per_epoch else None,
-            epochs=(total or math.inf) / per_epoch if per_epoch else None,
+            epochs=total / per_epoch if total and per_epoch else None,
             memory=None if self.memory is None else memory,
         )
 

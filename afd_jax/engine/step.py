@@ -73,7 +73,7 @@ def train_step(
     reduce = _Reduce(axis_name)
     metrics: Metrics = {node: {} for node in plan.graph.names}
 
-    states, logits = dict(state.networks), {}
+    states, logits = dict(state.networks), dict[str, jax.Array]()
     everyone = tuple(plan.networks.values())
     phases: list[tuple[tuple[str, ...], Sequence[Network]]] = [(UPDATES, everyone)]
     if plan.second_forward:
@@ -158,7 +158,8 @@ def _phase(
     detailed: bool | jax.Array,
 ) -> tuple[dict[str, NetworkState], ByNode]:
     """Runs networks once and takes the given updates, from the outputs of this one pass."""
-    states, outputs, pulls = dict(states), {}, {}
+    states, pulls = dict(states), dict[str, Pull]()
+    outputs: ByNode = {}
     for n, network in enumerate(networks):
         rngs = {"dropout": jax.random.fold_in(rng, n)}
         states[network.name], own, pulls[network.name] = _forward(
@@ -173,13 +174,13 @@ def _phase(
     for update in updates:
         for network in networks:
             if update in network.optimizers:
-                own, pull = losses_of[network.name], pulls[network.name]
+                terms, pull = losses_of[network.name], pulls[network.name]
                 states[network.name] = _update(
-                    update, network, states[network.name], own, pull, reduce, metrics, detailed
+                    update, network, states[network.name], terms, pull, reduce, metrics, detailed
                 )
-    for name, own in losses_of.items():
-        states[name] = own.with_statistics(plan.networks[name], states[name], updates)
-        for node, values in own.metrics.items():
+    for name, terms in losses_of.items():
+        states[name] = terms.with_statistics(plan.networks[name], states[name], updates)
+        for node, values in terms.metrics.items():
             metrics[node].update({key: reduce.mean(v) for key, v in values.items()})
     return states, outputs
 
@@ -221,7 +222,7 @@ class _Losses:
             }
             for u, own in self.values.items()
         }
-        return self.pull(factors)  # type: ignore[no-any-return]
+        return self.pull(factors)
 
     def with_statistics(
         self, network: Network, state: NetworkState, updates: Sequence[str]

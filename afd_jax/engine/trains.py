@@ -55,9 +55,11 @@ def who_trains_what(plan: Plan) -> dict[str, dict[str, Any]]:
         for update in UPDATES:
             moved = reached[name, update] - (critics if update != "discriminator" else set())
             if moved:
-                masks[name][update] = jax.tree.map_with_path(lambda p, _: _path(p) in moved, own)  # noqa: B023
+                masks[name][update] = _mask(own, moved)
             elif named[name, update]:
-                remedy = f"its {update} loss for {name} depends on no parameter; return no such term"
+                remedy = (
+                    f"its {update} loss for {name} depends on no parameter; return no such term"
+                )
                 raise SettingError("method", named[name, update][0], remedy)
     return masks
 
@@ -116,6 +118,11 @@ def _noted(reached: set[str], tree: Any) -> Any:
         return same(leaf)
 
     return jax.tree.map_with_path(through, tree)
+
+
+def _mask(tree: Any, moved: set[str]) -> Any:
+    """True for the leaves at these paths."""
+    return jax.tree.map_with_path(lambda path, _: _path(path) in moved, tree)
 
 
 def _path(path: Any) -> str:

@@ -63,7 +63,7 @@ def find(name: str) -> type[Method]:
     'AFD'
     """
     if name in _CLASSES:
-        return __getattr__(_CLASSES[name])  # type: ignore[no-any-return]
+        return __getattr__(_CLASSES[name])
     if ":" not in str(name):
         remedy = one_of(name, NAMES) + ", or 'package.module:Class'"
         raise SettingError("method.name", name, remedy)
@@ -79,4 +79,4 @@ def make(name: str, given: "Mapping[str, Any]") -> Method:
     Raises:
       SettingError: if the method or an option is unknown, or out of its bounds.
     """
-    return options.make(find(name), given, name)  # type: ignore[no-any-return]
+    return options.make(find(name), given, name)

@@ -42,7 +42,7 @@ class AFD(Method):
     temperature: float = soft.temperature(3.0)
     distillation_weight: float = soft.weight(1.0)
     adversarial_weight: float = soft.weight(1.0)
-    critic: Critic = Critic()
+    critic: Critic = dataclasses.field(default=Critic())
 
     def heads(self, own: View) -> Mapping[str, Any]:
         """A transfer layer where shapes differ, and a discriminator for each source."""

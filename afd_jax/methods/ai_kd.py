@@ -48,7 +48,7 @@ class AIKD(Method):
     distillation_weight: float = soft.weight(1.0)
     progressive_weight: float = soft.weight(1.0)
     adversarial_weight: float = soft.weight(0.1)
-    critic: Critic = ProbabilityCritic()
+    critic: Critic = dataclasses.field(default=ProbabilityCritic())
 
     def heads(self, own: View) -> Mapping[str, Any]:
         """A discriminator of probabilities."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax import losses
@@ -63,7 +64,7 @@ class AT(Method):
             remedy += f"{source.name} {len(theirs)}; choose as many of each, such as (1, 2, -1)"
             raise SettingError("method.stages", tuple(self.stages), remedy)
         pairs = zip(ours, theirs, strict=True)
-        apart = sum(_distance(a, b) for a, b in pairs)
+        apart = jnp.sum(jnp.stack([_distance(a, b) for a, b in pairs]), axis=0)
         return terms + Terms(
             logit={"attention": self.hint_weight * apart},
             metrics={f"attention_from_{source.name}": apart},

@@ -5,8 +5,9 @@ student's map at the end of a middle stage to the shape of the teacher's:
 
   CE(y, softmax(z)) + weight * mean of (r(h_student) - h_teacher)² [+ KD]
 
-Assumed: hint and labels are learned together, by one optimizer (the paper trains the lower half on
-hints first); the regressor is `heads.Transfer`, a 1x1 convolution; weight 100; the second stage.
+As in the public code of the widespread comparison (RepDistiller), hint and labels are learned
+together, by one optimizer (the paper trains the lower half on hints first), with weight 100 and
+the second stage. The regressor is `heads.Transfer`, a 1x1 convolution with BatchNorm and ReLU.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """The shape of a method: what a node and an edge of the loss graph carry, nothing else.
 
-The engine runs every network once and asks the method for the losses of each node that learns. There
-are three updates, each with an optimizer of its own, and a loss belongs to one of them:
+The engine runs every network once and asks the method for the losses of each node that learns.
+There are three updates, each with an optimizer of its own, and a loss belongs to one of them:
 
   logit          trains the network, and those heads of the node that the loss depends on
   feature        likewise, after the logit update, with its own optimizer

@@ -91,5 +91,7 @@ def make(choice: type, given: Mapping[str, Any], name: str, where: str = "method
     known = of(choice)
     for option, value in given.items():
         if option not in known:
-            raise SettingError(f"{where}.{option}", value, f"unknown to {name}; {one_of(option, known)}")
+            raise SettingError(
+                f"{where}.{option}", value, f"unknown to {name}; {one_of(option, known)}"
+            )
     return choice(**given)

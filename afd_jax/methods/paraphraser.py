@@ -3,7 +3,7 @@
 Kim, Park, Kwak; NeurIPS 2018. Of the teacher's last map x, an encoder makes a factor of fewer
 channels, and a decoder the map again: the loss is the mean of |decoder(encoder(x)) - x|. Three
 convolutions each (the decoder's are transposed in the paper, which at stride 1 is the same class of
-functions), by the same optimizer as the student's.
+functions).
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def encoder(maps: Any, rate: float) -> NonLinearTransformation:
 
 def decoder(channels: int, factor: int) -> NonLinearTransformation:
     """The half that makes the map again."""
-    return NonLinearTransformation((factor, channels, channels))
+    return NonLinearTransformation((factor, channels, channels), transposed=True)
 
 
 def reconstruction(halves: tuple[Any, Any], params: tuple[Any, Any], maps: jax.Array) -> jax.Array:

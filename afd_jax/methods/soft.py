@@ -14,12 +14,12 @@ TEMPERATURE = {"above": 0, "most": 1e4}
 
 def temperature(default: float) -> float:
     """The option T of a distillation loss."""
-    return options.number(default, **TEMPERATURE)  # type: ignore[no-any-return]
+    return options.number(default, **TEMPERATURE)
 
 
 def weight(default: float) -> float:
     """The option of a loss's weight; 0 leaves the loss out."""
-    return options.number(default, least=0)  # type: ignore[no-any-return]
+    return options.number(default, least=0)
 
 
 def labels(logits: jax.Array, batch: Batch, factor: float = 1.0) -> dict[str, jax.Array]:

@@ -33,11 +33,10 @@ def check_networks(
     Raises:
       SettingError: for a network that cannot take the images, or does not return what it must.
     """
-    checked: dict[Functional, Outputs] = {}
-    for k, (name, network) in enumerate(zip(names, networks, strict=True)):
-        if network not in checked:
-            checked[network] = _check_network(f"{field}[{k}]", name, network, image_shape, classes)
-    return [checked[network] for network in networks]
+    return [
+        _check_network(f"{field}[{k}]", name, network, image_shape, classes)
+        for k, (name, network) in enumerate(zip(names, networks, strict=True))
+    ]
 
 
 def _check_network(

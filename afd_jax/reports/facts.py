@@ -24,9 +24,7 @@ def graph_facts(plan: Plan) -> Facts:
             _, own, _ = single(network.module.module, variables, index)
             count = sum(x.size for x in jax.tree.leaves(own))
             facts = plan.graph[node]
-            nodes.append(
-                {"name": node, "role": facts.role, "of": facts.of, "parameters": count}
-            )
+            nodes.append({"name": node, "role": facts.role, "of": facts.of, "parameters": count})
     edges = [list(edge) for edge in plan.graph.edges]
     return {"method": type(plan.method).__name__, "nodes": nodes, "edges": edges}
 

@@ -23,9 +23,7 @@ class Progress:
       shown: print at all.
     """
 
-    def __init__(
-        self, facts: Facts, *, total_steps: int, batch_size: int, start: int, shown: bool
-    ):
+    def __init__(self, facts: Facts, *, total_steps: int, batch_size: int, start: int, shown: bool):
         self._facts, self._total, self._size = facts, total_steps, batch_size
         self._lines = shown and not sys.stderr.isatty()
         self._shown = shown

@@ -217,9 +217,7 @@ def _load(data: Mapping[str, Any]) -> Splits:
     if not data["stream"]:
         return load(data["name"], **common)
     workers = (os.cpu_count() or 1) if data["workers"] is None else data["workers"]
-    return load_streamed(
-        data["name"], image_size=data["image_size"], workers=workers, **common
-    )
+    return load_streamed(data["name"], image_size=data["image_size"], workers=workers, **common)
 
 
 def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:

@@ -9,8 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from afd_jax.errors import SettingError, first_line
 from afd_jax.engine.state import TrainState
+from afd_jax.errors import SettingError, first_line
 
 _logger = logging.getLogger("afd_jax")
 

@@ -10,9 +10,9 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
+from afd_jax.errors import SettingError, first_line
 from afd_jax.reports.facts import graph_facts
 from afd_jax.runs.assemble import Run
-from afd_jax.errors import SettingError, first_line
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.workdir import Workdir, read_json, require_same, write_json
 

@@ -40,17 +40,20 @@ class MetricsLog:
         Raises:
           Diverged: if a value is infinite or not a number.
         """
-        for name, value in record.items():
-            values = value.values() if isinstance(value, dict) else [value]
-            if not all(math.isfinite(v) for v in values if isinstance(v, float)):
-                raise Diverged(
-                    f"step {record['step']}: {name} = {value}; a smaller learning rate, in another "
-                    "--workdir, may help"
-                )
+        require_finite(record["step"], record)
         self.records.append(record)
         if self._path:
             with self._path.open("a") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def require_finite(step: int, record: Record) -> None:
+    """Raises Diverged, with the name, if a value is infinite or not a number."""
+    for name, value in record.items():
+        values = value.values() if isinstance(value, dict) else [value]
+        if not all(math.isfinite(v) for v in values if isinstance(v, float)):
+            words = "a smaller learning rate, in another --workdir, may help"
+            raise Diverged(f"step {step}: {name} = {value}; {words}")
 
 
 def read_metrics(path: pathlib.Path) -> Iterator[Record]:
@@ -113,6 +116,11 @@ class Window:
         ]
         self.steps, self._sums = 0, [{} for _ in range(self._count)]
         return means
+
+    def require_finite(self, step: int) -> None:
+        """Raises Diverged if anything is not finite up to this step."""
+        for sums in self._sums:
+            require_finite(step, sums)
 
     def notes(self) -> dict[str, Any]:
         """What is in it, as JSON values."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import ml_collections
 
+from afd_jax.errors import SettingError, one_of
 from afd_jax.runs.choices import keyword_options
 from afd_jax.runs.configs import find_config
 from afd_jax.runs.settings import OPEN
-from afd_jax.errors import SettingError, one_of
 
 # What an optimizer's block keeps when it gets another name.
 _SHARED = ("learning_rate", "weight_decay", "decay", "schedule")

@@ -90,9 +90,7 @@ def _source(entry: str, own: pathlib.Path) -> Source:
     return Source(entry, None, pathlib.Path(folder), node)
 
 
-def prerequisites(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> list[Prerequisite]:
+def prerequisites(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Prerequisite]:
     """What must be trained before a run, in order. Arguments and errors as in `sources`."""
     before: list[Prerequisite] = []
     found = sources(config, workdir)

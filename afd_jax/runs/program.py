@@ -1,7 +1,7 @@
 """The compiled programs of a run: training data on the devices, several steps and seeds at once.
 
-Each gives the numbers of the pure functions in `afd_jax.engine.step`, called one step and one seed at a
-time on batches from the host.
+Each gives the numbers of the pure functions in `afd_jax.engine.step`, called one step and one seed
+at a time on batches from the host.
 """
 
 import contextlib
@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.engine import seeds
-from afd_jax.runs.assemble import Run
 from afd_jax.data import (
     Examples,
     NumpyBatch,
@@ -28,10 +26,12 @@ from afd_jax.data import (
     train_stream,
     with_partners,
 )
+from afd_jax.engine import seeds
 from afd_jax.engine.evaluate import eval_step, heldout_step
 from afd_jax.engine.prepare import prepare
 from afd_jax.engine.state import TrainState
 from afd_jax.engine.step import Metrics, train_step
+from afd_jax.runs.assemble import Run
 
 
 class Update:
@@ -219,18 +219,16 @@ def prepared(run: Run, state: TrainState, going_on: Callable[[int], None]) -> Tr
     steps = max(1, round(run.plan.method.preparation_epochs * run.steps_per_epoch))
 
     def batches(seed: int) -> Iterator[Mapping[str, Any]]:
-        given = {"seed": seed} if run.streams else {"seeds": [seed]}
-        train = run.splits.train
-        source = train if run.streams else len(train)
-        read = train_stream if run.streams else train_rows
-        each = read(source, run.batch_size, start_step=0, end_step=steps, **given)  # type: ignore[operator]
+        train, size, ends = run.splits.train, run.batch_size, {"start_step": 0, "end_step": steps}
+        each: Any
+        if run.streams:
+            each = train_stream(train, size, seed=seed, **ends)
+        else:
+            each = train_rows(len(train), size, seeds=[seed], **ends)
         with contextlib.closing(each):
             for done, own in enumerate(each):
                 going_on(done)
-                if run.streams:
-                    yield own
-                else:
-                    yield {"image": train.images[own], "label": train.labels[own], "index": own}
+                yield own if run.streams else {"image": train.images[own], "index": own}
 
     own = seeds.split(state, len(run.seeds))
     trained = [

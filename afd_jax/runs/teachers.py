@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from afd_jax.engine import seeds
 from afd_jax.data import Recipe
+from afd_jax.engine import seeds
 from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError, one_of
 from afd_jax.networks import NAMES, create

@@ -15,8 +15,8 @@ from afd_jax.errors import SettingError, one_of
 from afd_jax.networks.branched import single
 from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import Outputs, as_nodes
-from afd_jax.runs.choices import make_method, named_networks
 from afd_jax.runs.checkpoint import load_variables
+from afd_jax.runs.choices import make_method, named_networks
 from afd_jax.runs.workdir import Workdir, read_json
 
 

@@ -229,6 +229,7 @@ class _Loop:
                     continue
                 # Fetching the metrics waits for the device, so the clock is read after it.
                 clock.lap(window.fold())
+                window.require_finite(step)  # so that no checkpoint holds a run that has diverged
                 # Windows are of one length; a run of less than one has a line at its end.
                 if logging or (last and not self._has("train")):
                     speed = {"images_per_second": clock.rate() * size}

@@ -2,11 +2,11 @@
 
   python experiments/speed/cost_model.py --out=experiments/results/cost_model [--network=resnet32]
 
-Per row: operations as the compiler counts them before it optimises, memory as it plans it, and
-(unless --no-times) the median time of some steps on this machine. Over devices: the collective
-operations of the compiled program and the bytes that they reduce, on eight fake devices, and from
-them an estimate for a pod: what each step sends, against how long it computes. A figure is drawn
-beside the JSON.
+Per row: operations of convolutions and matrix products (`reports.flops`), memory as the compiler
+plans it, and (unless --no-times) the median time of some steps on this machine. Over devices: the
+collective operations of the compiled program and the bytes that they reduce, on eight fake devices,
+and from them an estimate for a pod: what each step sends, against how long it computes. A figure is
+drawn beside the JSON.
 """
 
 import argparse
@@ -24,34 +24,27 @@ import time
 import jax
 import jax.numpy as jnp
 
-from afd_jax.engine.build import make_cohort
-from afd_jax.graph import make_graph
+import afd_jax as afd
+from afd_jax.engine.devices import make_devices
 from afd_jax.engine.init import init_state, state_shapes
-from afd_jax.methods import AFD, DML
-from afd_jax.networks import create
-from afd_jax.networks.as_written import as_written
-from afd_jax.engine.optimizers import adam, sgd
-from afd_jax.engine.devices import make_parallel
-from afd_jax.reports.report import commit
 from afd_jax.engine.step import train_step
+from afd_jax.reports.flops import count_flops
+from afd_jax.reports.summary import commit
 
-METHODS = {"afd": AFD, "dml": DML}
 BYTES = {"f32": 4, "bf16": 2, "f64": 8, "s32": 4, "u32": 4, "pred": 1}
 # Of one TPU v4 chip (Jouppi et al., "TPU v4", ISCA 2023): bfloat16 operations, and bytes between
 # neighbours, per second. What a step reaches of the first is assumed.
 POD = {"flops": 275e12, "link_bytes": 50e9, "assumed_share_of_flops": 0.3}
 
 
-def cohort_of(method, shape, network, count):
-    slow = adam(2e-5, weight_decay=0.1)
-    fast = sgd(0.1, momentum=0.9, weight_decay=1e-4)
-    return make_cohort(
-        [create(network, 100)] * count,
-        METHODS[method](make_graph(shape, count)),
-        {"logit": fast, "feature": slow, "discriminator": slow},
-        image_shape=(32, 32, 3),
-        classes=100,
-    )
+def plan_of(method, shape, network, count):
+    method, size = afd.methods.make(method, {}), {"image_shape": (32, 32, 3), "classes": 100}
+    return afd.Cohort([network] * count, method, graph=shape, **size).plan
+
+
+def step_of(plan):
+    """As in all steps but those that are logged."""
+    return functools.partial(train_step, plan, detailed=False)
 
 
 def batch_of(size):
@@ -65,30 +58,28 @@ def batch_of(size):
 
 def row(method, shape, network, count, size, steps):
     """Costs of one step."""
-    cohort, batch = cohort_of(method, shape, network, count), batch_of(size)
-    step = make_parallel("jit", 1).compile(functools.partial(train_step, cohort), donate=True)
+    plan, batch = plan_of(method, shape, network, count), batch_of(size)
+    step, shapes = make_devices("jit", 1).compile(step_of(plan), donate=True), state_shapes(plan)
     start = time.perf_counter()
-    lowered = step.lower(state_shapes(cohort), batch)
+    lowered = step.lower(shapes, batch)
     middle = time.perf_counter()
     compiled = lowered.compile()
     end = time.perf_counter()
     memory = compiled.memory_analysis()
-    with as_written():
-        whole = jax.jit(functools.partial(train_step, cohort)).lower(state_shapes(cohort), batch)
     result = {
         "method": method,
         "graph": shape,
         "network": network,
         "networks": count,
         "batch": size,
-        "flops_per_network_and_image": whole.cost_analysis()["flops"] / count / size,
+        "flops_per_network_and_image": count_flops(step_of(plan), shapes, batch) / count / size,
         "state_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "trace_seconds": middle - start,
         "compile_seconds": end - middle,
     }
     if steps:
-        state = init_state(cohort, jax.random.key(0))
+        state = init_state(plan, jax.random.key(0))
         times = []
         for _ in range(steps + 1):
             start = time.perf_counter()
@@ -101,18 +92,18 @@ def row(method, shape, network, count, size, steps):
 
 def collectives(mode, network, count, size, devices):
     """Number and bytes of the reductions in the program of one device."""
-    parallel = make_parallel(mode, devices)
-    cohort = parallel.prepare(cohort_of("afd", "cyclic", network, count))
-    step = parallel.compile(functools.partial(train_step, cohort), donate=True)
-    state = parallel.put_state(init_state(cohort, jax.random.key(0)))
-    text = step.lower(state, parallel.put_batch(batch_of(size))).compile().as_text()
+    chosen = make_devices(mode, devices)
+    plan = plan_of("afd", "cyclic", network, count)
+    step = chosen.compile(step_of(chosen.prepare(plan)), donate=True)
+    state = chosen.put_state(init_state(plan, jax.random.key(0)))
+    text = step.lower(state, chosen.put_batch(batch_of(size))).compile().as_text()
     found = re.findall(r"= (\S.*?) (all-reduce|all-gather|reduce-scatter)(?:-start)?\(", text)
     sizes = [
         BYTES[kind] * math.prod(int(n) for n in shape.split(",") if n)
         for shapes, _ in found
         for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
     ]
-    result = {
+    return {
         "mode": mode,
         "devices": devices,
         "batch": size,
@@ -121,7 +112,6 @@ def collectives(mode, network, count, size, devices):
         "large_operations": sum(s > 4096 for s in sizes),
         "large_bytes": sum(s for s in sizes if s > 4096),
     }
-    return result
 
 
 def over_devices(network, size):

@@ -29,7 +29,7 @@ from afd_jax.data.crops import augmented
 from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.sources import load_streamed
 from afd_jax.data.streaming import Streamed, train_stream
-from afd_jax.reports.report import commit
+from afd_jax.reports.summary import commit
 
 BATCH = 64
 FOREVER = 10**6

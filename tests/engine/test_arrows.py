@@ -1,5 +1,6 @@
 """Whose parameters a loss reaches, and what each optimizer moves."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,164 +8,209 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax import losses
-from afd_jax.engine.build import make_cohort
+from afd_jax.engine import forward
 from afd_jax.errors import SettingError
-from afd_jax.engine.forward import apply_peer
-from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.networks.heads import BoundHead
-from afd_jax.engine.init import init_state
-from afd_jax.methods import AFD, Alignment
-from afd_jax.engine.optimizers import sgd
-from afd_jax.engine.step import train_step
+from afd_jax.methods import ONE, Alignment, Independent, soft
+from afd_jax.methods.method import UPDATES, Terms, View
+from afd_jax.methods.afd import AFD
 from tests import small, tiny
 from tests.leaves import changed, names, nonzero
 
-UNEQUAL = ((3, 4, 5), (3, 4, 7))
+LOGIT, FEATURE, DISCRIMINATOR = UPDATES
 
 
-@pytest.fixture(scope="module")
-def pair():
-    """Cohort, state, and every loss as a function of all parameters and both discriminators."""
-    cohort = small.cohort(UNEQUAL)
-    state = init_state(cohort, jax.random.key(0))
-    batch = small.batch()
+@dataclasses.dataclass(frozen=True)
+class Leaky(AFD):
+    """Reaches in every update for all that it is given, as often as it can."""
 
-    def loss(update, k, params, critics):
-        outputs = [
-            apply_peer(cohort, j, params[j], state.peers[j].statistics, batch["image"], {})[0][0]
-            for j in range(2)
-        ]
-        heads = {
-            name: BoundHead(
-                cohort.peers[k].discriminators[name],
-                {**state.peers[k].discriminators[name], "params": critics[k][name]},
-            )
-            for name in cohort.peers[k].discriminators
+    def edge(self, own, source, batch):
+        def squares(x):
+            return jnp.mean(jnp.square(x).reshape(len(x), -1), axis=1)
+
+        critics = [head for view in (own, source) for n, head in view.heads.items() if "crit" in n]
+        theirs = source.heads.get("transfer", lambda x: x)
+        maps = (own.map, source.map, theirs(source.features))
+        values = [squares(x) for x in (own.logits, source.logits, *maps)]
+        values += [critic(x, keep_statistics=False) for critic in critics for x in maps]
+        everything = sum(n * value for n, value in enumerate(values, 1))
+        told, _ = self.critic.tell(own.heads[f"critic_{source.name}"], real=source.map, fake=own.map)
+        return Terms(
+            logit={"reach": everything},
+            feature={"reach_maps": everything - squares(own.logits)},
+            discriminator={"reach_all": everything + told},
+        )
+
+
+def own_gradient(plan, state, batch, name, update):
+    """By another path than the engine's: of a network's losses, where sources are plain numbers."""
+    node, network, own = name, plan.networks[name], state.networks[name]
+    constants = {}
+    for other, module in plan.networks.items():
+        them = state.networks[other]
+        run = functools.partial(forward.apply, plan, module, them.params, them.statistics)
+        outputs = run(batch["image"], {})[0][other]
+        heads = forward.bind(module, them.params["heads"], them.statistics["heads"])
+        constants[other] = View(other, "student", outputs, heads.get(other, {}))
+
+    def total(params):
+        outputs = constants[node].outputs
+        if update != DISCRIMINATOR:
+            images, statistics = batch["image"], own.statistics
+            outputs = forward.apply(plan, network, params, statistics, images, {})[0][node]
+        heads = forward.bind(network, params["heads"], own.statistics["heads"])
+        sources = tuple(constants[source] for source in plan.graph.sources(node))
+        view = View(node, "student", outputs, heads.get(node, {}), sources)
+        terms = plan.method.losses(view, sources, plan.seen(batch, state.step, state.memory))
+        return sum(jnp.mean(value) for value in getattr(terms, update).values())
+
+    gradient = jax.grad(total)(own.params)
+    return jax.tree.map_with_path(lambda p, g: g if of_update(update, p) else 0 * g, gradient)
+
+
+def of_update(update, path):
+    """The rule, by names: a discriminator belongs to its own update."""
+    text = jax.tree_util.keystr(path, simple=True, separator="/")
+    return ("critic" in text) == (update == DISCRIMINATOR)
+
+
+@pytest.mark.parametrize("kind", [AFD, Leaky])
+def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
+    """One optimizer at a time has a rate above zero; a method that reaches for more gets nothing."""
+    method = kind(critic=small.afd().critic)
+    cohort = small.cohort(small.UNEQUAL, method=method, opt=small.adjustable())
+    plan, before, batch = cohort.plan, small.begin(cohort), small.batch()
+    found = cohort.gradients(before, batch)
+    step = small.step_of(cohort)
+    expected = jax.jit(
+        lambda state: {
+            name: {u: own_gradient(plan, state, batch, name, u) for u in UPDATES} for name in "ab"
         }
-        terms = {
-            "logit": lambda: cohort.method.logit_terms(k, outputs, cohort.context(batch, state)),
-            "feature": lambda: cohort.method.feature_terms(k, outputs, heads),
-            "discriminator": lambda: cohort.method.discriminator_terms(k, outputs, heads),
-        }[update]()[0]
-        return sum(losses.mean(values) for values in terms.values())
+    )(before)
+    for update in UPDATES:
+        after, metrics = step(small.with_rates(before, **{update: 0.1}), batch)
+        for name in "ab":
+            own, new = before.networks[name].params, after.networks[name].params
+            gradient = expected[name][update]
+            assert small.largest_difference(found[name][update], gradient) < 1e-4
+            stepped = jax.tree.map(lambda x, g: x - 0.1 * g, own, gradient)
+            assert small.largest_difference(new, stepped) < 1e-5
+            norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
+            np.testing.assert_allclose(metrics[name][f"gradient_norm/{update}"], norm, rtol=1e-4)
 
-    params = [peer.params for peer in state.peers]
-    critics = [{n: v["params"] for n, v in peer.discriminators.items()} for peer in state.peers]
-    return cohort, state, params, critics, loss
-
-
-def test_logit_loss_gives_its_source_no_gradient(pair):
-    """The loss itself treats its source as a constant, whoever differentiates it."""
-    _, _, params, critics, loss = pair
-    own, source = jax.jit(jax.grad(functools.partial(loss, "logit", 0)))(params, critics)
-    assert nonzero(own["network"]) == names(own["network"])
-    assert not nonzero(source)
-    assert not nonzero(own["projections"])
-
-
-def test_generator_loss_reaches_the_extractor_only(pair):
-    _, _, params, critics, loss = pair
-    gradients = jax.jit(jax.grad(functools.partial(loss, "feature", 1), (0, 1)))(params, critics)
-    other, own = gradients[0]
-    assert not nonzero(other)
-    assert nonzero(own["network"]) == {
-        name for name in names(own["network"]) if not name.startswith("classifier")
-    }
-    assert nonzero(own["projections"]) == names(own["projections"]) != set()
+            if update == DISCRIMINATOR:
+                wanted = names(own, "critic")
+            else:
+                wanted = names(own) - names(own, "critic")
+            if update == FEATURE:
+                wanted -= names(own, "classifier")
+            if update == LOGIT and kind is AFD:
+                wanted -= names(own, "transfer")
+            assert nonzero(found[name][update]) == wanted != set()
+            assert changed(own, new) == wanted, (name, update)
 
 
-def test_discriminator_update_moves_no_network_and_generator_no_discriminator():
-    """In the step: one optimizer at a time has a rate above zero; see what moves."""
-    still = sgd(0.0)
-    groups = {
-        "logit": "peers/{k}/params/network",
-        "feature": "peers/{k}/params",
-        "discriminator": "peers/{k}/discriminators",
-    }
-    for moving, prefix in groups.items():
-        opt = {u: sgd(0.1) if u == moving else still for u in groups}
-        cohort = small.cohort(UNEQUAL, opt=opt)
-        before = init_state(cohort, jax.random.key(0))
-        after, _ = jax.jit(functools.partial(train_step, cohort))(before, small.batch())
-        moved = {
-            name
-            for name in changed(before, after)
-            if "/statistics/" not in name and "batch_stats" not in name and name != "step"
-        }
-        expected = {
-            name
-            for name in names(before)
-            for k in (0, 1)
-            if name.startswith(prefix.format(k=k)) and "batch_stats" not in name
-        }
-        if moving == "feature":
-            expected = {name for name in expected if "classifier" not in name}
-        assert moved == expected, moving
+def test_masks_know_nothing_of_what_others_lose():
+    """A source that only teaches is a constant; so its maps train nothing of its own."""
+    for method in (small.afd(), Leaky(critic=small.afd().critic)):
+        cohort = small.cohort(small.UNEQUAL, method=method, graph=[("a", "b")])
+        assert [*cohort.plan.networks["a"].trains] == [LOGIT]
+        assert [*cohort.plan.networks["b"].trains] == [*UPDATES]
+        assert not cohort.plan.networks["a"].heads
 
 
-def test_feature_optimizer_leaves_the_classifier_alone_even_by_weight_decay():
-    cohort = small.cohort(UNEQUAL)
-    state = init_state(cohort, jax.random.key(0))
-    feature = names(state.peers[1].optimizers["feature"])
-    assert not any("classifier" in name for name in feature)
-    assert any("projections/transfer" in name for name in feature)
-    logit = names(state.peers[1].optimizers["logit"])
+@dataclasses.dataclass(frozen=True)
+class LeakyBranches(ONE):
+    """Takes no constant for its target."""
+
+    def edge(self, own, source, batch):
+        return soft.rising(self, own, source.logits, batch, constant=False)
+
+
+def test_another_branch_of_the_own_network_is_a_constant_too():
+    cohort = small.cohort([(3, 4, 5)], method=LeakyBranches(), total_steps=4)
+    plan, state = cohort.plan, small.begin(cohort)
+    network, own = plan.networks["a"], state.networks["a"]
+
+    def divergence(params):
+        outputs, _ = forward.apply(plan, network, params, own.statistics, small.batch()["image"], {})
+        seen = plan.seen(small.batch(), state.step, {})
+        terms = forward.terms_of(plan, network, outputs, {}, {}, seen)
+        return jnp.sum(terms["branch 1"].logit["distillation"])
+
+    gradient = jax.jit(jax.grad(divergence))(own.params)["network"]
+    reached = {part for part, tree in gradient.items() if nonzero(tree)}
+    assert reached == {"shared", "branch1"}
+
+
+def test_optimizers_leave_the_rest_alone_even_by_weight_decay():
+    cohort = small.cohort(small.UNEQUAL)
+    state = small.begin(cohort).networks["b"]
+    feature, logit, critic = (names(state.optimizers[u]) for u in (FEATURE, LOGIT, DISCRIMINATOR))
+    assert not any("classifier" in name or "critic" in name for name in feature)
+    assert any("heads/b/transfer" in name for name in feature)
     assert any("classifier" in name for name in logit)
-    assert not any("transfer" in name for name in logit)
+    assert not any("transfer" in name or "critic" in name for name in logit)
+    assert critic and all("critic_a" in name or "count" in name for name in critic)
 
 
 def test_alignment_moves_extractor_and_transfer_only():
     """With the feature optimizer alone; the maps come closer."""
-    opt = {"logit": sgd(0.0), "feature": sgd(1.0)}
-    method = Alignment(Graph(2, ((0, 1),)), distance="l2")
-    cohort = small.cohort(((3, 4, 7), (3, 4, 5)), opt=opt, method=method)
-    assert cohort.peers[1].projections and not cohort.peers[0].projections
-    before = init_state(cohort, jax.random.key(0))
-    step = jax.jit(functools.partial(train_step, cohort))
+    cohort = small.cohort(
+        ((3, 4, 7), (3, 4, 5)),
+        opt=small.adjustable(),
+        method=Alignment(distance="l2"),
+        graph=[("a", "b")],
+    )
+    networks = cohort.plan.networks
+    assert [*networks["b"].heads] == ["b"] and not networks["a"].heads
+    before = small.with_rates(small.begin(cohort), feature=1.0)
+    step = small.step_of(cohort, detailed=False)
     after, first = step(before, small.batch())
-    assert not changed(before.peers[0].params, after.peers[0].params)
-    moved = changed(before.peers[1].params, after.peers[1].params)
-    assert moved == {n for n in names(before.peers[1].params) if "classifier" not in n}
+    assert not changed(before.networks["a"].params, after.networks["a"].params)
+    params = before.networks["b"].params
+    assert changed(params, after.networks["b"].params) == names(params) - names(params, "classifier")
     for _ in range(20):
         after, last = step(after, small.batch())
-    assert last[1]["loss/alignment"] < 0.8 * first[1]["loss/alignment"]
-    assert last[1]["loss/alignment"] == last[1]["map_l2"]
+    assert last["b"]["loss/alignment"] < 0.8 * first["b"]["loss/alignment"]
+    assert last["b"]["loss/alignment"] == last["b"]["map_l2"]
+
+
+def moved(cohort, name):
+    """By update, the names of the parameters that it moves."""
+    return {update: nonzero(mask) for update, mask in cohort.plan.networks[name].trains.items()}
 
 
 def test_who_trains_what_sees_through_jit_remat_scan_and_stop_gradient():
-    cohort = make_cohort(
-        [tiny.Wrapped(5)] * 2,
-        AFD(Graph(2, cyclic_pairs(2)), widths=(4,)),
-        small.optimizers(),
-        image_shape=small.IMAGE_SHAPE,
-        classes=5,
-    )
-    state = init_state(cohort, jax.random.key(0)).peers[0]
-    feature, logit = (names(state.optimizers[u]) for u in ("feature", "logit"))
-    for part in ("first", "rounds", "rounded"):
-        assert any(part in n for n in feature), part
-    assert not any("classifier" in n or "still" in n for n in feature)
-    assert any("classifier" in n for n in logit) and not any("still" in n for n in logit)
-
-
-def test_gradient_norms_by_an_independent_path(pair):
-    cohort, state, params, critics, loss = pair
-    _, metrics = jax.jit(functools.partial(train_step, cohort))(state, small.batch())
-    for update_name, key in (("logit", "logit"), ("feature", "feature")):
-        gradient = jax.jit(jax.grad(functools.partial(loss, update_name, 0)))(params, critics)[0]
-        norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
-        np.testing.assert_allclose(metrics[0][f"gradient_norm/{key}"], norm, rtol=1e-4)
+    """In Linen; and an NNX network beside it."""
+    networks = {"a": tiny.Wrapped(5), "b": functools.partial(tiny.InNNX, 5)}
+    cohort = small.Cohort(networks, small.afd(), **small.SHAPES, optimizers=small.optimizers())
+    linen, nnx = moved(cohort, "a"), moved(cohort, "b")
+    for part in ("first", "second", "rounds", "rounded"):
+        assert any(part in n for n in linen[FEATURE]), part
+    assert not any("classifier" in n or "still" in n for n in linen[FEATURE])
+    assert any("classifier" in n for n in linen[LOGIT])
+    assert not any("still" in n for n in linen[LOGIT])
+    network = {f"network/{n}" for n in ("conv/kernel", "norm/scale", "norm/bias")}
+    assert nnx[FEATURE] == network
+    assert nnx[LOGIT] == network | {"network/classifier/kernel", "network/classifier/bias"}
+    critics = cohort.plan.networks["b"].trains[DISCRIMINATOR]["heads"]["b"]["critic_a"]
+    assert all(jax.tree.leaves(critics)) and len(nnx[DISCRIMINATOR]) == len(jax.tree.leaves(critics))
 
 
 def test_a_loss_that_reaches_no_parameter_is_named():
     class Deaf(AFD):
-        def feature_terms(self, k, outputs, discriminators):
-            terms, logged = super().feature_terms(k, outputs, discriminators)
-            return jax.lax.stop_gradient(terms), logged
+        def edge(self, own, source, batch):
+            terms = super().edge(own, source, batch)
+            return terms.replace(feature=jax.lax.stop_gradient(terms.feature))
 
-    method = Deaf(Graph(2, cyclic_pairs(2)), widths=(4,))
-    with pytest.raises(
-        SettingError, match=r"'feature_terms': its feature loss for .* no parameter"
-    ):
-        small.cohort(method=method)
+    with pytest.raises(SettingError, match=r"method = 'generator': its feature loss for a depends"):
+        small.cohort(method=Deaf(critic=small.afd().critic))
+
+
+def test_a_head_that_no_loss_calls_is_named():
+    class Idle(Independent):
+        def heads(self, own):
+            return {"spare": tiny.OwnCritic()}
+
+    with pytest.raises(SettingError, match=r"method.heads = 'spare': is declared for a, but no"):
+        small.cohort(method=Idle())

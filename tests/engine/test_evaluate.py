@@ -1,4 +1,4 @@
-"""Evaluation: every example once, each network and their ensemble."""
+"""Evaluation: every example once, each network and the ensemble of the students."""
 
 import functools
 
@@ -7,45 +7,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from afd_jax.engine.evaluate import eval_step
-from afd_jax.graph import Graph, cyclic_pairs
-from afd_jax.engine.init import init_state
-from afd_jax.methods import AFD
 from tests import small
 
-UNEQUAL = ((3, 4, 5), (3, 4, 7))
 
-
-def test_evaluation_counts_every_example_once():
-    cohort = small.cohort()
-    state = init_state(cohort, jax.random.key(0))
-    whole = small.batch(10)
-    step = jax.jit(functools.partial(eval_step, cohort))
-    once = step(state, {**whole, "mask": jnp.ones(10, bool)})
+def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble():
+    cohort = small.cohort(small.UNEQUAL, twins=True)
+    state = small.begin(cohort)
+    # A twin that has gone another way, or it would not show in an ensemble.
+    twin = jax.tree.map(lambda x: -x, state.networks["a alone"].params)
+    own = state.networks["a alone"].replace(params=twin)
+    state = state.replace(networks={**state.networks, "a alone": own})
+    whole = small.batch(40)
+    step = jax.jit(functools.partial(eval_step, cohort.plan), static_argnames="networks")
+    once = step(state, {**whole, "mask": jnp.ones(40, bool)})
     padded = {name: jnp.concatenate([x, x[:6]]) for name, x in whole.items()}
-    again = step(state, {**padded, "mask": jnp.arange(16) < 10})
-    assert int(once["count"]) == int(again["count"]) == 10
+    again = step(state, {**padded, "mask": jnp.arange(46) < 40})
+    assert int(once["count"]) == int(again["count"]) == 40
     assert small.largest_difference(once, again) < 1e-6
 
-    logits = [
-        peer.network.apply(
-            {"params": s.params["network"], **s.statistics["network"]}, whole["image"], train=False
-        ).logits
-        for peer, s in zip(cohort.peers, state.peers, strict=True)
-    ]
-    right = [int(np.sum(np.argmax(z, 1) == whole["label"])) for z in logits]
-    assert once["correct"].tolist() == right
-    softmax = [np.exp(z - np.max(z, 1, keepdims=True)) for z in map(np.asarray, logits)]
-    together = sum(p / p.sum(1, keepdims=True) for p in softmax)
-    assert int(once["ensemble_correct"]) == np.sum(np.argmax(together, 1) == whole["label"])
+    logits = cohort.logits(state, whole["image"])
+    assert [*logits] == ["a", "b", "a alone", "b alone"]
+    label = np.asarray(whole["label"])
+    for name, z in logits.items():
+        own = state.networks[name]
+        variables = {"params": own.params["network"], **own.statistics["network"]}
+        module = cohort.plan.networks[name].module.module
+        direct = module.apply(variables, whole["image"], train=False).logits
+        np.testing.assert_allclose(z, direct, rtol=1e-4, atol=1e-5)
+        assert int(once["correct"][name]) == np.sum(np.argmax(z, 1) == label)
+        log_p = z - jax.nn.logsumexp(z, axis=1, keepdims=True)
+        entropy = -np.sum(np.asarray(log_p)[np.arange(40), label])
+        np.testing.assert_allclose(once["cross_entropy"][name], entropy, rtol=1e-5)
 
+    def together(*names):
+        p = sum(np.asarray(jax.nn.softmax(logits[name])) for name in names)
+        return np.sum(np.argmax(p, 1) == label)
 
-def test_ensemble_is_of_the_members_without_their_twins():
-    method = AFD(Graph(2, cyclic_pairs(2)), widths=(4,))
-    batch = {**small.batch(10), "mask": jnp.ones(10, bool)}
-    results = []
-    for alone in (False, True):
-        cohort = small.cohort(UNEQUAL, method=method, alone=alone)
-        state, _ = small.update(cohort, steps=3)
-        results.append(jax.jit(functools.partial(eval_step, cohort))(state, batch))
-    assert results[0]["ensemble_correct"] == results[1]["ensemble_correct"]
-    assert results[1]["correct"].shape == (4,)
+    assert int(once["ensemble_correct"]) == together("a", "b") != together(*logits)
+    some = step(state, {**whole, "mask": jnp.ones(40, bool)}, networks=("b", "b alone"))
+    assert [*some["correct"]] == ["b", "b alone"]
+    assert int(some["ensemble_correct"]) == int(once["correct"]["b"])
+    twins = step(state, {**whole, "mask": jnp.ones(40, bool)}, networks=("b alone",))
+    assert "ensemble_correct" not in twins

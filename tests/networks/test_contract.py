@@ -50,7 +50,7 @@ def test_equal_networks_are_traced_once():
     [
         (
             (tiny.Tiny(5), tiny.LogitsOnly(5)),
-            r"networks\[1\] = 'net1': must return Outputs\(logits, features\), returns .*train=False",
+            r"networks\[1\] = 'net1': must return Outputs\(logits, features\), returns .*=False",
         ),
         ((functools.partial(Flat, classes=5),), r"networks\[0\] = 'net0': must return Outputs"),
         (

@@ -9,6 +9,8 @@ import pytest
 
 from afd_jax.networks import create
 from afd_jax.networks.functional import draw, functional, run
+from afd_jax.networks.layers import conv
+from afd_jax.networks.staged import StagedNetwork
 from tests.networks.shapes import variables
 
 IMAGE = (8, 8, 3)
@@ -37,8 +39,16 @@ def types(values):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet8", "resnet56", "wrn-16-1", "preact_resnet18", "densenet-40-12", "okddip_vgg16"]
-    + ["mobilenet_v2", "shufflenet_v2"],
+    [
+        "resnet8",
+        "resnet56",
+        "wrn-16-1",
+        "preact_resnet18",
+        "densenet-40-12",
+        "okddip_vgg16",
+        "mobilenet_v2",
+        "shufflenet_v2",
+    ],
 )
 @pytest.mark.parametrize("train", [False, True])
 def test_only_convolutions_compute_in_half_precision(name, train):
@@ -58,10 +68,24 @@ def test_only_convolutions_compute_in_half_precision(name, train):
     outputs, statistics = jax.eval_shape(answer, own)
     assert {x.dtype for x in jax.tree.leaves((outputs, statistics))} == {jnp.dtype("float32")}
     for stages in range(1, network.module.stage_count):
-        lower = functools.partial(
-            network.module.apply, train=False, stages=stages, method="lower"
-        )
+        lower = functools.partial(network.module.apply, train=False, stages=stages, method="lower")
         assert jax.eval_shape(lower, own, images).dtype == jnp.float32
+
+
+class Bare(StagedNetwork):
+    """Ends in a convolution."""
+
+    def stage(self, index, x, train):
+        return conv(4, 3, name=f"stage{index + 1}")(x)
+
+
+def test_maps_of_a_network_of_ones_own_are_single():
+    network = functional(Bare(10))
+    own = jax.eval_shape(halved, variables(network, IMAGE))
+    assert jnp.dtype("bfloat16") in {x.dtype for x in jax.tree.leaves(own)}
+    images = jnp.zeros((2, *IMAGE))
+    outputs, _ = jax.eval_shape(functools.partial(network.apply, x=images, train=False), own)
+    assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("float32")}
 
 
 def test_values_differ_by_rounding_only():

@@ -78,7 +78,9 @@ PYTORCH = {  # uniform in ±1/sqrt(kernel² * inputs)
 @pytest.mark.parametrize("name", PYTORCH)
 def test_what_pytorch_gives_unasked(name):
     leaves = [f"{layer}/kernel" for layer in PYTORCH[name]]
-    *kernels, matrix, bias = drawn(name, *leaves, "classifier/linear/kernel", "classifier/linear/bias")
+    *kernels, matrix, bias = drawn(
+        name, *leaves, "classifier/linear/kernel", "classifier/linear/bias"
+    )
     for kernel in kernels:
         is_uniform(kernel, np.prod(kernel.shape[:3]) ** -0.5)
     is_uniform(matrix, matrix.shape[0] ** -0.5)

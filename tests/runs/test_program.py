@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from afd_jax.engine import seeds
+from afd_jax.engine.step import train_step
 from afd_jax.runs.assemble import assemble
-from afd_jax.engine.init import init_state
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.program import Update, steps_per_call
-from afd_jax.engine.step import train_step
-from afd_jax.runs.trained import load_network
+from afd_jax.runs.trained import load
 from afd_jax.runs.workdir import Workdir
 from experiments.collect import collect
 from tests import small
@@ -24,11 +23,11 @@ AUGMENTED = ("--config.data.pad=1", "--config.data.flip=True")
 
 
 def assembled(*more):
-    return assemble(read_config(CONFIG, [*SETTINGS, *AUGMENTED, "--config.alone=False", *more]))
+    return assemble(read_config(CONFIG, [*SETTINGS, *AUGMENTED, "--config.twins=False", *more]))
 
 
 def trained(run, calls):
-    state, update = run.parallel.put_state(init_state(run.cohort, run.keys)), Update(run, 0)
+    state, update = run.devices.put_state(run.initial_state()), Update(run, 0)
     for _, batch in zip(range(calls), update.placed(), strict=False):
         state, metrics = update(state, batch)
     return jax.device_get((state, metrics))
@@ -38,8 +37,8 @@ def trained(run, calls):
 def plain():
     """Four steps of the pure function on batches from the host, one at a time."""
     run = assembled()
-    state, train = init_state(run.cohort, run.keys), run.splits.train
-    step = jax.jit(functools.partial(train_step, run.cohort, preprocess=run.recipe.train))
+    state, train = run.initial_state(), run.splits.train
+    step = jax.jit(functools.partial(train_step, run.plan, preprocess=run.recipe.train))
     for rows in np.concatenate(
         [b["index"] for _, b in zip(range(4), Update(run, 0).batches(), strict=False)], 1
     ).T:
@@ -52,7 +51,7 @@ def plain():
 def test_the_quick_way_equals_the_plain_step(plain, calls):
     state, metrics = trained(assembled(f"--config.parallel.steps_per_call={4 // calls}"), calls)
     assert state.steps_done == plain[0].steps_done == 4
-    assert small.largest_difference(state.peers, plain[0].peers) < 1e-5
+    assert small.largest_difference(state.networks, plain[0].networks) < 1e-5
     last = jax.tree.map(lambda x: x[-1], metrics)
     assert small.largest_difference(last, plain[1]) < 1e-5
 
@@ -60,10 +59,10 @@ def test_the_quick_way_equals_the_plain_step(plain, calls):
 def test_seeds_in_turns_are_those_mapped_over(monkeypatch):
     """The first on CPUs, the second elsewhere."""
     cohort = small.cohort()
-    state = init_state(cohort, jax.random.split(jax.random.key(0), 2))
+    state = cohort.init(jax.random.split(jax.random.key(0), 2))
     batches = [small.batch(seed=seed) for seed in (0, 1)]
     batch = jax.tree.map(lambda *each: np.stack(each, 1), *batches)
-    step, results = functools.partial(train_step, cohort), []
+    step, results = functools.partial(train_step, cohort.plan), []
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         both = jax.jit(seeds.mapped(step, 2, (0, 1)))
@@ -82,19 +81,19 @@ def test_seeds_side_by_side_equal_each_alone(tmp_path):
         assert command(folder, *short, f"--config.seed={i}", config=CONFIG) == 0
         own = jax.tree.map(lambda x, i=i: x[i], both)
         alone = final_state(folder, *short, f"--config.seed={i}", config=CONFIG)
-        assert small.largest_difference(own.peers, alone.peers) < 1e-4
+        assert small.largest_difference(own.networks, alone.networks) < 1e-4
         records = [r for r in lines(tmp_path / "both") if r["seed"] == i]
         for ours, theirs in zip(records, lines(folder), strict=True):
             assert {*ours} == {*theirs} and ours["kind"] == theirs["kind"]
             if ours["kind"] == "train":
                 np.testing.assert_allclose(
-                    ours["0/loss/cross_entropy"], theirs["0/loss/cross_entropy"], rtol=1e-4
+                    ours["Tiny/loss/cross_entropy"], theirs["Tiny/loss/cross_entropy"], rtol=1e-4
                 )
         single = json.loads((folder / "summary.json").read_text())
         assert summary["runs"][i]["networks"] == single["networks"]
         image = np.zeros((1, 8, 8, 1), np.uint8)
-        ours = load_network(tmp_path / "both", 1, seed=i)(image).logits
-        np.testing.assert_allclose(ours, load_network(folder, 1)(image).logits, rtol=1e-3)
+        ours = load(tmp_path / "both", "Wider", seed=i)(image).logits
+        np.testing.assert_allclose(ours, load(folder, "Wider")(image).logits, rtol=1e-3)
     accuracies = [run["networks"][1]["test_accuracy"] for run in summary["runs"]]
     assert summary["networks"][1]["test_accuracy"] == np.mean(accuracies)
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Whole runs that need others first: teachers, generations, paraphrasers; stopped and continued."""
+"""Whole runs that need others first: teachers and generations; stopped and continued."""
 
 import json
 import shutil
@@ -8,17 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.reports import report
+from afd_jax.runs import program, trainer
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.overrides import read_config
-from afd_jax.runs.trained import load_network
+from afd_jax.runs.trained import load
 from tests import small
-from tests.running import ROOT, command, lines
+from tests.running import ROOT, command, ctrl_c_after, lines
 
 CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny"
 SETTINGS = (
-    "--config.alone=False",
+    "--config.twins=False",
     "--config.graph=own",
     "--config.data.limit=128",
     "--config.data.pad=1",
@@ -57,13 +57,13 @@ def taught(tmp_path_factory):
 def test_one_command_trains_the_teacher_and_the_student(taught):
     teacher, student = summary(taught / "teacher_0"), summary(taught)
     (other,) = student["others"]
-    assert other["name"] == "teacher tests.tiny:Tiny"
+    assert (other["name"], other["role"]) == ("teacher", "teacher")
     assert other["test_accuracy"] == teacher["networks"][0]["test_accuracy"]
     assert teacher["seed"] == 1000 and student["seed"] == 0
     config = json.loads((taught / "teacher_0" / "config.json").read_text())
     assert config["method"]["name"] == "independent" and config["teachers"] == []
-    ours = jax.tree.leaves(state_of(taught, "kd", STUDENT).peers[1].params["network"])
-    theirs = jax.tree.leaves(load_network(taught / "teacher_0", 0).variables["params"])
+    ours = jax.tree.leaves(state_of(taught, "kd", STUDENT).networks["teacher"].params["network"])
+    theirs = jax.tree.leaves(load(taught / "teacher_0").variables["params"])
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -78,21 +78,21 @@ def test_a_teacher_can_be_used_again(taught, tmp_path, capsys):
     (tmp_path / "again" / "summary.json").unlink()
     assert run(tmp_path / "again", "kd", f"--config.teachers=('{moved}',)") == 0
     (tmp_path / "again" / "summary.json").unlink()
-    assert run(tmp_path / "again", "kd", f"--config.teachers=('{taught}@0',)") == 2
+    assert run(tmp_path / "again", "kd", f"--config.teachers=('{taught}@Tiny',)") == 2
     assert "holds other networks than the run" in capsys.readouterr().err
 
 
 def stop_at(monkeypatch, *when):
     """Sends Ctrl-C where (folder, step) says; once each."""
-    left, trained = list(when), report.Progress.trained
+    left, write = list(when), trainer._Loop._write
 
-    def interrupt(self, record):
-        trained(self, record)
-        if left and record["step"] == left[0][1] and self._run.seeds[0] == left[0][0]:
+    def interrupt(self, kind, step, *more):
+        if left and kind == "train" and (self.run.seeds[0], step) == left[0]:
             left.pop(0)
             signal.raise_signal(signal.SIGINT)
+        return write(self, kind, step, *more)
 
-    monkeypatch.setattr(report.Progress, "trained", interrupt)
+    monkeypatch.setattr(trainer._Loop, "_write", interrupt)
     return left
 
 
@@ -136,22 +136,40 @@ def test_the_past_is_continued_bit_equal(method, tmp_path, monkeypatch, taught):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_the_paraphraser_is_trained_between(tmp_path, taught):
-    folder = f"--config.teachers=('{taught}/teacher_0',)"
-    share = "--config.method.paraphraser_share=0.5"
-    assert run(tmp_path, "ft", folder, share) == 0
-    before = lines(tmp_path / "prepared_0")
-    losses = [r["0/loss/reconstruction"] for r in before if r["kind"] == "train"]
-    assert losses[-1] < losses[0] and before[-1]["step"] == 4
-    state = state_of(tmp_path, "ft", folder, share)
-    with Checkpoints(tmp_path / "prepared_0" / "checkpoints") as checkpoints:
-        config = read_config(CONFIG, [*SETTINGS, "--config.method.name=paraphraser"])
-        config.networks, config.teachers = (), (str(taught / "teacher_0"),)
-        prepared = checkpoints.restore(assemble(config).initial_state())[0]
-    ours = state.peers[1].params["projections"]["encoder"]
-    jax.tree.map(
-        np.testing.assert_array_equal, ours, prepared.peers[0].params["projections"]["encoder"]
+def test_the_paraphraser_is_trained_before_the_first_step(tmp_path, monkeypatch, taught, capsys):
+    """Stopped in it, it begins again; stopped after it, its encoder stays."""
+    more = (f"--config.teachers=('{taught}/teacher_0',)", "--config.method.paraphraser_epochs=0.5")
+    assert run(tmp_path / "whole", "ft", *more) == 0
+    whole = state_of(tmp_path / "whole", "ft", *more)
+    drawn = assemble(read_config(CONFIG, [*SETTINGS, "--config.method.name=ft", *more]))
+    before, after = (
+        s.networks["teacher"].params["heads"]["teacher"]["encoder"]
+        for s in (drawn.initial_state(), whole)
     )
+    assert small.largest_difference(before, after) > 1e-4
+    assert "loss/reconstruction" not in str(lines(tmp_path / "whole"))
+
+    wanted = program.prepared
+
+    def stopping(run, state, going_on):
+        def then(done):
+            if done == 1:
+                signal.raise_signal(signal.SIGINT)
+            going_on(done)
+
+        return wanted(run, state, then)
+
+    monkeypatch.setattr(trainer, "prepared", stopping)
+    capsys.readouterr()
+    assert run(tmp_path / "cut", "ft", *more) == 130
+    assert "stopped before the first step" in capsys.readouterr().err
+    monkeypatch.undo()
+    ctrl_c_after(monkeypatch, 2)
+    assert run(tmp_path / "cut", "ft", *more) == 130
+    monkeypatch.undo()
+    assert run(tmp_path / "cut", "ft", *more) == 0
+    cut = state_of(tmp_path / "cut", "ft", *more)
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
 def test_seeds_have_teachers_of_their_own(tmp_path):
@@ -160,8 +178,8 @@ def test_seeds_have_teachers_of_their_own(tmp_path):
     both = state_of(tmp_path / "both", "kd", STUDENT, "--config.seeds=2", *more)
     assert run(tmp_path / "second", "kd", STUDENT, "--config.seed=1", *more) == 0
     second = state_of(tmp_path / "second", "kd", STUDENT, "--config.seed=1", *more)
-    own = jax.tree.map(lambda x: x[1], both.peers)
-    assert small.largest_difference(own, second.peers) < 1e-4
+    own = jax.tree.map(lambda x: x[1], both.networks)
+    assert small.largest_difference(own, second.networks) < 1e-4
 
 
 def spoil(taught, tmp_path, **data):
@@ -196,9 +214,8 @@ def test_a_teacher_that_is_not_there_or_not_finished(taught, tmp_path, capsys):
 
     assert "no run in this folder" in error("no/where")
     assert "a network's name: did you mean 'resnet8'?" in error("resnet9")
-    assert "config.teachers[0] = 'no.module:X': could not build it" in error("no.module:X")
-    assert "the run has the nodes 0 to 0" in error(f"{taught}/teacher_0@1")
-    assert "must name a node by its number" in error(f"{taught}/teacher_0@x")
+    assert "config.teachers[0] = 'no.module:X': could not import it" in error("no.module:X")
+    assert "node = 'x': Choose one of: Tiny" in error(f"{taught}/teacher_0@x")
     folder = shutil.copytree(taught / "teacher_0", tmp_path / "teacher")
     (folder / "summary.json").unlink()
     assert "that run is not finished (no summary.json)" in error(folder)
@@ -214,12 +231,12 @@ def test_a_teacher_that_is_not_there_or_not_finished(taught, tmp_path, capsys):
 
 
 MISTAKES = {
-    ("ps_kd", "--config.generations=2"): "config.generations = 2: ps_kd takes no frozen teachers",
-    ("kd", "--config.teachers=()"): "config.teachers = (): kd needs a frozen teacher",
+    ("ps_kd", "--config.generations=2"): "config.generations = 2: PSKD takes no frozen teachers",
+    ("kd", "--config.teachers=()"): "config.teachers = (): KD needs a frozen teacher",
     ("kd", "--config.seed=4294967295", STUDENT): "config.seed = 4294967295: must be a whole number",
     ("ft", "--config.method.rate=2", STUDENT): "config.method.rate = 2.0: must be a number and",
     ("kd", "--config.method.temperature=1e30", STUDENT): "config.method.temperature = 1e+30: must",
-    ("kd", "--config.method.second_forward=True", STUDENT): "config.method.second_forward = True",
+    ("kd", "--config.second_forward=True", STUDENT): "config.second_forward = True: has no effect",
     (
         "kd",
         "--config.generations=2",
@@ -230,7 +247,7 @@ MISTAKES = {
         "--config.graph=cyclic",
         "--config.networks=('tests.tiny:Tiny','tests.tiny:Tiny')",
         STUDENT,
-    ): "config.graph = (0, 1): FT has no edges between networks that train",
+    ): "config.graph = ('Tiny', 'Tiny_1'): FT has no edges between networks that train",
 }
 
 
@@ -243,10 +260,10 @@ def test_mistakes_are_found_before_anything_is_trained(mistake, tmp_path, capsys
 
 
 def test_edges_from_a_teacher_and_a_duration_without_a_space(tmp_path, taught):
-    folder = f"--config.teachers=('{taught}/teacher_0',)"
-    more = ("--config.graph=((1,0),)", "--config.duration=4steps")
-    assert run(tmp_path, "ft", folder, *more, "--config.method.paraphraser_share=0.5") == 0
-    assert lines(tmp_path / "prepared_0")[-1]["step"] == 2
+    folder = f"--config.teachers=('{taught}/teacher_0@Tiny',)"
+    more = ("--config.graph=(('teacher','Tiny'),)", "--config.duration=4steps")
+    assert run(tmp_path, "kd", folder, *more) == 0
+    assert lines(tmp_path)[-1]["step"] == 4
 
 
 def test_a_finished_run_is_not_another_teachers(tmp_path, taught, capsys):

@@ -16,15 +16,14 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.reports import report
 from afd_jax.data import sources, train_rows
 from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.sources import load_streamed
 from afd_jax.data.streaming import Streamed, eval_stream, train_stream
 from afd_jax.errors import SettingError, UnreadableError
-from tests.running import ROOT, command, final_state
-from tests.test_crops import encoded
-from tests.test_data import TFDS_DIR
+from tests.data.test_crops import encoded
+from tests.data.test_data import TFDS_DIR
+from tests.running import ROOT, command, ctrl_c_after, final_state
 
 SAMPLE = pytest.mark.skipif(
     not (TFDS_DIR / "imagenet2012").is_dir(), reason="no prepared ImageNet here"
@@ -170,7 +169,7 @@ def test_the_fingerprint_is_that_of_source_and_rows():
 
 SCRIPT = """
 import multiprocessing
-from tests.test_streaming import streamed, train_stream
+from tests.data.test_streaming import streamed, train_stream
 if __name__ == "__main__":
     stream = train_stream(streamed(workers=1), 4, seed=0, start_step=0, end_step=1000)
     next(stream)
@@ -180,7 +179,7 @@ if __name__ == "__main__":
 
 
 def test_workers_end_with_the_process_that_they_work_for(tmp_path):
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     (tmp_path / "script.py").write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py")],
@@ -284,16 +283,9 @@ def test_a_run_from_disk_continues_bit_equal(tmp_path, monkeypatch):
         return command(tmp_path / name, config=config, settings=STREAMED)
 
     assert run("whole") == 0
-    trained = report.Progress.trained
-
-    def interrupt(self, record):
-        trained(self, record)
-        if record["step"] == 5:  # in the middle of the second epoch
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(report.Progress, "trained", interrupt)
+    ctrl_c_after(monkeypatch, 5)  # in the middle of the second epoch
     assert run("cut") == 130
-    monkeypatch.setattr(report.Progress, "trained", trained)
+    monkeypatch.undo()
     assert run("cut") == 0
     ours, theirs = (
         final_state(tmp_path / name, config=config, settings=STREAMED) for name in ("whole", "cut")

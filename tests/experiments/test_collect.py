@@ -29,12 +29,13 @@ def test_mean_and_deviation_over_seeds(finished, another_seed, tmp_path, capsys)
     assert main([f"{tmp_path}/v1.2/pair", str(finished), str(another_seed)]) == 0
     result = json.loads((tmp_path / "v1.2" / "pair.json").read_text())
     first = json.loads((finished / "summary.json").read_text())["networks"][0]["test_accuracy"]
-    accuracy = result["test_accuracy"]["0 tests.tiny:Tiny"]
+    accuracy = result["test_accuracy"]["Tiny"]
     np.testing.assert_allclose(accuracy["mean"], first + 0.125)
     np.testing.assert_allclose(accuracy["std"], 0.25 / np.sqrt(2))
     assert [run["seed"] for run in result["runs"]] == [0, 1]
     assert (tmp_path / "v1.2" / "pair.png").read_bytes().startswith(b"\x89PNG")
-    assert "0 tests.tiny:Tiny" in capsys.readouterr().out
+    assert [*result["test_accuracy"]] == ["Tiny", "Wider", "Tiny alone", "Wider alone"]
+    assert "Tiny alone" in capsys.readouterr().out
 
 
 def test_runs_that_do_not_belong_together(finished, another_seed, tmp_path, capsys):
@@ -72,18 +73,44 @@ def test_methods_beside_each_other(finished, another_seed, tmp_path, capsys):
     assert "two: batch_size = 33: differs from one's, 32" in capsys.readouterr().err
 
 
-def test_networks_of_one_name_are_averaged_within_a_seed():
-    """Two networks of one architecture, or the branches of one network."""
-    for names in (["a", "a", "b"], ["a branch 0", "a branch 1", "a leader"]):
-        runs = [
-            {
-                "seed": s,
-                "networks": [
-                    {"name": n, "test_accuracy": x} for n, x in zip(names, own, strict=True)
-                ],
-            }
-            for s, own in enumerate(((0.1, 0.3, 0.9), (0.4, 0.6, 0.8)))
-        ]
-        found = rows({"runs": runs, "ensemble_test_accuracy": None})["networks"]
-        np.testing.assert_allclose(found["a"]["values"], [0.2, 0.5])
-        assert list(found) == ["a", names[2]] and found[names[2]]["values"] == [0.9, 0.8]
+def test_a_frozen_teacher_is_in_the_first_evaluation_only(finished, tmp_path):
+    """It has one accuracy; the figure draws it over all epochs."""
+    folder = shutil.copytree(finished, tmp_path / "taught")
+    summary = json.loads((folder / "summary.json").read_text())
+    teacher = {"name": "teacher", "role": "teacher", "of": None, "test_accuracy": 0.75}
+    (folder / "summary.json").write_text(json.dumps(summary | {"others": [teacher]}))
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    next(r for r in records if r["kind"] == "test")["accuracy"]["teacher"] = 0.75
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    assert main([f"{tmp_path}/taught", str(folder)]) == 0
+    result = json.loads((tmp_path / "taught.json").read_text())
+    assert result["test_accuracy"]["teacher"]["values"] == [0.75]
+    assert len(result["curves"][0]) > 1
+    assert (tmp_path / "taught.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("networks", "nodes", "expected"),
+    [
+        (["a", "a", "b"], ["a", "a_1", "b"], ["a", "b"]),
+        (["p.m:A", "p.m:A", "b"], ["A", "A_1", "b"], ["p.m:A", "b"]),
+        (["a"], ["branch 0", "branch 1", "leader"], ["a", "a leader"]),
+    ],
+)
+def test_networks_of_one_architecture_are_averaged_within_a_seed(networks, nodes, expected):
+    """So are the branches of one network, but for a leader."""
+    runs = [
+        {
+            "seed": seed,
+            "networks": [
+                {"name": name, "test_accuracy": accuracy}
+                for name, accuracy in zip(nodes, own, strict=True)
+            ],
+        }
+        for seed, own in enumerate(((0.1, 0.3, 0.9), (0.4, 0.6, 0.8)))
+    ]
+    result = {"config": {"networks": networks}, "runs": runs, "ensemble_test_accuracy": None}
+    found = rows(result)["networks"]
+    assert [*found] == expected
+    np.testing.assert_allclose(found[expected[0]]["values"], [0.2, 0.5])
+    assert found[expected[1]]["values"] == [0.9, 0.8]

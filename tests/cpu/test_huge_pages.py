@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 if sys.argv[1] == "huge":
-    from afd_jax.cpu.huge_pages import use_huge_pages
+    from afd_jax.speedups import use_huge_pages
     use_huge_pages()
 import jax, jax.numpy as jnp
 column = jnp.ones((4096, 64))

@@ -11,28 +11,26 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.reports import report
+from afd_jax.reports.terminal import Progress
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.trainer import train
-from tests.running import CONFIG, ROOT, SETTINGS, command, final_state, lines
+from tests.running import CONFIG, ROOT, SETTINGS, command, ctrl_c_after, final_state, lines
 
 
 def test_a_run_leaves_what_it_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
         "config.json",
         "data.json",
+        "graph.json",
         "metrics.jsonl",
         "checkpoints",
         "summary.json",
         "curves.png",
     }
     summary = json.loads((finished / "summary.json").read_text())
-    assert [n["name"] for n in summary["networks"]] == ["tests.tiny:Tiny", "tests.tiny:Wider"]
+    assert [n["name"] for n in summary["networks"]] == ["Tiny", "Wider"]
     assert [n["parameters"] for n in summary["networks"]] == [4 * 9 + 8 + 50, 54 + 12 + 70]
-    assert [n["name"] for n in summary["alone"]] == [
-        "tests.tiny:Tiny alone",
-        "tests.tiny:Wider alone",
-    ]
+    assert [n["name"] for n in summary["twins"]] == ["Tiny alone", "Wider alone"]
     assert (summary["steps"], summary["seed"], summary["epochs"]) == (24, 0, 4)
     for key in ("compile_seconds", "train_seconds", "images_per_second", "ensemble_test_accuracy"):
         assert summary[key] > 0
@@ -42,22 +40,27 @@ def test_a_run_leaves_what_it_promises(finished):
     test = [r for r in records if r["kind"] == "test"]
     heldout = [r for r in records if r["kind"] == "heldout"]
     assert [r["epoch"] for r in test] == [1, 2, 3, 4]
-    for k, network in enumerate(summary["networks"]):
-        assert network["test_accuracy"] == test[-1]["accuracy"][k]  # the last epoch, not the best
-        best = max(r["accuracy"][k] for r in heldout)
+    for network in summary["networks"]:
+        name = network["name"]
+        # The last epoch, not the best.
+        assert network["test_accuracy"] == test[-1]["accuracy"][name]
+        best = max(r["accuracy"][name] for r in heldout)
         assert best in [
-            r["accuracy"][k] for r in heldout if r["epoch"] == network["best_heldout_epoch"]
+            r["accuracy"][name] for r in heldout if r["epoch"] == network["best_heldout_epoch"]
         ]
-    # Six steps of 32 in an epoch and a line every four: lines end where epochs end.
-    assert [r["step"] for r in records if r["kind"] == "train"] == [4, 6, 8, 12, 16, 18, 20, 24]
-    assert "0/loss/generator" in records[0] and "2/loss/cross_entropy" in records[0]
-    assert "2/loss/distillation" not in records[0]
+    # Six steps of 32 in an epoch and a line every four: windows of one length, whatever ends.
+    assert [r["step"] for r in records if r["kind"] == "train"] == [4, 8, 12, 16, 20, 24]
+    assert "Tiny/loss/generator" in records[0] and "Tiny alone/loss/cross_entropy" in records[0]
+    assert "Tiny alone/loss/distillation" not in records[0]
+    assert all(
+        r["Tiny/output_gradient_norm/generator"] > 0 for r in records if r["kind"] == "train"
+    )
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_training_lowers_the_loss(finished):
     records = lines(finished)
-    losses = [r["0/loss/cross_entropy"] for r in records if r["kind"] == "train"]
+    losses = [r["Tiny/loss/cross_entropy"] for r in records if r["kind"] == "train"]
     assert losses[-1] < losses[0]
 
 
@@ -69,40 +72,33 @@ def test_the_same_command_says_that_it_is_finished(finished, capsys):
 
 
 def test_ctrl_c_and_the_same_command_end_bit_equal(finished, tmp_path, monkeypatch, capsys):
-    trained = report.Progress.trained
-
-    def interrupt(self, record):
-        trained(self, record)
-        if record["step"] == 8:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(report.Progress, "trained", interrupt)
+    ctrl_c_after(monkeypatch, 8)
     assert command(tmp_path) == 130
     assert "step 9 of 24, state saved; the same command continues" in capsys.readouterr().err
     assert not (tmp_path / "summary.json").exists()
-    monkeypatch.setattr(report.Progress, "trained", trained)
+    monkeypatch.undo()
     assert command(tmp_path) == 0
     assert "continuing" in capsys.readouterr().out
     assert_bit_equal(finished, tmp_path)
-    records = lines(tmp_path)
-    assert [r["step"] for r in records if r["kind"] == "test"] == [6, 12, 18, 24]
+    # The window that was cut in two means the same, too.
+    for one, other in zip(lines(finished), lines(tmp_path), strict=True):
+        one.pop("images_per_second", None), other.pop("images_per_second", None)
+        assert one == other
 
 
 def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_bit_equal(
     finished, tmp_path, monkeypatch
 ):
-    trained = report.Progress.trained
-
     def crash(self, record):
         if record["step"] == 20:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(report.Progress, "trained", crash)
+    monkeypatch.setattr(Progress, "trained", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         command(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "tra')  # torn in the middle of a line
-    monkeypatch.setattr(report.Progress, "trained", trained)
+    monkeypatch.undo()
     assert command(tmp_path) == 0
     assert_bit_equal(finished, tmp_path)
     steps = [r["step"] for r in lines(tmp_path)]
@@ -112,9 +108,9 @@ def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_bit_equal(
 def assert_bit_equal(a, b):
     ours, theirs = final_state(a), final_state(b)
     assert int(ours.step) == int(theirs.step) == 24
-    jax.tree.map(np.testing.assert_array_equal, ours.peers, theirs.peers)
+    jax.tree.map(np.testing.assert_array_equal, ours.networks, theirs.networks)
     one, other = (json.loads((w / "summary.json").read_text()) for w in (a, b))
-    assert one["networks"] == other["networks"] and one["alone"] == other["alone"]
+    assert one["networks"] == other["networks"] and one["twins"] == other["twins"]
 
 
 def test_eight_devices_train_the_same_networks(finished, tmp_path):
@@ -123,8 +119,8 @@ def test_eight_devices_train_the_same_networks(finished, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["device"].startswith("8 x cpu") and summary["device"].endswith("pmap")
     for a, b in zip(
-        jax.tree.leaves(final_state(finished).peers),
-        jax.tree.leaves(final_state(tmp_path).peers),
+        jax.tree.leaves(final_state(finished).networks),
+        jax.tree.leaves(final_state(tmp_path).networks),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=2e-3)
@@ -138,7 +134,7 @@ def test_without_held_out_examples_there_is_no_best_epoch(tmp_path):
     assert summary["networks"][0]["best_heldout_epoch"] is None
 
 
-ALIKE = ("--config.parallel.devices=8", "--config.alone=False")
+ALIKE = ("--config.parallel.devices=8", "--config.twins=False")
 
 
 def two_processes(workdir, *, stop_after=None):
@@ -190,8 +186,8 @@ def test_two_processes_train_like_one_and_stop_and_continue_together(tmp_path):
     assert "test accuracy" in outputs[0] and "test accuracy" not in outputs[1]
     assert command(tmp_path / "one", *ALIKE) == 0
     for a, b in zip(
-        jax.tree.leaves(final_state(tmp_path / "one", *ALIKE).peers),
-        jax.tree.leaves(final_state(tmp_path / "two", *ALIKE).peers),
+        jax.tree.leaves(final_state(tmp_path / "one", *ALIKE).networks),
+        jax.tree.leaves(final_state(tmp_path / "two", *ALIKE).networks),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=2e-3)

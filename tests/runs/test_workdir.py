@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.reports import report
-from afd_jax.data import load
+from afd_jax import data
 from afd_jax.errors import SettingError
+from afd_jax.runs import trainer
 from afd_jax.runs.overrides import read_config
-from afd_jax.runs.trained import load_network
+from afd_jax.runs.trained import load
 from afd_jax.runs.trainer import train
 from tests.running import CONFIG, SETTINGS, command, final_state, lines
 
@@ -33,8 +33,8 @@ def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
     """Without the data, and without touching the folder."""
     monkeypatch.setattr("afd_jax.data.sources.load", None)
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    network = load_network(finished, 1)
-    expected = final_state(finished).peers[1]
+    network = load(finished, "Wider")
+    expected = final_state(finished).networks["Wider"]
     jax.tree.map(
         np.testing.assert_array_equal, network.variables["params"], expected.params["network"]
     )
@@ -43,17 +43,19 @@ def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
     monkeypatch.undo()
-    test = load("digits", limit=192).test
+    test = data.load("digits", limit=192).test
     right = np.mean(np.argmax(network(test.images).logits, 1) == test.labels)
     summary = json.loads((finished / "summary.json").read_text())
     np.testing.assert_allclose(right, summary["networks"][1]["test_accuracy"], atol=1e-6)
-    with pytest.raises(SettingError, match="node = 7: the run has the nodes 0 to 3"):
-        load_network(finished, 7)
+    with pytest.raises(SettingError, match="node = 'Wide': did you mean 'Wider'?"):
+        load(finished, "Wide")
+    with pytest.raises(SettingError, match="node = None: the run has Tiny, Wider, Tiny alone, W"):
+        load(finished)
 
 
 def test_loading_from_a_folder_without_a_run(tmp_path):
     with pytest.raises(SettingError, match="no run in this folder"):
-        load_network(tmp_path, 0)
+        load(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -70,8 +72,7 @@ def test_what_does_not_change_the_numbers_may_change(finished, capsys):
 
 def test_a_field_that_came_later_has_its_default(copied, capsys):
     config = json.loads((copied / "config.json").read_text())
-    del config["alone"], config["data"]["flip"], config["method"]["slope"]
-    config["alone"] = True
+    del config["average_decay"], config["data"]["flip"], config["method"]["critic"]["slope"]
     (copied / "config.json").write_text(json.dumps(config))
     assert command(copied) == 0
     assert "is finished" in capsys.readouterr().out
@@ -88,7 +89,7 @@ def arrays_file(path, seed):
 
 def test_other_data_under_the_same_settings_is_refused(tmp_path, capsys):
     settings = [*arrays_file(tmp_path / "a.npz", 0), "--config.duration=1 steps"]
-    settings += ["--config.data.heldout=0.0", "--config.alone=False"]
+    settings += ["--config.data.heldout=0.0", "--config.twins=False"]
     assert command(tmp_path / "run", *settings) == 0
     moved = (tmp_path / "a.npz").rename(tmp_path / "b.npz")
     capsys.readouterr()
@@ -115,7 +116,7 @@ def test_a_finished_run_stays_finished_without_its_checkpoints(copied, capsys):
     assert "is finished" in capsys.readouterr().out
     assert (copied / "metrics.jsonl").read_bytes() == before
     with pytest.raises(SettingError, match="no checkpoint in this folder"):
-        load_network(copied, 0)
+        load(copied, "Tiny")
     assert not (copied / "checkpoints").exists()
 
 
@@ -147,7 +148,7 @@ def test_settings_from_python_need_not_name_every_option(tmp_path):
     """As a config file returns them, without the command line's filling in."""
     config = read_config(CONFIG, [*SETTINGS, "--config.duration=1 steps"])
     with config.unlocked():
-        del config.method["slope"], config.optimizers.logit["schedule"]
+        del config.method["critic"]["slope"], config.optimizers.logit["schedule"]
     first = train(config, tmp_path, show_progress=False)
     assert train(config, tmp_path, show_progress=False) == first
 
@@ -165,7 +166,7 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
     assert "checkpoint 24 is damaged, moved to" in caplog.text
     assert (copied / "damaged_checkpoint_24").is_dir()
     jax.tree.map(
-        np.testing.assert_array_equal, final_state(finished).peers, final_state(copied).peers
+        np.testing.assert_array_equal, final_state(finished).networks, final_state(copied).networks
     )
     assert len(lines(copied)) == len(lines(finished))
     # The same again: the first damaged one stays.
@@ -177,10 +178,10 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
 
 def test_loading_passes_over_a_damaged_checkpoint(copied):
     damage(copied / "checkpoints" / "24")
-    assert load_network(copied, 0).variables["params"]
+    assert load(copied, "Tiny").variables["params"]
     damage(copied / "checkpoints" / "18")
     with pytest.raises(SettingError, match=r"no checkpoint can be read \(step 24"):
-        load_network(copied, 0)
+        load(copied, "Tiny")
 
 
 def test_when_no_checkpoint_can_be_read_the_run_says_so(copied, capsys):
@@ -204,7 +205,7 @@ def test_a_crash_while_reporting_leaves_the_run_to_be_finished(copied, monkeypat
     """The summary is the last file: without it, the same command makes it again."""
     (copied / "summary.json").unlink()
     (copied / "curves.png").unlink()
-    monkeypatch.setattr(report, "plot_curves", None)
+    monkeypatch.setattr(trainer, "plot_curves", None)
     with pytest.raises(TypeError):
         command(copied)
     assert not (copied / "summary.json").exists()

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax.data.cache import cache_dir
 from afd_jax.data import Examples, Recipe, channel_statistics, eval_batches, load, train_rows
+from afd_jax.data.cache import cache_dir
 from afd_jax.data.examples import hold_out
 from afd_jax.errors import SettingError
 
 # Where a copy of CIFAR-100 prepared by TFDS may be; tests of real data skip without it.
 TFDS_DIR = pathlib.Path(
     os.environ.get("TFDS_DATA_DIR")
-    or pathlib.Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
+    or pathlib.Path(__file__).parents[3] / "shared" / "tensorflow_datasets"
 )
 
 

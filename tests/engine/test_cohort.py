@@ -1,0 +1,175 @@
+"""The object that people hold: what it takes, and its parts beside its step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afd_jax.engine.cohort import Cohort
+from afd_jax.errors import SettingError
+from afd_jax.graph import Node
+from afd_jax.methods import AFD, AIKD, DML, KD, ONE, PCL, Independent
+from afd_jax.methods.method import UPDATES
+from tests import small, tiny
+from tests.leaves import changed
+
+CASES = {
+    "afd": {"widths": small.UNEQUAL},
+    "one": {"widths": [(3, 4, 5)], "method": ONE(branches=2, ramp_up=0.5), "total_steps": 4},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_step_is_what_losses_and_gradients_say(case):
+    """Means of losses are metrics; with plain SGD parameters move by rate times gradient."""
+    cohort = small.cohort(opt=small.adjustable(), **CASES[case])
+    rates = {"logit": 0.3, "feature": 0.2, "discriminator": 0.1}
+    state = small.with_rates(small.begin(cohort), **rates).replace(step=jnp.int32(1))
+    batch = small.batch()
+    outputs, terms = cohort.forward(state, batch), cohort.losses(state, batch)
+    gradients = cohort.gradients(state, batch)
+    after, metrics = cohort.step(state, batch)
+
+    for node, own in terms.items():
+        losses = {
+            f"loss/{name}": np.mean(values)
+            for update in UPDATES
+            for name, values in getattr(own, update).items()
+        }
+        assert {name for name in metrics[node] if name.startswith("loss/")} == set(losses)
+        for name, mean in {**losses, **{n: np.mean(v) for n, v in own.metrics.items()}}.items():
+            np.testing.assert_allclose(metrics[node][name], mean, rtol=1e-5, err_msg=name)
+        assert all(v.shape == (16,) for v in own.logit.values())
+        accuracy = np.mean(np.argmax(outputs[node].logits, axis=1) == batch["label"])
+        np.testing.assert_allclose(metrics[node]["accuracy"], accuracy, rtol=1e-6)
+    for name, own in gradients.items():
+        moved = state.networks[name].params
+        for update, gradient in own.items():
+            moved = jax.tree.map(lambda x, g, r=rates[update]: x - r * g, moved, gradient)
+            norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
+            first = cohort.plan.networks[name].nodes[0]
+            np.testing.assert_allclose(metrics[first][f"gradient_norm/{update}"], norm, rtol=1e-4)
+        assert small.largest_difference(after.networks[name].params, moved) < 1e-5
+        assert changed(state.networks[name].params, after.networks[name].params)
+    assert terms.keys() == set(cohort.graph.learners) and int(state.step) == 1  # not donated
+
+
+def test_networks_are_names_modules_or_both_and_get_names():
+    own = functools.partial(tiny.InNNX, classes=5)
+    networks = ["tests.tiny:Tiny", tiny.Tiny(5, channels=3), own, tiny.Stages(5)]
+    cohort = Cohort(networks, DML(), **small.SHAPES)
+    assert cohort.graph.names == ("Tiny", "Tiny_1", "InNNX", "Stages")
+    assert cohort.plan.networks["Tiny"].module.module == tiny.Tiny(5)
+    assert len(cohort.graph.edges) == 12 and "Cohort of Tiny, Tiny_1" in repr(cohort)
+    assert "Tiny_1 -> Tiny" in repr(cohort)
+    named = {"old": "tests.tiny:Tiny", "new": tiny.Wider(5)}
+    cohort = Cohort(named, AFD(), **small.SHAPES)
+    assert cohort.graph.edges == (("old", "new"), ("new", "old"))
+    heads = {name: set(n.heads[name]) for name, n in cohort.plan.networks.items()}
+    assert heads == {"old": {"critic_new"}, "new": {"critic_old", "transfer"}}
+    assert [n.start for n in cohort.plan.networks.values()] == [0, 1]
+
+
+def test_teachers_have_names_too():
+    students, teacher = [tiny.Tiny(5)] * 2, tiny.Tiny(5, channels=6)
+    cohort = Cohort(students, KD(), teachers=[teacher, "tests.tiny:Tiny"], **small.SHAPES)
+    assert cohort.graph.names == ("Tiny", "Tiny_1", "teacher", "teacher_1")
+    assert cohort.graph.teachers == ("teacher", "teacher_1")
+    assert cohort.graph.edges == tuple(
+        (t, s) for t in ("teacher", "teacher_1") for s in ("Tiny", "Tiny_1")
+    )
+    named = Cohort(students[:1], KD(), teachers={"wise": teacher}, **small.SHAPES)
+    assert named.graph.edges == (("wise", "Tiny"),)
+    assert not named.plan.networks["wise"].trains and named.plan.networks["wise"].frozen
+
+
+def test_what_stands_beside_students_has_names_and_roles():
+    cohort = small.cohort(twins=True, graph=[("a", "b")])
+    assert cohort.graph.nodes[2:] == (Node("a alone", "twin", "a"), Node("b alone", "twin", "b"))
+    cohort = small.cohort(
+        [(3, 4, 5)],
+        method=AIKD(),
+        teachers=[tiny.Stages(5)],
+        twins=True,
+        total_steps=4,
+        steps_per_epoch=2,
+    )
+    assert cohort.graph.names == ("a", "a alone", "last epoch of a", "teacher")
+    assert cohort.graph.sources("a") == ("last epoch of a", "teacher")
+    assert [*cohort.plan.networks["a alone"].trains] == ["logit"]
+    cohort = small.cohort([(3, 4, 5)], method=PCL(branches=2), total_steps=4)
+    ends = ("branch 0", "branch 1", "ensemble classifier")
+    assert cohort.graph.names == (*ends, *(f"average of {end}" for end in ends))
+    assert cohort.graph.students == ends[:2] and cohort.graph.with_role("ensemble") == ends[2:]
+    assert [*cohort.plan.networks] == ["a", "average of a"]
+
+
+def test_a_new_run_starts_twins_alike_and_teachers_as_given():
+    """From one key for each start; and seeds side by side as apart."""
+    teacher = tiny.Tiny(5, channels=6)
+    given = jax.tree.map(
+        lambda x: x + 0.1, teacher.init(jax.random.key(7), small.batch(2)["image"], train=False)
+    )
+    cohort = Cohort(
+        [tiny.Tiny(5), tiny.Tiny(5)], KD(), teachers=[teacher], twins=True, **small.SHAPES
+    )
+    state = cohort.init(jax.random.key(3), {"teacher": given})
+    nets = state.networks
+    assert not changed(nets["Tiny"].params["network"], nets["Tiny alone"].params["network"])
+    assert changed(nets["Tiny"].params["network"], nets["Tiny_1"].params["network"])
+    assert not changed(nets["teacher"].params["network"], given["params"])
+    assert not changed(nets["teacher"].statistics["network"], {"batch_stats": given["batch_stats"]})
+    assert int(state.step) == 0 and state.memory == {}
+    keys = jnp.stack([jax.random.key(1), jax.random.key(3)])
+    both = cohort.init(keys, {"teacher": jax.tree.map(lambda x: jnp.stack([x, x]), given)})
+    assert small.largest_difference(jax.tree.map(lambda x: x[1], both), state) < 1e-6
+    x = small.batch(4)["image"]
+    module, own = cohort.plan.networks["Tiny"].module, nets["Tiny"]
+    expected, _ = module.apply({"params": own.params["network"], **own.statistics["network"]}, x, train=False)
+    np.testing.assert_allclose(cohort.logits(state, x)["Tiny"], expected.logits, rtol=1e-5, atol=1e-6)
+
+
+def wrong_shape():
+    cohort = Cohort([tiny.Tiny(5)], KD(), teachers=[tiny.Tiny(5)], **small.SHAPES)
+    variables = tiny.Wider(5).init(jax.random.key(0), small.batch(2)["image"], train=False)
+    cohort.init(jax.random.key(0), {"teacher": variables})
+
+
+def one_without_a_length():
+    small.cohort([(3, 4, 5)], method=ONE())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Cohort("resnet8", AFD(), **small.SHAPES), "networks = 'resnet8': must be a list"),
+        (lambda: Cohort(["resnet9"], AFD(), **small.SHAPES), "networks.* = 'resnet9'"),
+        (lambda: Cohort([tiny.Tiny], AFD(), **small.SHAPES), r"networks\[0\] = .*is a class"),
+        (lambda: Cohort([tiny.Tiny(5)], AFD(), **small.SHAPES), "networks = .*at least 2"),
+        (lambda: Cohort([tiny.Tiny(4)], DML(), **small.SHAPES), r"networks\[0\] = 'Tiny': .*\[batch, 5"),
+        (
+            lambda: Cohort([tiny.Tiny(5)], KD(), teachers=[tiny.LogitsOnly(5)], **small.SHAPES),
+            r"teachers\[0\] = 'teacher': must return",
+        ),
+        (lambda: small.cohort(graph=[("a", "c")]), "there is no node 'c'; nodes are a, b"),
+        (lambda: small.cohort(graph=[("a", "a alone")], twins=True), "learns from nobody"),
+        (one_without_a_length, "batch.progress = None: say how long the run is: total_steps"),
+        (
+            lambda: small.cohort(method=Independent()).step({}, {"image": jnp.zeros((2, 8, 8, 2))}),
+            'batch.label = None: give "label" in the batch; it has image',
+        ),
+        (lambda: small.cohort(method=DML()).losses({}, {}), "batch.image = None.*nothing"),
+        (
+            lambda: Cohort([tiny.Tiny(5)], KD(), teachers=["tests.tiny:Tiny"], **small.SHAPES).init(
+                jax.random.key(0)
+            ),
+            r"teachers = \[\]: give the variables of each frozen teacher: teacher",
+        ),
+        (wrong_shape, "teachers = 'teacher': the network's params/Conv_0/kernel has shape"),
+    ],
+)
+def test_what_cannot_work_is_named(make, words):
+    with pytest.raises(SettingError, match=words):
+        make()
