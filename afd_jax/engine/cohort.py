@@ -125,7 +125,14 @@ class Cohort:
         def run(state: TrainState, batch: Any, axis_name: str | None) -> Any:
             return function(self.plan, state, batch)
 
-        return self._devices.compile(run, donate=False)
+        compiled = self._devices.compile(run, donate=False)
+
+        def call(state: TrainState, batch: Any) -> Any:
+            # Inside somebody's own jit or grad it is part of that program.
+            inside = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((state, batch)))
+            return function(self.plan, state, batch) if inside else compiled(state, batch)
+
+        return call
 
     @functools.cached_property
     def _step(self) -> Callable[..., Any]:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from afd_jax import losses
 from afd_jax.engine.evaluate import Images, as_floats, hits
 from afd_jax.engine.follow import follow
 from afd_jax.engine.forward import (
@@ -24,6 +22,7 @@ from afd_jax.engine.forward import (
     terms_of,
 )
 from afd_jax.engine.plan import ByNode, Network, Plan
+from afd_jax.engine.reduce import Reduce
 from afd_jax.engine.state import NetworkState, TrainState
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import UPDATES
@@ -67,10 +66,15 @@ def train_step(
     image_rng, network_rng = keys_of(state)
     if axis_name is not None:
         network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))
-    images = views(plan, preprocess, image_rng, batch)
-    partners = partners_of(plan, state, preprocess, image_rng, batch)
-    seen = plan.seen(batch, state.step, state.memory)
-    reduce = _Reduce(axis_name)
+    given = _Given(
+        plan=plan,
+        images=views(plan, preprocess, image_rng, batch),
+        rng=network_rng,
+        partners=partners_of(plan, state, preprocess, image_rng, batch),
+        seen=plan.seen(batch, state.step, state.memory),
+        reduce=Reduce(axis_name),
+        detailed=detailed,
+    )
     metrics: Metrics = {node: {} for node in plan.graph.names}
 
     states, logits = dict(state.networks), dict[str, jax.Array]()
@@ -82,16 +86,13 @@ def train_step(
         joined = [network for network in everyone if {*network.nodes} & ends]
         phases = [(("logit",), everyone), (("feature", "discriminator"), joined)]
     for updates, networks in phases:
-        states, outputs = _phase(
-            plan, updates, networks, states, images, network_rng, partners, seen, reduce,
-            metrics, detailed,
-        )  # fmt: skip
+        states, outputs = _phase(given, updates, networks, states, metrics)
         logits = logits or {node: output.logits for node, output in outputs.items()}
     for node, z in logits.items():
-        metrics[node]["accuracy"] = reduce.mean(hits(z, batch["label"]).astype(jnp.float32))
+        metrics[node]["accuracy"] = given.reduce.mean(hits(z, batch["label"]).astype(jnp.float32))
     memory = state.memory
     if plan.memory is not None and plan.memory.uses_examples:
-        memory = plan.memory.after_step(memory, *reduce.whole((logits, seen.index)))
+        memory = plan.memory.after_step(memory, *given.reduce.whole((logits, given.seen.index)))
     states = follow(plan, states, state.step)
     return TrainState(state.step + 1, state.rng, states, memory), metrics
 
@@ -144,54 +145,68 @@ def partners_of(
     return partners
 
 
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What stays the same within a step.
+
+    Attributes:
+      plan: of the run.
+      images: that each network sees, by name.
+      rng: of networks that draw random numbers.
+      partners: as from `partners_of`.
+      seen: what losses look at.
+      reduce: over devices.
+      detailed: as in `train_step`.
+    """
+
+    plan: Plan
+    images: Mapping[str, jax.Array]
+    rng: jax.Array
+    partners: ByNode
+    seen: Batch
+    reduce: Reduce
+    detailed: bool | jax.Array
+
+
 def _phase(
-    plan: Plan,
+    given: _Given,
     updates: Sequence[str],
     networks: Sequence[Network],
-    states: dict[str, NetworkState],
-    images: Mapping[str, jax.Array],
-    rng: jax.Array,
-    partners: ByNode,
-    seen: Batch,
-    reduce: "_Reduce",
+    states: Mapping[str, NetworkState],
     metrics: Metrics,
-    detailed: bool | jax.Array,
 ) -> tuple[dict[str, NetworkState], ByNode]:
     """Runs networks once and takes the given updates, from the outputs of this one pass."""
     states, pulls = dict(states), dict[str, Pull]()
     outputs: ByNode = {}
     for n, network in enumerate(networks):
-        rngs = {"dropout": jax.random.fold_in(rng, n)}
+        rngs = {"dropout": jax.random.fold_in(given.rng, n)}
         states[network.name], own, pulls[network.name] = _forward(
-            plan, network, states[network.name], images[network.name], rngs
+            given, network, states[network.name], rngs
         )
         outputs |= own
-    losses_of = {
-        network.name: _losses(plan, network, updates, states, outputs, partners, seen)
-        for network in networks
-        if {*network.optimizers} & {*updates}
-    }
+    before = dict(states)  # all losses are taken at the same parameters
     for update in updates:
         for network in networks:
             if update in network.optimizers:
-                terms, pull = losses_of[network.name], pulls[network.name]
-                states[network.name] = _update(
-                    update, network, states[network.name], terms, pull, reduce, metrics, detailed
+                losses = _losses(given, update, network, before, outputs)
+                for node, values in losses.metrics.items():
+                    means = {key: given.reduce.mean(v) for key, v in values.items()}
+                    metrics[node].update(means)
+                name = network.name
+                states[name] = _update(
+                    given, update, network, states[name], losses, pulls[name], metrics
                 )
-    for name, terms in losses_of.items():
-        states[name] = terms.with_statistics(plan.networks[name], states[name], updates)
-        for node, values in terms.metrics.items():
-            metrics[node].update({key: reduce.mean(v) for key, v in values.items()})
     return states, outputs
 
 
 def _forward(
-    plan: Plan, network: Network, state: NetworkState, images: jax.Array, rngs: Any
+    given: _Given, network: Network, state: NetworkState, rngs: Mapping[str, jax.Array]
 ) -> tuple[NetworkState, ByNode, Pull]:
     """Runs a network; `Pull` takes a gradient at its outputs back to its parameters."""
 
     def run(params: Any) -> tuple[ByNode, Any]:
-        return apply(plan, network, params, state.statistics, images, rngs)
+        images = given.images[network.name]
+        return apply(given.plan, network, params, state.statistics, images, rngs)
 
     outputs, pull, statistics = jax.vjp(run, state.params, has_aux=True)
     return dataclasses.replace(state, statistics=statistics), outputs, pull
@@ -199,109 +214,100 @@ def _forward(
 
 @dataclasses.dataclass(frozen=True)
 class _Losses:
-    """The losses of one network's nodes, ready to be differentiated.
+    """The losses of one network's nodes for one update, ready to be differentiated.
 
     Attributes:
-      values: batch means by update, then by (node, name).
+      values: batch means by (node, name).
       pull: takes a factor for each of them to gradients at the network's own outputs and heads.
       metrics: by node, per example.
-      heads: statistics of the heads after their calls.
+      statistics: of the heads after their calls.
     """
 
-    values: dict[str, dict[tuple[str, str], jax.Array]]
+    values: dict[tuple[str, str], jax.Array]
     pull: Pull
     metrics: dict[str, dict[str, jax.Array]]
-    heads: Any
+    statistics: Any
 
-    def gradient(self, update: str, term: tuple[str, str] | None = None) -> tuple[Any, Any]:
-        """Of all losses of an update, or of one: at the outputs, and for the heads."""
-        factors = {
-            u: {
-                key: jnp.full_like(value, u == update and term in (None, key))
-                for key, value in own.items()
-            }
-            for u, own in self.values.items()
-        }
-        return self.pull(factors)
-
-    def with_statistics(
-        self, network: Network, state: NetworkState, updates: Sequence[str]
-    ) -> NetworkState:
-        """The state with the new statistics of the heads that these updates train."""
-        heads = {node: dict(own) for node, own in state.statistics["heads"].items()}
-        for node, own in heads.items():
-            for name in own:
-                masks = (network.trains.get(u, {}) for u in updates)
-                if name != "transfer" and any(
-                    mask and any(jax.tree.leaves(mask["heads"][node][name])) for mask in masks
-                ):
-                    own[name] = self.heads[node][name]
-        return dataclasses.replace(state, statistics={**state.statistics, "heads": heads})
+    def gradient(self, term: tuple[str, str] | None = None) -> tuple[Any, Any]:
+        """Of the sum, or of one of them: at the outputs, and for the heads."""
+        keys = self.values.items()
+        return self.pull({key: jnp.full_like(v, term in (None, key)) for key, v in keys})
 
 
 def _losses(
-    plan: Plan,
+    given: _Given,
+    update: str,
     network: Network,
-    updates: Sequence[str],
     states: Mapping[str, NetworkState],
     outputs: ByNode,
-    partners: ByNode,
-    seen: Batch,
 ) -> _Losses:
     """Differentiable by the network's own outputs and heads; all else is a constant."""
-    own_state = states[network.name]
+    state = states[network.name]
 
     def means(own: ByNode, params: Any) -> Any:
-        heads = bind_all(plan, states)
-        heads |= bind(network, params, own_state.statistics["heads"])
-        terms = terms_of(plan, network, {**outputs, **own}, heads, partners, seen)
-        values = {update: mean_losses(terms, update) for update in updates}
+        heads = bind_all(given.plan, states)
+        heads |= bind(network, params, state.statistics["heads"])
+        everybody = {**outputs, **own}
+        terms = terms_of(given.plan, network, everybody, heads, given.partners, given.seen)
         logged = {node: each.metrics for node, each in terms.items()}
-        return values, (logged, head_statistics({n: heads[n] for n in network.heads}))
+        statistics = head_statistics({node: heads[node] for node in network.heads})
+        return mean_losses(terms, update), (logged, statistics)
 
     own = {node: outputs[node] for node in network.nodes}
-    values, pull, (logged, statistics) = jax.vjp(
-        means, own, own_state.params["heads"], has_aux=True
-    )
+    values, pull, (logged, statistics) = jax.vjp(means, own, state.params["heads"], has_aux=True)
     return _Losses(values, pull, logged, statistics)
 
 
 def _update(
+    given: _Given,
     update: str,
     network: Network,
     state: NetworkState,
-    own: _Losses,
+    losses: _Losses,
     pull: Pull,
-    reduce: "_Reduce",
     metrics: Metrics,
-    detailed: bool | jax.Array,
 ) -> NetworkState:
     """Steps one network by the losses of one update."""
-    at_outputs, at_heads = own.gradient(update)
+    at_outputs, at_heads = losses.gradient()
     if update == "discriminator":  # networks are constants to it
         gradient = jax.tree.map(jnp.zeros_like, state.params)
     else:
         (gradient,) = pull(at_outputs)
     gradient = {**gradient, "heads": jax.tree.map(jnp.add, gradient["heads"], at_heads)}
-    gradient, norm = reduce.gradient(gradient, network.trains[update])
+    gradient, norm = given.reduce.gradient(gradient, network.trains[update])
     optimizer = network.optimizers[update]
     steps, opt = optimizer.update(gradient, state.optimizers[update], state.params)
     metrics[network.nodes[0]][f"gradient_norm/{update}"] = norm
-    terms = own.values[update]
     if update != "discriminator":
         squares = _measured(
-            detailed, lambda: {key: _square(own.gradient(update, key)[0]) for key in terms}
+            given.detailed,
+            lambda: {key: _square(losses.gradient(key)[0]) for key in losses.values},
         )
         for (node, name), square in squares.items():
-            norm = reduce.norm_of_parts(square)
+            norm = given.reduce.norm_of_parts(square)
             metrics[node][f"output_gradient_norm/{name}"] = norm
-    for (node, name), value in terms.items():
-        metrics[node][f"loss/{name}"] = reduce.over_devices(value)
+    for (node, name), value in losses.values.items():
+        metrics[node][f"loss/{name}"] = given.reduce.over_devices(value)
+    heads = _statistics(network, update, state.statistics["heads"], losses.statistics)
     return dataclasses.replace(
         state,
         params=optax.apply_updates(state.params, steps),
+        statistics={**state.statistics, "heads": heads},
         optimizers={**state.optimizers, update: opt},
     )
+
+
+def _statistics(network: Network, update: str, old: Any, new: Any) -> Any:
+    """Statistics of heads, the new ones of those that losses of this update call and move."""
+
+    def moved(node: str, head: str) -> bool:
+        mask = network.trains[update]["heads"][node][head]
+        return head != "transfer" and any(jax.tree.leaves(mask))
+
+    return {
+        node: {head: new[node][head] if moved(node, head) else x for head, x in own.items()}
+        for node, own in old.items()
+    }
 
 
 def _measured(wanted: bool | jax.Array, measure: Callable[[], Any]) -> Any:
@@ -314,45 +320,3 @@ def _measured(wanted: bool | jax.Array, measure: Callable[[], Any]) -> Any:
 
 def _square(tree: Any) -> jax.Array:
     return jnp.square(optax.tree.norm(tree))
-
-
-class _Reduce:
-    """Averages over the batch and, inside pmap or shard_map, over devices."""
-
-    def __init__(self, axis_name: str | None):
-        self.axis_name = axis_name
-
-    def over_devices(self, tree: Any) -> Any:
-        return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
-
-    def gradient(self, tree: Any, moved: Any) -> tuple[Any, jax.Array]:
-        """The mean over devices of what an update moves, zeros for the rest; and its norm.
-
-        In one vector: many small arrays cost more.
-        """
-        leaves, treedef = jax.tree.flatten(tree)
-        masks = jax.tree.leaves(moved)
-        own = [leaf for leaf, mask in zip(leaves, masks, strict=True) if mask]
-        flat, unravel = jax.flatten_util.ravel_pytree(own)
-        if self.axis_name is not None:
-            flat = self.over_devices(flat)
-            own = unravel(flat)
-        given = iter(own)
-        pairs = zip(leaves, masks, strict=True)
-        whole = [next(given) if mask else jnp.zeros_like(leaf) for leaf, mask in pairs]
-        return jax.tree.unflatten(treedef, whole), jnp.linalg.norm(flat)
-
-    def mean(self, values: jax.Array) -> jax.Array:
-        return self.over_devices(losses.mean(values))
-
-    def whole(self, tree: Any) -> Any:
-        """All devices' examples, along axis 0."""
-        if self.axis_name is None:
-            return tree
-        return jax.lax.all_gather(tree, self.axis_name, tiled=True)
-
-    def norm_of_parts(self, square: jax.Array) -> jax.Array:
-        """Norm of a gradient with one part per example, each device holding its own examples."""
-        square = self.over_devices(square)
-        size = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
-        return jnp.sqrt(square / size)

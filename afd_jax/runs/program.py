@@ -141,7 +141,7 @@ def _some_steps(
             detailed=detailed,
         )
 
-    step = seeds.mapped(one, len(run.seeds), (0, 0, None))
+    step = seeds.mapped(one, len(run.seeds), (0, 1, None))
     rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), dict(batch))
     count = len(rows["index"])
     after = jnp.ravel(state.step)[0] + 1 + jnp.arange(count)

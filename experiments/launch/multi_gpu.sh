@@ -3,7 +3,7 @@
 #   experiments/launch/multi_gpu.sh CONFIG WORKDIR [--config.key=value ...]
 # With PROCESSES=n it starts one process for each of n GPUs instead, over jax.distributed.
 set -euo pipefail
-config=${1:?CONFIG, such as configs/cifar100_afd.py:resnet32,resnet32}
+config=${1:?CONFIG, such as cifar100_afd:resnet32,resnet32}
 workdir=${2:?WORKDIR}
 shift 2
 

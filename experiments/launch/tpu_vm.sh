@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All hosts of a Cloud TPU VM slice run the same command; jax.distributed finds the others itself.
 #   experiments/launch/tpu_vm.sh TPU_NAME ZONE CONFIG WORKDIR [--config.key=value ...]
-# Each host needs this repository at ~/afd_jax and `pip install -e '.[tpu]'` done once; WORKDIR and
+# Each host needs this repository at ~/afd_jax and `pip install -e '.[train,tpu]'` done once; WORKDIR and
 # the data folder must be readable from all hosts, for instance a mounted bucket.
 set -euo pipefail
 tpu=${1:?TPU_NAME}

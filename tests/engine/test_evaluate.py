@@ -14,7 +14,7 @@ def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble(
     cohort = small.cohort(small.UNEQUAL, twins=True)
     state = small.begin(cohort)
     # A twin that has gone another way, or it would not show in an ensemble.
-    twin = jax.tree.map(lambda x: -x, state.networks["a alone"].params)
+    twin = jax.tree.map(lambda x: -9 * x, state.networks["a alone"].params)
     own = state.networks["a alone"].replace(params=twin)
     state = state.replace(networks={**state.networks, "a alone": own})
     whole = small.batch(40)
@@ -26,7 +26,7 @@ def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble(
     assert small.largest_difference(once, again) < 1e-6
 
     logits = cohort.logits(state, whole["image"])
-    assert [*logits] == ["a", "b", "a alone", "b alone"]
+    assert {*logits} == {"a", "b", "a alone", "b alone"}
     label = np.asarray(whole["label"])
     for name, z in logits.items():
         own = state.networks[name]
@@ -45,7 +45,7 @@ def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble(
 
     assert int(once["ensemble_correct"]) == together("a", "b") != together(*logits)
     some = step(state, {**whole, "mask": jnp.ones(40, bool)}, networks=("b", "b alone"))
-    assert [*some["correct"]] == ["b", "b alone"]
+    assert {*some["correct"]} == {"b", "b alone"}
     assert int(some["ensemble_correct"]) == int(once["correct"]["b"])
     twins = step(state, {**whole, "mask": jnp.ones(40, bool)}, networks=("b alone",))
     assert "ensemble_correct" not in twins

@@ -1,6 +1,6 @@
 """KDCL's common targets, against NumPy and SciPy written another way, and its views of a batch."""
 
-import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +8,19 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 
-from afd_jax.runs.assemble import assemble
 from afd_jax.data import Recipe
-from afd_jax.errors import SettingError
-from afd_jax.graph import Graph, all_pairs
-from afd_jax.methods import KDCL, Independent
-from afd_jax.methods.method import Context
-from afd_jax.methods.kdcl import TARGETS, general_target
-from afd_jax.networks import Outputs
-from afd_jax.runs.overrides import read_config
+from afd_jax.engine.evaluate import heldout_step
 from afd_jax.engine.step import views
-from afd_jax.runs.trained import load_network
+from afd_jax.errors import SettingError
+from afd_jax.methods import DML, KDCL
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.kdcl import TARGETS, general_target
+from afd_jax.methods.method import View
+from afd_jax.networks import Outputs
 from tests import small
-from tests.running import CONFIG, SETTINGS, command, final_state
 
 CLASSES, BATCH = 4, 6
+NAMES = ("net", "other", "a third")  # in no alphabetical order
 
 
 def logits(networks):
@@ -66,15 +64,22 @@ def test_targets_equal_loops_over_examples(name, networks, double):
         np.testing.assert_allclose(target, expected, rtol=1e-12)
 
 
-def terms(method, z, labels, k=0):
-    maps = jnp.zeros((BATCH, 1, 1, 1))
-    outputs = [Outputs(jnp.asarray(row), maps) for row in z]
-    return method.logit_terms(k, outputs, Context(jnp.asarray(labels), jnp.arange(BATCH)))[0]
+def terms(method, z, labels, *, own=0, sources=None, memory=None):
+    """The logit losses of one network; its sources are all others unless they are named."""
+
+    def view(k, row):
+        maps = jnp.zeros((len(row), 1, 1, 1), row.dtype)
+        return View(NAMES[k], "student", Outputs(jnp.asarray(row), maps))
+
+    nodes = [view(k, row) for k, row in enumerate(z)]
+    sources = [k for k in range(len(z)) if k != own] if sources is None else sources
+    batch = Batch(label=jnp.asarray(labels), memory=memory)
+    return method.losses(nodes[own], [nodes[k] for k in sources], batch).logit
 
 
 def test_loss_is_cross_entropy_and_softened_divergence_from_the_target(double):
     z, labels = logits(2)
-    method = KDCL(Graph(2, all_pairs(2)), target="naive", temperature=2.0, distillation_weight=0.5)
+    method = KDCL(target="naive", temperature=2.0, distillation_weight=0.5)
     found = terms(method, z, labels)
     for b, label in enumerate(labels):
         best = z[np.argmin([entropy(row[b], label) for row in z]), b]
@@ -87,12 +92,8 @@ def test_loss_is_cross_entropy_and_softened_divergence_from_the_target(double):
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_target_is_a_constant_though_it_holds_the_own_logits(name, double):
     z, labels = logits(2)
-    method = KDCL(Graph(2, all_pairs(2)), target=name)
-
-    def loss(z):
-        return jnp.sum(terms(method, z, labels)["distillation"])
-
-    gradient = jax.grad(loss)(jnp.asarray(z))
+    method = KDCL(target=name)
+    gradient = jax.grad(lambda z: jnp.sum(terms(method, z, labels)["distillation"]))(jnp.asarray(z))
     assert not np.any(gradient[1])
     target = TARGETS[name](jnp.asarray(z), jnp.asarray(labels))
     softened = jax.nn.softmax(z[0] / 3.0) - jax.nn.softmax(target / 3.0)
@@ -106,23 +107,19 @@ def test_each_network_sees_its_own_augmentation_and_a_twin_its_originals():
         "image": jnp.asarray(rng.integers(256, size=(16, *small.IMAGE_SHAPE), dtype=np.uint8)),
         "index": jnp.arange(16),
     }
-    cohort = small.cohort(method=KDCL(Graph(2, all_pairs(2))), alone=True)
-    one, other, twin, other_twin = views(cohort, recipe.train, jax.random.key(0), batch)
-    assert np.any(one != other)
-    np.testing.assert_array_equal(one, twin)
-    np.testing.assert_array_equal(other, other_twin)
-    shared = dataclasses.replace(cohort, method=Independent(cohort.method.graph))
-    one, other, *_ = views(shared, recipe.train, jax.random.key(0), batch)
-    np.testing.assert_array_equal(one, other)
+    for own in (True, False):
+        cohort = small.cohort(method=KDCL(), twins=True, own_augmentation=own)
+        seen = views(cohort.plan, recipe.train, jax.random.key(0), batch)
+        assert np.any(seen["a"] != seen["b"]) == own
+        np.testing.assert_array_equal(seen["a"], seen["a alone"])
+        np.testing.assert_array_equal(seen["b"], seen["b alone"])
+    with pytest.raises(SettingError, match="own_augmentation = True: a teacher sees one"):
+        small.cohort(method=DML(), teachers=["tests.tiny:Tiny"], own_augmentation=True)
 
 
 def test_bad_options_are_named():
-    with pytest.raises(
-        SettingError, match=r"method\.target = 'max': Choose one of: general, linear"
-    ):
-        KDCL(Graph(2, all_pairs(2)), target="max")
-    with pytest.raises(SettingError, match=r"method\.own_augmentation = 1: must be True or False"):
-        KDCL(Graph(2, all_pairs(2)), own_augmentation=1)
+    with pytest.raises(SettingError, match=r"method\.target = 'max': Choose one of: general"):
+        KDCL(target="max")
 
 
 def test_general_targets_weights_make_the_least_error(double):
@@ -137,52 +134,57 @@ def test_general_targets_weights_make_the_least_error(double):
         return np.sum((mixed - np.eye(CLASSES)[labels]) ** 2)
 
     a, b = minimize(error, [1 / 3, 1 / 3], tol=1e-12).x
-    method = KDCL(Graph(3, all_pairs(3)), target="general")
-    mask = np.arange(210) < 200  # padding does not count
-    padded = [jnp.asarray(np.concatenate([row, 9 * row[:10]])) for row in z]
-    sums = method.heldout_sums(padded, jnp.asarray(np.r_[labels, labels[:10]]), jnp.asarray(mask))
-    memory = method.update_memory(method.init_memory(0, CLASSES), sums)
+    method, mask = KDCL(target="general"), np.arange(210) < 200  # padding does not count
+    padded = {
+        name: jnp.asarray(np.concatenate([row, 9 * row[:10]]))
+        for name, row in zip(NAMES, z, strict=True)
+    }
+    label = jnp.asarray(np.r_[labels, labels[:10]])
+    sums = method.heldout_sums(padded, label, jnp.asarray(mask))
+    memory = method.after_epoch(method.begin(NAMES, 0, CLASSES), sums)
+    rows = memory["error_covariance"]
+    covariance = jnp.array([[rows[i][j] for j in NAMES] for i in NAMES])
     expected = np.einsum("k,kbc->bc", [a, b, 1 - a - b], z)
-    found = general_target(jnp.asarray(z), memory["error_covariance"])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(general_target(jnp.asarray(z), covariance), expected, atol=1e-4)
 
-    # A node learns from the mix of itself and its own sources.
-    ring = dataclasses.replace(method, graph=Graph(3, ((0, 1), (1, 2), (2, 0))))
-    outputs = [Outputs(jnp.asarray(row), jnp.zeros((200, 1, 1, 1))) for row in z]
-    (target,) = ring.target_logits(
-        1, outputs, Context(jnp.asarray(labels), jnp.arange(200), memory=memory)
-    )
+    # A network learns from the mix of itself and its own sources: their divergence is the mix's.
     two = minimize_scalar(lambda w: error([w, 1 - w]), bounds=(-2, 3), method="bounded").x
-    np.testing.assert_allclose(target, two * z[0] + (1 - two) * z[1], atol=1e-3)
+    for own, sources, mix in ((1, [0], two * z[0] + (1 - two) * z[1]), (2, [0, 1], expected)):
+        found = terms(method, z, labels, own=own, sources=sources, memory=memory)["distillation"]
+        q, p = (jax.nn.log_softmax(jnp.asarray(x) / 3) for x in (z[own], mix))
+        divergence = 9 * jnp.sum(jnp.exp(p) * (p - q), axis=1)
+        np.testing.assert_allclose(found, divergence, atol=2e-3)
 
 
-def test_general_target_starts_from_even_weights():
-    method = KDCL(Graph(2, all_pairs(2)), target="general")
+def test_general_target_starts_from_even_weights_and_is_renewed_by_name():
+    """In the engine: sums over the held-out set make the products of the errors by NumPy."""
+    cohort = small.cohort(((3, 4, 5), (3, 4, 5), (3, 4, 7)), method=KDCL(target="general"))
+    plan, state = cohort.plan, small.begin(cohort)
+    start = {i: {j: float(i == j) for j in "abc"} for i in "abc"}
+    assert jax.tree.map(float, state.memory["error_covariance"]) == start
     z, labels = logits(2)
-    outputs = [Outputs(jnp.asarray(row, jnp.float32), jnp.zeros((BATCH, 1, 1, 1))) for row in z]
-    context = Context(jnp.asarray(labels), jnp.arange(BATCH), memory=method.init_memory(0, CLASSES))
-    (target,) = method.target_logits(0, outputs, context)
-    np.testing.assert_allclose(target, np.mean(z, axis=0), rtol=1e-5)
+    z, method = z.astype(np.float32), KDCL(target="general")
+    even = terms(method, z, labels, memory=method.begin(NAMES, 0, CLASSES))
+    assert plan.memory.uses_heldout and not KDCL().uses_heldout
+    mean = jnp.asarray(np.mean(z, axis=0))
+    q, p = (jax.nn.log_softmax(jnp.asarray(x) / 3) for x in (z[0], mean))
+    expected = 9 * jnp.sum(jnp.exp(p) * (p - q), axis=1)
+    np.testing.assert_allclose(even["distillation"], expected, rtol=1e-4, atol=1e-5)
 
-
-def test_a_run_renews_the_weights_from_the_held_out_images(tmp_path, capsys):
-    more = [
-        *SETTINGS[:-1],
-        "--config.method.name=kdcl",
-        "--config.method.target=general",
-        "--config.graph=all_pairs",
-        "--config.alone=False",
-        "--config.duration=2 epochs",
-    ]
-    assert command(tmp_path / "refused", *more, "--config.data.heldout=0", settings=()) == 2
-    assert "config.data.heldout = 0.0: the method learns from held-out" in capsys.readouterr().err
-    assert command(tmp_path / "w", *more, settings=()) == 0
-    covariance = final_state(tmp_path / "w", *more, settings=()).memory["error_covariance"]
-    heldout = assemble(read_config(CONFIG, more)).splits.heldout
-    errors = []
-    for k in range(2):
-        z = np.asarray(load_network(tmp_path / "w", k)(heldout.images).logits, np.float64)
-        p = np.exp(z - np.max(z, 1, keepdims=True))
-        errors.append(p / np.sum(p, 1, keepdims=True) - np.eye(10)[heldout.labels])
-    expected = [[np.mean(np.sum(a * b, 1)) for a in errors] for b in errors]
-    np.testing.assert_allclose(covariance, expected, rtol=1e-4)
+    step = jax.jit(functools.partial(heldout_step, plan))
+    batches = [{**small.batch(16, seed), "mask": jnp.arange(16) < 16 - 5 * seed} for seed in (0, 1)]
+    first, second = (step(state, batch) for batch in batches)
+    memory = plan.memory.after_epoch(state.memory, jax.tree.map(jnp.add, first, second))
+    errors = {}
+    for name in "abc":
+        rows = []
+        for batch in batches:
+            p = jax.nn.softmax(cohort.logits(state, batch["image"])[name])
+            wrong = np.asarray(p) - np.eye(small.CLASSES)[np.asarray(batch["label"])]
+            rows.append(wrong[np.asarray(batch["mask"])])
+        errors[name] = np.concatenate(rows)
+    assert len(errors["a"]) == 27
+    for i in "abc":
+        for j in "abc":
+            expected = np.mean(np.sum(errors[i] * errors[j], axis=1))
+            np.testing.assert_allclose(memory["error_covariance"][i][j], expected, rtol=1e-4)

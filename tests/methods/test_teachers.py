@@ -1,4 +1,4 @@
-"""Frozen teachers and followers in one step: who gets a gradient, and what reduces to what."""
+"""Frozen teachers, snapshots, partners and memory in one step. Numbers: test_reference_taught.py."""
 
 import functools
 
@@ -7,46 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax.engine.build import make_cohort
+from afd_jax import methods
 from afd_jax.data.batches import class_partners
+from afd_jax.engine import parts
+from afd_jax.engine.forward import apply, bind, terms_of
 from afd_jax.errors import SettingError
-from afd_jax.engine.forward import apply_peer
-from afd_jax.graph import Graph, from_teachers
+from afd_jax.methods import Independent
 from afd_jax.networks.heads import NonLinearTransformation
-from afd_jax.engine.init import init_state
-from afd_jax.methods import METHODS, make_method
-from afd_jax.engine.optimizers import adam, sgd
-from afd_jax.engine.devices import make_parallel
-from afd_jax.engine.step import train_step
 from tests import small, tiny
+from tests.leaves import changed, nonzero
 
 
-def taught(name, teachers=1, *, examples=16, opt=None, alone=False, **options):
-    networks = [] if name == "paraphraser" else [tiny.Stages(small.CLASSES)]
-    names = ["student"][: len(networks)]
-    return make_cohort(
-        networks,
-        make_method(name, "own", names, options, teachers),
-        opt or small.optimizers(),
-        image_shape=small.IMAGE_SHAPE,
-        classes=small.CLASSES,
+def taught(name, teachers=1, *, examples=16, opt=None, twins=False, **options):
+    return small.cohort(
+        [(3, 4, 5)],
+        method=methods.make(name, options),
+        opt=opt,
         teachers=[tiny.Stages(small.CLASSES, widths=(3, 4, 6 + n)) for n in range(teachers)],
-        alone=alone,
+        twins=twins,
         total_steps=4,
         steps_per_epoch=2,
         examples=examples,
     )
-
-
-def variables(module, seed):
-    """Of a network that has seen something: statistics that are not where they began."""
-    made = module.init(jax.random.key(seed), jnp.zeros((1, *small.IMAGE_SHAPE)), train=False)
-    return jax.tree.map(lambda x: x + 0.01 * seed, made)
-
-
-def begun(cohort, seed=0):
-    teachers = [variables(cohort.peers[p].network, 7 + p) for p in cohort.teachers]
-    return init_state(cohort, jax.random.key(seed), teachers)
 
 
 def paired(size=16, seed=0):
@@ -55,52 +37,66 @@ def paired(size=16, seed=0):
     return {**batch, "partner": partners, "partner_image": batch["image"][partners]}
 
 
-def trained(cohort, steps=2, state=None):
-    state = begun(cohort) if state is None else state
-    step = jax.jit(functools.partial(train_step, cohort))
+def trained(cohort, steps=2):
+    state, step = small.begin(cohort), small.step_of(cohort, detailed=False)
     for seed in range(steps):
-        state, metrics = step(state, paired(seed=seed))
+        state, metrics = step(state, small.batch(seed=seed))
     return state, metrics
 
 
-def test_a_teacher_runs_as_in_evaluation():
+@pytest.fixture(scope="module")
+def plain():
+    """The same network alone: after one step and after two, and the first step's metrics."""
+    cohort = small.cohort([(3, 4, 5)], method=Independent())
+    step, start = small.step_of(cohort, detailed=False), small.begin(cohort)
+    one, metrics = step(start, small.batch(seed=0))
+    return one, step(one, small.batch(seed=1))[0], metrics
+
+
+def test_a_teacher_runs_as_in_evaluation_and_does_not_move():
     cohort = taught("kd")
-    state, batch = begun(cohort), paired()
-    (output,), _ = apply_peer(
-        cohort, 1, state.peers[1].params, state.peers[1].statistics, batch["image"], {}
-    )
-    alone = cohort.peers[1].network.apply(
-        variables(cohort.peers[1].network, 8), batch["image"], train=False
-    )
-    np.testing.assert_allclose(output.logits, alone.logits, rtol=1e-6)
+    network, state = cohort.plan.networks["teacher"], small.begin(cohort)
+    own, images = state.networks["teacher"], small.batch()["image"]
+    outputs, statistics = apply(cohort.plan, network, own.params, own.statistics, images, {})
+    variables = {"params": own.params["network"], **own.statistics["network"]}
+    alone = network.module.module.apply(variables, images, train=False)
+    np.testing.assert_allclose(outputs["teacher"].logits, alone.logits, rtol=1e-6)
+    assert not changed(statistics, own.statistics)
+    assert not network.optimizers and not network.trains
 
 
 def test_no_gradient_from_one_teachers_distance_to_anothers_transformation():
-    cohort = taught("feed", 2)
-    state, batch = begun(cohort), paired()
-
-    def distance(params, n):
-        own = apply_peer(cohort, 0, params, state.peers[0].statistics, batch["image"], {})[0]
-        others = [
-            apply_peer(cohort, p, s.params, s.statistics, batch["image"], {})[0][0]
-            for p, s in list(enumerate(state.peers))[1:]
-        ]
-        return jnp.sum(cohort.method.distances(0, [*own, *others])[n])
-
-    for n in (0, 1):
-        gradient = jax.grad(distance)(state.peers[0].params, n)["projections"]
-        sizes = {
-            k: small.largest_difference(g, jax.tree.map(jnp.zeros_like, g))
-            for k, g in gradient.items()
-        }
-        assert sizes[f"from_{1 + n}"] > 0 and sizes[f"from_{2 - n}"] == 0
-
-
-def test_the_loss_of_several_teachers_is_the_sum_of_each():
+    """And the loss of several teachers is the sum of each, not the mean."""
     cohort = taught("feed", 2, hint_weight=3.0, norm="sum")
-    _, metrics = trained(cohort, steps=1)
-    each = [metrics[0][f"reconstruction_from_{j}"] for j in (1, 2)]
-    np.testing.assert_allclose(metrics[0]["loss/reconstruction"], 3 * sum(each), rtol=1e-6)
+    plan, state = cohort.plan, small.begin(cohort)
+    batch = small.batch()
+
+    def terms(params):
+        states = {**state.networks, "a": state.networks["a"].replace(params=params)}
+        outputs, heads = {}, {}
+        for name, network in plan.networks.items():
+            own = states[name]
+            args = plan, network, own.params, own.statistics, batch["image"]
+            outputs |= apply(*args, {})[0]
+            heads |= bind(network, own.params["heads"], own.statistics["heads"])
+        return terms_of(plan, plan.networks["a"], outputs, heads, {}, plan.seen(batch, 0, {}))["a"]
+
+    @jax.jit
+    def both(params):
+        def distances(params):
+            own = terms(params)
+            return [jnp.sum(own.metrics[f"reconstruction_from_{t}"]) for t in plan.graph.teachers]
+
+        return terms(params), jax.jacrev(distances)(params)
+
+    found, gradients = both(state.networks["a"].params)
+    each = sum(found.metrics[f"reconstruction_from_{t}"] for t in ("teacher", "teacher_1"))
+    np.testing.assert_allclose(found.logit["reconstruction"], 3 * each, rtol=1e-5)
+    reached = [
+        {name for name, tree in gradient["heads"]["a"].items() if nonzero(tree)}
+        for gradient in gradients
+    ]
+    assert reached == [{"from_teacher"}, {"from_teacher_1"}]
 
 
 def test_the_transformation_has_the_published_size():
@@ -110,107 +106,109 @@ def test_the_transformation_has_the_published_size():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 110_784
 
 
-def plain(**options):
-    return make_cohort(
-        [tiny.Stages(small.CLASSES)],
-        METHODS["independent"].from_settings("own", ["student"], options),
-        small.optimizers(),
-        image_shape=small.IMAGE_SHAPE,
-        classes=small.CLASSES,
-    )
-
-
 WITHOUT = {
+    "afd": {"distillation_weight": 0.0, "adversarial_weight": 0.0},
     "ai_kd": {"distillation_weight": 0.0, "progressive_weight": 0.0, "adversarial_weight": 0.0},
+    "alignment": {"distillation_weight": 0.0, "alignment_weight": 0.0},
+    "at": {"hint_weight": 0.0},
     "feed": {"hint_weight": 0.0},
+    "fitnet": {"hint_weight": 0.0},
+    "ft": {"hint_weight": 0.0},
     "kd": {"label_weight": 1.0, "distillation_weight": 0.0},
     "tf_kd": {"label_weight": 1.0, "distillation_weight": 0.0},
 }
 
 
 @pytest.mark.parametrize("name", WITHOUT)
-def test_without_weights_it_is_plain_training(name):
-    ours, _ = trained(taught(name, **WITHOUT[name]))
-    theirs, _ = trained(plain())
-    assert (
-        small.largest_difference(ours.peers[0].params["network"], theirs.peers[0].params["network"])
-        < 1e-6
-    )
-    weighted, _ = trained(taught(name))
-    assert (
-        small.largest_difference(
-            weighted.peers[0].params["network"], theirs.peers[0].params["network"]
-        )
-        > 1e-4
-    )
+def test_without_weights_nothing_but_cross_entropy_is_left(name):
+    """No term, no head, no metric; with them there are some."""
+    for options, alone in ((WITHOUT[name], True), ({}, False)):
+        cohort = taught(name, **options)
+        losses = functools.partial(parts.losses, cohort.plan)
+        terms = jax.eval_shape(losses, small.begin(cohort), small.batch())["a"]
+        found = {n for kind in vars(terms).values() for n in kind}
+        assert (found == {"cross_entropy"}) == alone
+        assert not (alone and any(network.heads for network in cohort.plan.networks.values()))
+
+
+def test_without_weights_and_for_a_twin_it_is_plain_training(plain):
+    """The twin of a taught student learns from nobody."""
+    cohort = taught("kd", twins=True, **WITHOUT["kd"])
+    assert cohort.graph.names == ("a", "a alone", "teacher")
+    assert cohort.graph.edges == (("teacher", "a"),)
+    found, _ = trained(cohort)
+    for name in ("a", "a alone"):
+        ours, theirs = found.networks[name], plain[1].networks["a"]
+        assert small.largest_difference(ours.params, theirs.params) < 1e-6
+        assert small.largest_difference(ours.statistics, theirs.statistics) < 1e-6
+    taught_twin, metrics = trained(taught("kd", twins=True))
+    twin = taught_twin.networks["a alone"].params
+    assert small.largest_difference(twin, plain[1].networks["a"].params) < 1e-6
+    assert small.largest_difference(taught_twin.networks["a"].params, twin) > 1e-3
+    assert "loss/distillation" in metrics["a"] and "loss/distillation" not in metrics["a alone"]
 
 
 def test_the_last_epoch_stays_until_the_next_ends():
     cohort = taught("ai_kd")
-    state = begun(cohort)
-    step = jax.jit(functools.partial(train_step, cohort))
-    states, progressive = [state], []
+    step, states, progressive = small.step_of(cohort, detailed=False), [small.begin(cohort)], []
     for seed in range(4):  # two steps an epoch
-        state, metrics = step(states[-1], paired(seed=seed))
+        state, metrics = step(states[-1], small.batch(seed=seed))
         states.append(state)
-        progressive.append(float(metrics[0]["loss/progressive"]))
+        progressive.append(float(metrics["a"]["loss/progressive"]))
 
-    def same(a, b):
-        return (
-            small.largest_difference(
-                (a.params["network"], a.statistics["network"]),
-                (b.params["network"], b.statistics["network"]),
-            )
-            == 0
+    def same(one, other):
+        past, own = (
+            (s.networks[n].params["network"], s.networks[n].statistics["network"])
+            for s, n in ((one, "last epoch of a"), (other, "a"))
         )
+        return not changed(past, own)
 
-    assert [same(s.peers[1], states[0].peers[0]) for s in states] == [
-        True,
-        True,
-        False,
-        False,
-        False,
-    ]
-    assert [same(s.peers[1], states[2].peers[0]) for s in states[2:]] == [True, True, False]
-    assert same(states[4].peers[1], states[4].peers[0])
+    assert [same(s, states[0]) for s in states] == [True, True, False, False, False]
+    assert [same(s, states[2]) for s in states[2:]] == [True, True, False]
+    assert same(states[4], states[4])
     # Right after the end of an epoch the two differ by their statistics alone.
     assert progressive[:2] == [0, 0] and min(progressive[2:]) > 0
 
 
-def test_generator_and_discriminator_are_opposed():
-    """With a discriminator that learns fast and a network that stands still, and the reverse."""
-    fast, still = adam(1e-2), sgd(0.0)
-    _, first = trained(taught("ai_kd"), steps=1)
-    _, told = trained(taught("ai_kd", opt={"logit": still, "discriminator": fast}), steps=30)
-    assert told[0]["loss/discriminator"] < first[0]["loss/discriminator"]
-    assert told[0]["loss/generator"] > first[0]["loss/generator"]
-
-
-def test_ps_kd_first_epoch_is_plain_cross_entropy():
-    state, ours = trained(taught("ps_kd", 0, examples=32), steps=1)
-    other, theirs = trained(plain(), steps=1)
-    assert small.largest_difference(state.peers[0].params, other.peers[0].params) < 1e-6
+def test_ps_kd_first_epoch_is_plain_cross_entropy(plain):
+    cohort = taught("ps_kd", 0, examples=32)
+    state, ours = trained(cohort, steps=1)
+    assert small.largest_difference(state.networks["a"].params, plain[0].networks["a"].params) < 1e-6
     name = "loss/cross_entropy"
-    np.testing.assert_allclose(ours[0][name], theirs[0][name], rtol=1e-6)
-    kept = state.memory["predictions"]
-    assert kept.shape == (1, 32, small.CLASSES)
-    np.testing.assert_allclose(jnp.sum(kept[0, :16], axis=-1), 1, rtol=1e-5)
-    assert not np.any(kept[0, 16:])  # rows that no batch has had
+    np.testing.assert_allclose(ours["a"][name], plain[2]["a"][name], rtol=1e-6)
+    kept = state.memory["a"]
+    assert [*state.memory] == ["a"] and kept.shape == (32, small.CLASSES)
+    np.testing.assert_allclose(jnp.sum(kept[:16], axis=-1), 1, rtol=1e-5)
+    assert not np.any(kept[16:])  # rows that no batch has had
 
 
-@pytest.mark.parametrize("name", ["ps_kd", "cs_kd", "ai_kd"])
-def test_several_devices_equal_one(name):
-    def steps(mode, devices):
-        parallel = make_parallel(mode, devices)
-        cohort = parallel.prepare(taught(name, int(name == "ai_kd")))
-        state = parallel.put_state(begun(cohort))
-        step = parallel.compile(functools.partial(train_step, cohort), donate=True)
-        for seed in range(3):
-            batch = jax.device_get(paired(seed=seed))
-            state, metrics = step(state, parallel.put_batch(batch))
-        return jax.device_get((state.peers, state.memory, metrics))
+def test_the_partner_is_a_constant_and_leaves_no_statistics():
+    """CS-KD: the gradient is that of cross-entropy and of a divergence from plain numbers."""
+    cohort = taught("cs_kd", 0)
+    state, batch = small.begin(cohort), paired()
+    own, network = state.networks["a"], cohort.plan.networks["a"]
 
-    assert small.largest_difference(steps("pmap", 2), steps("jit", 1)) < 1e-4
+    def logits(params, images):
+        outputs, statistics = apply(cohort.plan, network, params, own.statistics, images, {})
+        return outputs["a"].logits, statistics
+
+    @jax.jit
+    def expected(params):
+        def loss(params, target):
+            z, statistics = logits(params, batch["image"])
+            entropy = -jnp.take_along_axis(jax.nn.log_softmax(z), batch["label"][:, None], 1)
+            p, q = jax.nn.softmax(target / 4), jax.nn.log_softmax(z / 4)
+            return jnp.mean(entropy) + 16 * jnp.mean(jnp.sum(p * (jnp.log(p) - q), 1)), statistics
+
+        return jax.grad(loss, has_aux=True)(params, logits(params, batch["partner_image"])[0])
+
+    gradient, statistics = expected(own.params)
+    found = cohort.gradients(state, batch)["a"]["logit"]
+    assert small.largest_difference(found, gradient) < 1e-4
+    after, _ = small.step_of(cohort, detailed=False)(state, batch)
+    assert small.largest_difference(after.networks["a"].statistics, statistics) < 1e-6
+    with pytest.raises(SettingError, match=r'partner_image = None: .*give "partner_image"'):
+        cohort.losses(state, small.batch())
 
 
 def test_partners_are_others_of_the_same_class():
@@ -224,45 +222,35 @@ def test_partners_are_others_of_the_same_class():
     assert counts.min() > 40  # evenly
 
 
-def test_a_twin_beside_a_taught_student_is_plain():
-    cohort = taught("kd", alone=True)
-    assert cohort.nodes == ("Stages", "Stages alone", "Stages")
-    assert cohort.method.graph.edges == ((2, 0),)
-    ours, metrics = trained(cohort)
-    theirs, _ = trained(plain())
-    twin = ours.peers[1].params["network"]
-    assert small.largest_difference(twin, theirs.peers[0].params["network"]) < 1e-6
-    assert "loss/distillation" in metrics[0] and "loss/distillation" not in metrics[1]
-
-
-def wrong_shape():
-    cohort = taught("kd")
-    return init_state(cohort, jax.random.key(0), [variables(tiny.Stages(small.CLASSES), 1)])
+def test_heads_are_asked_for_whom_they_concern():
+    """FT: a translator for each source of a student, an encoder on top of each teacher."""
+    plan = taught("ft", 2).plan
+    assert {n: set(network.heads.get(n, ())) for n, network in plan.networks.items()} == {
+        "a": {"from_teacher", "from_teacher_1"},
+        "teacher": {"encoder"},
+        "teacher_1": {"encoder"},
+    }
+    moved = nonzero(plan.networks["a"].trains["logit"])
+    assert any("from_teacher_1" in n for n in moved) and not any("encoder" in n for n in moved)
 
 
 def an_edge_to_a_teacher():
-    networks = [tiny.Stages(small.CLASSES)]
-    method = METHODS["kd"](Graph(2, ((0, 1),)), teachers=1)
-    return make_cohort(
-        networks,
-        method,
-        small.optimizers(),
-        image_shape=small.IMAGE_SHAPE,
-        classes=small.CLASSES,
-        teachers=networks,
-    )
+    return small.cohort([(3, 4, 5)], method=methods.KD(), teachers=[tiny.Tiny(5)], graph=[("a", "teacher")])
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: taught("kd", 0), "teachers = 0: kd needs a frozen teacher"),
-        (lambda: taught("ps_kd", 1), "teachers = 1: ps_kd takes no frozen teachers"),
-        (lambda: taught("ai_kd", alone=True), "alone = True: AIKD has no twins"),
-        (lambda: taught("fitnet", stage=4), "method.stage = 4: node 0's network has 3 stages"),
-        (lambda: init_state(taught("kd"), jax.random.key(0)), "give the variables of each"),
-        (wrong_shape, "teachers = 'Stages': the network's"),
-        (an_edge_to_a_teacher, "node 1 is a frozen teacher, which learns from nobody"),
+        (lambda: taught("kd", 0), r"teachers = \(\): KD needs a frozen teacher"),
+        (lambda: taught("ps_kd", 1), r"teachers = \('teacher',\): PSKD takes no frozen teachers"),
+        (lambda: taught("fitnet", stage=4), "method.stage = 4: a has 3 stages; choose one"),
+        (lambda: taught("fitnet", teacher_stage=-4), "method.teacher_stage = -4: teacher has 3"),
+        (lambda: taught("at", teacher_stages=(1, 2)), "stage by stage, but a has 3 and teacher 2"),
+        (an_edge_to_a_teacher, "teacher is a teacher .frozen., which learns from nobody"),
+        (
+            lambda: small.cohort(method=methods.FT(), teachers=[tiny.Stages(5)], graph="all_pairs"),
+            "FT has no edges between networks that train",
+        ),
     ],
 )
 def test_bad_teachers_are_named(make, words):
@@ -270,8 +258,8 @@ def test_bad_teachers_are_named(make, words):
         make()
 
 
-def test_the_offline_graph_has_no_edges_between_students():
-    method = METHODS["afd"].from_settings("own", ["a", "b"], {}, 2)
-    assert method.graph.edges == from_teachers(2, 2)
-    cycle = METHODS["afd"].from_settings("cyclic", ["a", "b"], {}, 1)
-    assert cycle.graph.edges == ((0, 1), (1, 0), (2, 0), (2, 1))
+def test_beside_teachers_students_have_no_edges_unless_asked():
+    two = functools.partial(small.cohort, teachers=[tiny.Stages(5)] * 2)
+    offline = [(t, s) for t in ("teacher", "teacher_1") for s in "ab"]
+    assert [*two().graph.edges] == offline
+    assert [*two(graph="cyclic").graph.edges] == [("a", "b"), ("b", "a"), *offline]

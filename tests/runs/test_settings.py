@@ -40,7 +40,6 @@ MISTAKES = {
     "--config.method.critic.width=3": "config.method.critic.width = '3': unknown field; did you",
     "--config.average_decay=1.0": "config.average_decay = 1.0: must be a number and at least 0 and",
     "--config.data.rotate=-1.0": "config.data.rotate = -1.0: must be a number and at least 0",
-    "--config.second_forward=1": "config.second_forward = '1'",
     "--config.seed=4294967296": "config.seed = 4294967296: must be a whole number and at least 0",
     "--config.seeds=0": "config.seeds = 0: must be a whole number and at least 1",
     "--config.seeds=4294967297": "config.seeds = 4294967297: must be a whole number and at least 1",
@@ -183,7 +182,7 @@ def test_dry_run_prints_graph_and_costs_and_trains_nothing(capsys, tmp_path, mon
     convolutions = 22**2 * (16 + 2 * 16 * 16)
     convolutions += 11**2 * 16 * 32 + 10**2 * 32 * 32 + 16 * 16 * 32
     convolutions += 5**2 * 32 * 64 + 4**2 * 64 * 64 + 4 * 32 * 64
-    assert 1 <= float(row[3]) * 1e6 / (2 * convolutions) < 1.02
+    assert 0.98 < float(row[3]) * 1e6 / (2 * convolutions) < 1.02  # in steps of 0.1
     assert not list(tmp_path.iterdir())
 
 
@@ -200,7 +199,7 @@ assert "jax" not in sys.modules
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20
     )
-    assert "--dry-run" in done.stdout and "configs/digits_afd.py" in done.stdout
+    assert "--dry-run" in done.stdout and "--config=digits_afd" in done.stdout
 
 
 def test_cifar100_config_has_the_papers_schedule():
