@@ -9,74 +9,105 @@ import jax.numpy as jnp
 import optax
 from jax.custom_derivatives import SymbolicZero
 
-from afd_jax.engine.forward import Heads, apply, bind, mean_losses, terms_of
+from afd_jax.engine.forward import Heads, bind, mean_losses, split, terms_of, transferred
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.plan import Network, Plan, blank_batch, blank_views
 from afd_jax.engine.state import NetworkState
 from afd_jax.errors import SettingError
 from afd_jax.methods.method import UPDATES
+from afd_jax.networks.functional import draw, run
 from afd_jax.networks.heads import BoundHead
+from afd_jax.networks.outputs import as_nodes
 
 
 def who_trains_what(plan: Plan) -> dict[str, dict[str, Any]]:
     """Per network and update a tree like its parameters, True where the update moves one.
 
-    Differentiation itself says so: each parameter goes through an identity whose derivative notes
-    whether a gradient comes back. So the feature optimizer leaves the classifier alone, and the
-    logit optimizer the transfer layer, weight decay included, for any network, without a naming
+    Differentiation itself says so: outputs and parameters go through an identity whose derivative
+    notes whether a gradient comes back. So the feature optimizer leaves the classifier alone, and
+    the logit optimizer the transfer layer, weight decay included, for any network, without a naming
     convention. Heads that the discriminator's loss depends on belong to that update alone.
 
     Raises:
       SettingError: for a loss that depends on no parameter.
     """
-    shapes, batch = state_shapes(plan), blank_batch(plan)
-    reached: dict[tuple[str, str], set[str]] = {}
+    shapes = state_shapes(plan)
+    answers = {name: _answers(plan, network) for name, network in plan.networks.items()}
+    heads = {name: state.params["heads"] for name, state in shapes.networks.items()}
+    reached: dict[tuple[str, str], set[str]] = {}  # outputs and heads, by (network, update)
     named: dict[tuple[str, str], list[str]] = {}
 
-    def total(params: Any, states: Any, memory: Any, update: str) -> jax.Array:
+    def total(
+        answers: Any, heads: Any, networks: Mapping[str, NetworkState], memory: Any, update: str
+    ) -> jax.Array:
         noted = {
-            name: state.replace(params=_noted(reached.setdefault((name, update), set()), own))
-            for (name, state), own in zip(states.items(), params.values(), strict=True)
+            name: _noted(
+                reached.setdefault((name, update), set()),
+                {"outputs": answers[name], "heads": heads[name]},
+            )
+            for name in plan.networks
         }
-        values = _losses(plan, noted, memory, batch, update)
+        values = _losses(plan, noted, networks, memory, update)
         for name, own in values.items():
             named[name, update] = [term for _, term in own]
         return jnp.asarray(sum(v for own in values.values() for v in own.values()), float)
 
-    params = {name: state.params for name, state in shapes.networks.items()}
     for update in UPDATES:
-        gradient = jax.grad(functools.partial(total, update=update))
-        jax.eval_shape(gradient, params, shapes.networks, shapes.memory)
+        gradient = jax.grad(functools.partial(total, update=update), (0, 1))
+        jax.eval_shape(gradient, answers, heads, shapes.networks, shapes.memory)
 
     masks: dict[str, dict[str, Any]] = {}
-    for name, own in params.items():
-        critics = reached[name, "discriminator"]
+    parts: dict[Any, set[str]] = {}  # equal networks are looked into once
+    for name, network in plan.networks.items():
+        critics = {path for path in reached[name, "discriminator"] if path.startswith("heads/")}
         masks[name] = {}
         for update in UPDATES:
-            moved = reached[name, update] - (critics if update != "discriminator" else set())
+            if update == "discriminator":
+                moved = critics
+            else:
+                moved = reached[name, update] - critics
+                outputs = frozenset(path for path in moved if path.startswith("outputs/"))
+                key = network.module, network.views, outputs
+                if outputs and key not in parts:
+                    parts[key] = _reached_by(plan, network, outputs)
+                moved = moved - outputs | parts.get(key, set())
             if moved:
-                masks[name][update] = _mask(own, moved)
+                masks[name][update] = _mask(shapes.networks[name].params, moved)
             elif named[name, update]:
-                remedy = (
-                    f"its {update} loss for {name} depends on no parameter; return no such term"
-                )
-                raise SettingError("method", named[name, update][0], remedy)
+                remedy = f"its {update} loss for {name} depends on no parameter; "
+                raise SettingError("method", named[name, update][0], remedy + "return no such term")
     return masks
 
 
+def _answers(plan: Plan, network: Network) -> Any:
+    """What a network returns for two images, as shapes."""
+
+    def answer(key: jax.Array) -> Any:
+        variables = draw(network.module, plan.image_shape, network.start, key)
+        images = blank_views(network, blank_batch(plan)["image"])
+        rngs = {"dropout": key}
+        return as_nodes(run(network.module, variables, images, rngs, not network.frozen)[0])
+
+    return jax.eval_shape(answer, jax.random.key(0))
+
+
 def _losses(
-    plan: Plan, states: Mapping[str, NetworkState], memory: Any, batch: Any, update: str
+    plan: Plan,
+    noted: Mapping[str, Any],
+    states: Mapping[str, NetworkState],
+    memory: Any,
+    update: str,
 ) -> dict[str, dict[tuple[str, str], jax.Array]]:
-    """All losses of an update, by network."""
+    """All losses of an update, by network, from outputs and heads that are noted."""
     outputs: dict[str, Any] = {}
     heads: dict[str, dict[str, BoundHead]] = {}
     for name, network in plan.networks.items():
-        state, rngs = states[name], {"dropout": jax.random.key(0)}
-        images = blank_views(network, batch["image"])
-        outputs |= apply(plan, network, state.params, state.statistics, images, rngs)[0]
-        heads |= bind(network, state.params["heads"], state.statistics["heads"])
+        heads |= bind(network, noted[name]["heads"], states[name].statistics["heads"])
+        own = zip(network.nodes, noted[name]["outputs"], strict=True)
+        outputs |= {node: transferred(output, heads.get(node, {})) for node, output in own}
     if update == "discriminator":  # whose loss trains heads; networks are constants to it
         outputs = jax.lax.stop_gradient(outputs)
+    batch = blank_batch(plan)
     partners = outputs if "partner_image" in batch else {}
     seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
     return {
@@ -86,6 +117,27 @@ def _losses(
         )
         for name, network in plan.networks.items()
     }
+
+
+def _reached_by(plan: Plan, network: Network, outputs: frozenset[str]) -> set[str]:
+    """Which of a network's parameters have a gradient from some of its outputs."""
+    reached: set[str] = set()
+
+    def total(params: Any, statistics: Any, key: jax.Array) -> jax.Array:
+        noted = _noted(reached, {"network": params})["network"]
+        images = blank_views(network, blank_batch(plan)["image"])
+        variables = {"params": noted, **statistics}
+        result, _ = run(network.module, variables, images, {"dropout": key}, True)
+        leaves = jax.tree.leaves_with_path({"outputs": as_nodes(result)})
+        return jnp.asarray(sum(jnp.sum(x) for path, x in leaves if _path(path) in outputs))
+
+    def gradient(key: jax.Array) -> Any:
+        variables = draw(network.module, plan.image_shape, network.start, key)
+        statistics, params = split(variables)
+        return jax.grad(total)(params, statistics, key)
+
+    jax.eval_shape(gradient, jax.random.key(0))
+    return reached
 
 
 def _others_constant(network: Network, heads: Heads) -> Heads:
@@ -102,22 +154,24 @@ def _others_constant(network: Network, heads: Heads) -> Heads:
 
 def _noted(reached: set[str], tree: Any) -> Any:
     """The same parameters; those that get a gradient are put into `reached`, by path."""
+    paths = [_path(path) for path, _ in jax.tree.leaves_with_path(tree)]
+    leaves, treedef = jax.tree.flatten(tree)
 
-    def through(path: Any, leaf: jax.Array) -> jax.Array:
-        @jax.custom_vjp
-        def same(x: jax.Array) -> jax.Array:
-            return x
+    @jax.custom_vjp
+    def same(leaves: list[jax.Array]) -> list[jax.Array]:
+        return leaves
 
-        def backward(_: None, gradient: Any) -> tuple[Any]:
-            if isinstance(gradient, SymbolicZero):
-                return (jnp.zeros(gradient.shape, gradient.dtype),)
-            reached.add(_path(path))
-            return (gradient,)
+    def forward(leaves: Any) -> tuple[list[jax.Array], None]:
+        return [leaf.value for leaf in leaves], None
 
-        same.defvjp(lambda x: (x.value, None), backward, symbolic_zeros=True)
-        return same(leaf)
+    def backward(_: None, gradients: Any) -> tuple[list[jax.Array]]:
+        zero = [isinstance(gradient, SymbolicZero) for gradient in gradients]
+        reached.update(path for path, without in zip(paths, zero, strict=True) if not without)
+        pairs = zip(gradients, zero, strict=True)
+        return ([jnp.zeros(g.shape, g.dtype) if without else g for g, without in pairs],)
 
-    return jax.tree.map_with_path(through, tree)
+    same.defvjp(forward, backward, symbolic_zeros=True)
+    return jax.tree.unflatten(treedef, same(leaves))
 
 
 def _mask(tree: Any, moved: set[str]) -> Any:

@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.functional import functional
+from afd_jax.networks.functional import functional, run
 from afd_jax.networks.layers import batch_norm, conv, relu, uniform_fan_in
 
 
@@ -190,7 +190,7 @@ class BoundHead:
         self.called = True
         if self.rng is not None and self.variables is None:
             self.variables = dict(self.head.init(self.rng, x))
-        output, statistics = self.head.apply(self.variables, x, train=self.rng is None)
+        output, statistics = run(self.head, self.variables, x, {}, self.rng is None)
         if keep_statistics:
             self.variables = {**self.variables, **statistics}
         return output

@@ -97,6 +97,7 @@ def test_a_discriminator_of_ones_own_by_name(name):
     cohort = small.cohort(
         make=lambda classes, widths: tiny.Tiny(classes, channels=5), method=method
     )
+    assert cohort.plan.networks["a"].heads["a"]["critic_b"].name == name
     before, ends = small.begin(cohort), []
     for mode, devices in (("jit", 1), ("pmap", 2)):
         how = make_devices(mode, devices)
