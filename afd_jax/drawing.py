@@ -34,7 +34,7 @@ def as_mermaid(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
 def as_svg(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
     """The nodes on an ellipse, coloured by role, with an arrow for each edge."""
     widths = {node.name: 20 + 8 * len(node.name) for node in nodes}
-    half = max(widths.values()) / 2
+    half = max(widths.values(), default=0) / 2
     across = max(90.0, half * len(nodes) / 2.5)
     down = max(45.0, 22.0 * len(nodes))
     places = {}

@@ -18,7 +18,7 @@ class SettingError(ValueError):
 
 
 class UnreadableError(ValueError):
-    """Data that turn out to be damaged when they are read, in a process of their own perhaps."""
+    """Data found to be damaged when read, possibly in a worker process."""
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Node:
     """One node.
 
     Attributes:
-      name: its only name; positions mean nothing.
+      name: unique within the graph; positions mean nothing.
       role: one of `ROLES`.
       of: the student that a twin, an average or a snapshot belongs to.
     """
@@ -139,7 +139,7 @@ class Graph:
                 remedy = f"{edge[1]} is a {self[edge[1]].role} ({ROLES[self[edge[1]].role]}), "
                 raise SettingError("graph", edge, remedy + "which learns from nobody")
             if tuple(edge) in seen:
-                raise SettingError("graph", edge, "this edge stands twice; keep one")
+                raise SettingError("graph", edge, "this edge is given twice; keep one")
             seen.add(tuple(edge))
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "edges", tuple((source, target) for source, target in self.edges))
@@ -150,7 +150,10 @@ class Graph:
         return cls(tuple(Node(name) for name in students), tuple(edges))
 
     def __getitem__(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise SettingError("node", name, one_of(name, self.names))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -253,5 +256,5 @@ def _all(names: Sequence[str]) -> str:
 
 def _require_several(nodes: Sequence[Any]) -> None:
     if len(nodes) < 2:
-        remedy = "networks that teach each other are at least 2; name more, or set graph='none'"
+        remedy = "this graph needs at least two networks; name more, or set graph='none'"
         raise SettingError("networks", tuple(nodes), remedy)

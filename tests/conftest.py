@@ -5,15 +5,19 @@ import os
 import pathlib
 import tempfile
 
-# Tests compile much and compute little, so the compiler is told not to optimise.
-FLAGS = [
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_parallel_codegen_split_count=2",
-]
-if importlib.metadata.version("jaxlib") < "0.11":  # halves the time; later ones do not know it
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+# Tests compile much and compute little, so the compiler is told not to optimise. The last flag
+# halves its time; XLA of jax 0.11 and later does not know it.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=2",
+        "--xla_cpu_use_fusion_emitters=false"
+        if importlib.metadata.version("jaxlib") < "0.11"
+        else "",
+    ]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "AFD_JAX_CACHE", str(pathlib.Path(tempfile.gettempdir()) / "afd_jax_test_cache")

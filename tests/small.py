@@ -78,8 +78,8 @@ def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
 def begin(of: Cohort, seed: int = 0):
     """A first state drawn by NumPy, which is quicker than compiling `Cohort.init`.
 
-    As there, a twin and what follows a student start as it does. Statistics and biases are not where
-    they begin, as those of a network that has seen something.
+    As there, a twin and what follows a student start as it does. Statistics and biases are not
+    where they begin, as those of a network that has seen something.
     """
     plan = of.plan
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-SNIPPET = '''
+SNIPPET = """
 import jax, optax
 import afd_jax as afd
 
@@ -18,7 +18,7 @@ outputs = cohort.forward(state, batch)         # by node name
 terms = cohort.losses(state, batch)            # terms["resnet8"].logit["distillation"]: [64]
 grads = cohort.gradients(state, batch)         # per node and update
 state, metrics = cohort.step(state, batch)     # jitted; the same numbers
-'''  # noqa: E501
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,13 @@ NumpyBatch = dict[str, np.ndarray]
 
 
 def train_rows(
-    count: int, batch_size: int, *, seeds: Sequence[int], start_step: int, end_step: int
+    count: int,
+    batch_size: int,
+    *,
+    seeds: Sequence[int],
+    start_step: int,
+    end_step: int,
+    whole: bool = False,
 ) -> Generator[np.ndarray, None, None]:
     """Yields this host's part of each training batch, as rows of the training set.
 
@@ -24,6 +30,7 @@ def train_rows(
       seeds: of the run.
       start_step: the first step to yield, counted from the beginning of the run.
       end_step: the step to stop before.
+      whole: every host gets the whole batch.
 
     Yields:
       [batch] int32; for several seeds [batch, seeds].
@@ -35,7 +42,8 @@ def train_rows(
             epoch = step // per_epoch
             order = np.stack([epoch_order(seed, epoch, count) for seed in seeds], axis=1)
         first = step % per_epoch * batch_size
-        rows = _own_part(order[first : first + batch_size])
+        rows = order[first : first + batch_size]
+        rows = rows if whole else _own_part(rows)
         yield rows if len(seeds) > 1 else rows[:, 0]
 
 

@@ -1,6 +1,7 @@
 """A labelled set of images in memory."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,10 @@ class Examples:
         """The examples in the given rows."""
         return Examples(self.images[rows], self.labels[rows])
 
+    @functools.cached_property
+    def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        return channel_statistics(self.images)
+
     def batch(self, size: int, start: int = 0) -> dict[str, np.ndarray]:
         """Some examples as a step takes them, without augmentation.
 
@@ -52,10 +57,10 @@ class Examples:
 
         Returns:
           "image" [size, height, width, channels] float32, normalised by the mean and deviation of
-          each channel over all examples; "label" and "index" [size] int32.
+          each channel over this set; "label" and "index" [size] int32.
         """
         rows = np.arange(start, min(start + size, len(self)), dtype=np.int32)
-        mean, std = (np.array(x, np.float32) for x in channel_statistics(self.images))
+        mean, std = (np.array(x, np.float32) for x in self._statistics)
         images = (self.images[rows].astype(np.float32) / 255 - mean) / np.where(std == 0, 1, std)
         return {"image": images, "label": self.labels[rows], "index": rows}
 

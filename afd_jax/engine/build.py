@@ -9,16 +9,17 @@ import optax
 
 from afd_jax import speedups
 from afd_jax.engine import optimizers as papers
+from afd_jax.engine.forward import answers_of
 from afd_jax.engine.init import state_shapes
-from afd_jax.engine.plan import PRECISIONS, Network, Plan, blank_views
+from afd_jax.engine.plan import PRECISIONS, Network, Plan
 from afd_jax.engine.trains import only, who_trains_what
 from afd_jax.errors import SettingError, one_of, require_number
 from afd_jax.graph import Graph, Node
 from afd_jax.methods.method import Method, View
 from afd_jax.networks.branched import Branched, single
 from afd_jax.networks.contract import check_networks
-from afd_jax.networks.functional import blank_images, draw, functional, run
-from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.networks.functional import functional
+from afd_jax.networks.outputs import Outputs
 
 
 def make_plan(
@@ -73,6 +74,12 @@ def _without_heads(
     settings: Mapping[str, Any],
 ) -> Plan:
     require_teachers(method, len(teachers), "teachers", tuple(teachers))
+    if method.beside == "snapshot" and not settings.get("steps_per_epoch"):
+        remedy = f"{type(method).__name__} keeps the network of the last epoch; say how long one is"
+        raise SettingError("steps_per_epoch", settings.get("steps_per_epoch"), remedy)
+    if getattr(method, "uses_examples", False) and not settings.get("examples"):
+        remedy = "say how many the training set has; the method remembers something of each"
+        raise SettingError("examples", settings.get("examples"), remedy)
     modules = {
         name: functional(m, f"networks[{k}]") for k, (name, m) in enumerate(networks.items())
     }
@@ -165,8 +172,8 @@ def beside(members: Sequence[Network], method: Method, twins: bool) -> list[Netw
 
 def _nodes(network: Network, every: Sequence[Network]) -> list[Node]:
     if network.of is not None:
-        leader = next(other for other in every if other.name == network.of)
-        pairs = zip(network.nodes, leader.nodes, strict=True)
+        original = next(other for other in every if other.name == network.of)
+        pairs = zip(network.nodes, original.nodes, strict=True)
         return [Node(node, network.role, of) for node, of in pairs]
     module = network.module.module
     count = module.branches if isinstance(module, Branched) else 1
@@ -178,7 +185,7 @@ def _with_heads(plan: Plan) -> dict[str, Network]:
     """The networks with what the method puts on top of their nodes."""
     outputs: dict[str, Outputs] = {}
     for network in plan.networks.values():
-        outputs |= dict(zip(network.nodes, _answers(plan, network), strict=True))
+        outputs |= dict(zip(network.nodes, answers_of(plan, network), strict=True))
 
     def view(node: str) -> View:
         return View(node, plan.graph[node].role, outputs[node])
@@ -200,17 +207,6 @@ def _with_heads(plan: Plan) -> dict[str, Network]:
         )
         for name, network in plan.networks.items()
     }
-
-
-def _answers(plan: Plan, network: Network) -> tuple[Outputs, ...]:
-    """What a network returns for two images, as shapes."""
-    images = blank_views(network, blank_images(plan.image_shape))
-
-    def answer(key: jax.Array) -> Any:
-        variables = draw(network.module, plan.image_shape, network.start, key)
-        return run(network.module, variables, images, {"dropout": key}, not network.frozen)[0]
-
-    return as_nodes(jax.eval_shape(answer, jax.random.key(0)))
 
 
 def _with_optimizers(plan: Plan, optimizers: Mapping[str, optax.GradientTransformation]) -> Plan:

@@ -88,29 +88,35 @@ class Cohort:
 
         Teachers that `afd.load` returned bring their variables along.
         """
+        if self.plan.method.preparation_epochs and self.graph.teachers:
+            name = type(self.plan.method).__name__
+            remedy = (
+                "trains on its teachers before the first step, which only a run does: afd.train"
+            )
+            raise SettingError("method", name, remedy)
         return init.init_state(self.plan, rng, {**self._given, **(teachers or {})})
 
     def forward(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Outputs]:
         """What every node says of a batch, as in training; no statistics are kept."""
-        return self._forward(state, _checked(batch))
+        return self._forward(state, _checked(self.plan, batch))
 
     def losses(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Terms]:
         """The terms of each node that learns, one value per example.
 
         `losses(state, batch)["resnet8"].logit["distillation"]` has shape [batch].
         """
-        return self._losses(state, _checked(batch))
+        return self._losses(state, _checked(self.plan, batch))
 
     def gradients(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """By network and update the gradient of the summed batch means, {"network", "heads"}.
 
         What the update does not move has a gradient of zeros.
         """
-        return self._gradients(state, _checked(batch))
+        return self._gradients(state, _checked(self.plan, batch))
 
     def step(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
         """One update of all networks; compiled at the first call. See `engine.step.train_step`."""
-        return self._step(state, _checked(batch))
+        return self._step(state, _checked(self.plan, batch))
 
     def logits(self, state: TrainState, images: jax.Array) -> dict[str, jax.Array]:
         """[batch, classes] by node, as in evaluation."""
@@ -155,17 +161,21 @@ class Cohort:
         return self._compiled(eval_logits)
 
 
-def _checked(batch: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch as arrays.
 
     Raises:
-      SettingError: without images or labels.
+      SettingError: without images of the plan's shape, or labels.
     """
     for field in ("image", "label"):
         if field not in batch:
             remedy = f'give "{field}" in the batch; it has {", ".join(batch) or "nothing"}'
             raise SettingError(f"batch.{field}", None, remedy)
-    return {name: jnp.asarray(value) for name, value in batch.items()}
+    arrays = {name: jnp.asarray(value) for name, value in batch.items()}
+    if arrays["image"].ndim == 4 and arrays["image"].shape[1:] != plan.image_shape:
+        remedy = f"must be [batch, {', '.join(map(str, plan.image_shape))}]"
+        raise SettingError("batch.image", arrays["image"].shape, remedy)
+    return arrays
 
 
 def _by_name(given: Networks, classes: int, field: str, name: str | None = None) -> dict[str, Any]:

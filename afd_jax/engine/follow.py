@@ -34,12 +34,12 @@ def follow(
     for name, network in plan.networks.items():
         if network.of is None or network.role not in ("average", "snapshot"):
             continue
-        own, leader = states[name], states[network.of]
+        own, student = states[name], states[network.of]
         change = average if network.role == "average" else latest
-        params = jax.tree.map(change, own.params["network"], leader.params["network"])
+        params = jax.tree.map(change, own.params["network"], student.params["network"])
         own = dataclasses.replace(own, params={**own.params, "network": params})
         if network.role == "snapshot":
-            pairs = own.statistics["network"], leader.statistics["network"]
+            pairs = own.statistics["network"], student.statistics["network"]
             statistics = jax.tree.map(latest, *pairs)
             own = dataclasses.replace(own, statistics={**own.statistics, "network": statistics})
         moved[name] = own

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from afd_jax import losses
-from afd_jax.engine.plan import ByNode, Network, Plan
+from afd_jax.engine.plan import ByNode, Network, Plan, blank_views
 from afd_jax.engine.state import NetworkState
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import Terms, View
-from afd_jax.networks.functional import run
+from afd_jax.networks.functional import blank_images, draw, run
 from afd_jax.networks.heads import BoundHead
 from afd_jax.networks.outputs import Outputs, as_nodes
 
@@ -55,6 +55,17 @@ def apply(
     heads = bind(network, params["heads"], statistics["heads"])
     outputs = {node: transferred(output, heads.get(node, {})) for node, output in outputs.items()}
     return outputs, {"network": dict(updated), "heads": head_statistics(heads)}
+
+
+def answers_of(plan: Plan, network: Network) -> tuple[Outputs, ...]:
+    """What a network returns for two images in training, as shapes."""
+    images = blank_views(network, blank_images(plan.image_shape))
+
+    def answer(key: jax.Array) -> Any:
+        variables = draw(network.module, plan.image_shape, network.start, key)
+        return run(network.module, variables, images, {"dropout": key}, not network.frozen)[0]
+
+    return as_nodes(jax.eval_shape(answer, jax.random.key(0)))
 
 
 def transferred(output: Outputs, heads: Mapping[str, BoundHead]) -> Outputs:

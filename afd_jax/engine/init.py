@@ -32,6 +32,8 @@ def init_state(
     Raises:
       SettingError: if variables are missing or not those of the teacher's network.
     """
+    if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):  # as `jax.random.PRNGKey` makes them
+        rng = jax.random.wrap_key_data(rng)
     teachers = teachers or {}
     if {*teachers} != {*plan.graph.teachers}:
         remedy = f"give the variables of each frozen teacher: {', '.join(plan.graph.teachers)}"
@@ -111,7 +113,8 @@ def _with_heads(
             partners |= own
     seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
     for network in plan.networks.values():
-        terms_of(plan, network, outputs, heads, partners, seen)
+        for node, terms in terms_of(plan, network, outputs, heads, partners, seen).items():
+            terms.check(node, len(batch["label"]))
     return {
         name: _state(first[name], {n: heads[n] for n in network.heads})
         for name, network in plan.networks.items()

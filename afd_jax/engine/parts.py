@@ -77,7 +77,7 @@ def _losses(
     plan: Plan, params: Params, state: TrainState, batch: Mapping[str, Any], preprocess: Images
 ) -> dict[str, Terms]:
     outputs = _forward(plan, params, state, batch, preprocess)
-    partners = partners_of(plan, state, preprocess, keys_of(state)[0], batch)
+    partners = partners_of(plan, state, preprocess, keys_of(state), batch)
     seen = plan.seen(batch, state.step, state.memory)
     heads: dict[str, Any] = {}
     for name, network in plan.networks.items():

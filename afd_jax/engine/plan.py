@@ -29,9 +29,9 @@ class Network:
       module: as `networks.functional` gives it.
       nodes: names of its nodes in the graph, in the order of what it returns.
       role: of its nodes; "student" for one in branches.
-      start: number that the first parameters are drawn from; equal for a student, its twin and what
-        follows it, so that they start from the same ones.
-      of: name of the network that this one is the average or snapshot of.
+      start: number that the first parameters are drawn from; equal for a student and its twin,
+        average or snapshot, so that they start alike.
+      of: name of the network that this twin, average or snapshot belongs to.
       views: how many augmentations of a batch it takes, beside each other on axis 1; 1 is none.
       heads: the small networks of each node, by name.
       optimizers: by update, those that move something here.

@@ -70,7 +70,7 @@ def train_step(
         plan=plan,
         images=views(plan, preprocess, image_rng, batch),
         rng=network_rng,
-        partners=partners_of(plan, state, preprocess, image_rng, batch),
+        partners=partners_of(plan, state, preprocess, (image_rng, network_rng), batch),
         seen=plan.seen(batch, state.step, state.memory),
         reduce=Reduce(axis_name),
         detailed=detailed,
@@ -127,7 +127,11 @@ def views(
 
 
 def partners_of(
-    plan: Plan, state: TrainState, preprocess: Images, rng: jax.Array, batch: Mapping[str, Any]
+    plan: Plan,
+    state: TrainState,
+    preprocess: Images,
+    keys: tuple[jax.Array, jax.Array],
+    batch: Mapping[str, Any],
 ) -> ByNode:
     """What each student says of another image of the same class, where the batch has them.
 
@@ -136,11 +140,13 @@ def partners_of(
     if "partner_image" not in batch:
         return {}
     others = {**batch, "image": batch["partner_image"], "index": batch.get("partner")}
-    images = preprocess(jax.random.fold_in(rng, 1), others)
+    image_rng, network_rng = keys
+    images = preprocess(jax.random.fold_in(image_rng, 1), others)
     partners: ByNode = {}
-    for name, network in plan.networks.items():
+    for n, (name, network) in enumerate(plan.networks.items()):
         if network.role == "student":
-            own, rngs = state.networks[name], {"dropout": jax.random.fold_in(rng, 2)}
+            own, key = state.networks[name], jax.random.fold_in(network_rng, n)
+            rngs = {"dropout": jax.random.fold_in(key, 1)}
             partners |= apply(plan, network, own.params, own.statistics, images, rngs)[0]
     return partners
 
@@ -190,8 +196,8 @@ def _phase(
             if update in network.optimizers:
                 losses = _losses(given, update, network, before, outputs)
                 for node, values in losses.metrics.items():
-                    means = {key: given.reduce.mean(v) for key, v in values.items()}
-                    metrics[node].update(means)
+                    new = {key: v for key, v in values.items() if key not in metrics[node]}
+                    metrics[node].update({key: given.reduce.mean(v) for key, v in new.items()})
                 name = network.name
                 states[name] = _update(
                     given, update, network, states[name], losses, pulls[name], metrics

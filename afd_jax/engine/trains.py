@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import optax
 from jax.custom_derivatives import SymbolicZero
 
-from afd_jax.engine.forward import Heads, bind, mean_losses, split, terms_of, transferred
+from afd_jax.engine.forward import (
+    Heads,
+    answers_of,
+    bind,
+    mean_losses,
+    split,
+    terms_of,
+    transferred,
+)
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.plan import Network, Plan, blank_batch, blank_views
 from afd_jax.engine.state import NetworkState
@@ -32,7 +40,7 @@ def who_trains_what(plan: Plan) -> dict[str, dict[str, Any]]:
       SettingError: for a loss that depends on no parameter.
     """
     shapes = state_shapes(plan)
-    answers = {name: _answers(plan, network) for name, network in plan.networks.items()}
+    answers = {name: answers_of(plan, network) for name, network in plan.networks.items()}
     heads = {name: state.params["heads"] for name, state in shapes.networks.items()}
     reached: dict[tuple[str, str], set[str]] = {}  # outputs and heads, by (network, update)
     named: dict[tuple[str, str], list[str]] = {}
@@ -77,18 +85,6 @@ def who_trains_what(plan: Plan) -> dict[str, dict[str, Any]]:
                 remedy = f"its {update} loss for {name} depends on no parameter; "
                 raise SettingError("method", named[name, update][0], remedy + "return no such term")
     return masks
-
-
-def _answers(plan: Plan, network: Network) -> Any:
-    """What a network returns for two images, as shapes."""
-
-    def answer(key: jax.Array) -> Any:
-        variables = draw(network.module, plan.image_shape, network.start, key)
-        images = blank_views(network, blank_batch(plan)["image"])
-        rngs = {"dropout": key}
-        return as_nodes(run(network.module, variables, images, rngs, not network.frozen)[0])
-
-    return jax.eval_shape(answer, jax.random.key(0))
 
 
 def _losses(

@@ -6,8 +6,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from afd_jax import losses
+from afd_jax.errors import SettingError, first_line
 from afd_jax.methods import options
 from afd_jax.networks.heads import BoundHead, Discriminator, ProbabilityDiscriminator
 from afd_jax.networks.imported import import_object
@@ -38,14 +40,14 @@ class Critic:
     """A discriminator of feature maps, and the losses around it; sizes are assumed.
 
     Attributes:
-      network: "convolutional", or "package.module:Class" for a Linen or NNX module of one's own
+      network: "convolutional", or a Linen or NNX module of one's own or its "package.module:Class",
         that maps [batch, height, width, channels] to scores [batch]; the sizes below are then its
         own affair. Where the loss is "least_squares" its scores must lie in [0, 1].
       loss: one of `OBJECTIVES`; AFD's is "least_squares".
       widths, kernel, stride, slope: of `networks.heads.Discriminator`.
     """
 
-    network: str = "convolutional"
+    network: Any = "convolutional"
     loss: str = options.choice("least_squares", OBJECTIVES)
     widths: Sequence[int] = options.numbers((64, 128), least=1, whole=True)
     kernel: int = options.number(3, least=1, whole=True)
@@ -97,7 +99,7 @@ class ProbabilityCritic(Critic):
       widths, slope: of `networks.heads.ProbabilityDiscriminator`.
     """
 
-    network: str = "dense"
+    network: Any = "dense"
     widths: Sequence[int] = options.numbers((64, 64), least=1, whole=True)
 
     def module(self) -> Any:
@@ -112,15 +114,17 @@ class ProbabilityCritic(Critic):
         )
 
 
-def own_network(name: str) -> Any:
-    """A head of one's own, made without arguments (an NNX class later with `rngs`)."""
-    made = import_object("method.critic.network", name)
+def own_network(given: Any) -> Any:
+    """A head of one's own: a module, or the name of a class that takes no arguments.
+
+    Raises:
+      SettingError: if it cannot be imported or built.
+    """
+    made = import_object("method.critic.network", given) if isinstance(given, str) else given
+    if not (isinstance(made, type) and issubclass(made, nn.Module)):
+        return made  # a module, or an NNX class, which is made from a key later
     try:
-        from flax import linen as nn
-
-        return made() if isinstance(made, type) and issubclass(made, nn.Module) else made
+        return made()
     except TypeError as error:
-        from afd_jax.errors import SettingError
-
-        remedy = f"must be built without arguments ({error})"
-        raise SettingError("method.critic.network", name, remedy) from error
+        remedy = f"must be built without arguments ({first_line(error)})"
+        raise SettingError("method.critic.network", given, remedy) from error

@@ -81,8 +81,7 @@ class FT(Method):
 
     def node(self, own: View, batch: Batch) -> Terms:
         """The weighted cross-entropy."""
-        factor = self.label_weight if own.sources else 1.0
-        return Terms(logit=soft.labels(own.logits, batch, factor))
+        return soft.taught(self, own, batch)
 
     def edge(self, own: View, source: View, batch: Batch) -> Terms:
         """The distance of the factors, and the softened predictions."""

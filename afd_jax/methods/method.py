@@ -50,6 +50,19 @@ class Terms:
     def __add__(self, other: "Terms") -> "Terms":
         return _merged((self, other), sum)
 
+    def check(self, node: str, size: int) -> None:
+        """Raises SettingError for a value that is not [size], or a name in two updates."""
+        seen: set[str] = set()
+        for update in UPDATES:
+            for name, value in getattr(self, update).items():
+                if name in seen:
+                    raise SettingError("method", name, f"stands in two updates of {node}")
+                seen.add(name)
+                if getattr(value, "shape", None) != (size,):
+                    remedy = f"the {update} loss of {node} must have one value per example, "
+                    remedy += f"[batch], not shape {getattr(value, 'shape', None)}"
+                    raise SettingError("method", name, remedy)
+
     @staticmethod
     def mean(each: Sequence["Terms"]) -> "Terms":
         """Of each name, the mean over the terms that have it."""
@@ -62,6 +75,10 @@ class Terms:
 
 
 def _merged(each: Sequence[Terms], reduce: Any) -> Terms:
+    for terms in each:
+        if not isinstance(terms, Terms):
+            remedy = "node, edge and losses must return Terms"
+            raise SettingError("method", type(terms).__name__, remedy)
     kinds: dict[str, Values] = {}
     for field in dataclasses.fields(Terms):
         values: dict[str, list[jax.Array]] = {}
@@ -158,7 +175,7 @@ class Method:
     pairs: ClassVar[bool] = False
     """Whether batches hold another image of the same class for each (`View.partner`)."""
     gradient_to_branches: ClassVar[bool] = False
-    """Whether sources in the own network are no constants; those of other networks always are."""
+    """Whether gradients flow into sources of the same network; into other networks none do."""
 
     def __post_init__(self) -> None:
         options.check(self)
@@ -172,7 +189,7 @@ class Method:
         return {}
 
     def node(self, own: View, batch: Batch) -> Terms:
-        """What a node learns without anybody."""
+        """What a node learns on its own."""
         return Terms()
 
     def edge(self, own: View, source: View, batch: Batch) -> Terms:
@@ -182,7 +199,7 @@ class Method:
     def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
         """All losses of a node; override it where one target is made of all sources."""
         edges = [self.edge(own, source, batch) for source in sources]
-        return self.node(own, batch) + Terms.mean(edges)
+        return Terms.sum([self.node(own, batch), Terms.mean(edges)])
 
     def edges(self, graph: Graph, shape: Any) -> tuple[Edge, ...]:
         """Who learns from whom.

@@ -1,6 +1,7 @@
 """Options of a method, each with its bounds beside its default."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,6 +52,11 @@ def check(own: Any) -> None:
     A block of options, such as a critic, may be given as a mapping.
     """
     where = ".".join(filter(None, ["method", getattr(own, "block", "")]))
+    known = {field.name for field in dataclasses.fields(own)}
+    for name, kind in inspect.get_annotations(type(own)).items():
+        if name not in known and "ClassVar" not in str(kind):
+            remedy = f"is no option: decorate {type(own).__name__} with "
+            raise SettingError(name, str(kind), remedy + "@dataclasses.dataclass(frozen=True)")
     for field in dataclasses.fields(own):
         value, block = getattr(own, field.name), type(field.default)
         name = f"{where}.{field.name}"
@@ -58,7 +64,9 @@ def check(own: Any) -> None:
             if isinstance(value, Mapping):
                 value = make(block, value, field.name, name)
             if not isinstance(value, block):
-                raise SettingError(name, value, f"must hold the options {', '.join(of(block))}")
+                raise SettingError(
+                    name, value, f"must have only the options {', '.join(of(block))}"
+                )
             object.__setattr__(own, field.name, value)
         elif _CHECK in field.metadata:
             field.metadata[_CHECK](name, value)

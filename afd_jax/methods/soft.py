@@ -9,12 +9,10 @@ from afd_jax.methods import options
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import Terms, View
 
-TEMPERATURE = {"above": 0, "most": 1e4}
-
 
 def temperature(default: float) -> float:
     """The option T of a distillation loss."""
-    return options.number(default, **TEMPERATURE)
+    return options.number(default, above=0, most=1e4)
 
 
 def weight(default: float) -> float:
@@ -40,6 +38,19 @@ def divergence(
     return weight * losses.distillation_kl(
         logits, target, temperature=temperature, stop_target_gradient=constant
     )
+
+
+class Weighs(Protocol):
+    """A method whose students' labels have a weight."""
+
+    @property
+    def label_weight(self) -> float:
+        """Of the cross-entropy of a node that is taught."""
+
+
+def taught(method: Weighs, own: View, batch: Batch) -> Terms:
+    """The cross-entropy, weighted for a node that has sources."""
+    return Terms(logit=labels(own.logits, batch, method.label_weight if own.sources else 1.0))
 
 
 class Softens(Protocol):

@@ -84,9 +84,10 @@ def _problem(result: Any, classes: int) -> str | None:
             "must return a feature map [batch, height, width, channels] beside the logits, "
             f"returns {_batched(shape)}"
         )
-    for what, array in (("logits", logits), ("feature map", features)):
+    for path, array in jax.tree.leaves_with_path(outputs):
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            return f"must return a floating-point {what}, returns {array.dtype}"
+            what = jax.tree_util.keystr(path, simple=True, separator=".")
+            return f"must return floating-point arrays; its {what} are {array.dtype}"
     return None
 
 

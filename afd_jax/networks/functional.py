@@ -181,7 +181,7 @@ class NNX:
         """Of the class, or of the function that makes the module."""
         if isinstance(self.make, Copies):
             return type(self.make.module).__name__
-        maker = self.make.func if isinstance(self.make, functools.partial) else self.make
+        maker = _unwrapped(self.make)
         return getattr(maker, "__name__", type(maker).__name__)
 
     def init(self, rng: jax.Array, x: jax.Array) -> Variables:
@@ -260,9 +260,16 @@ class Copies:
         return nnx.clone(self.values)
 
 
+def _unwrapped(make: Any) -> Any:
+    """What a partial calls, through any number of them."""
+    while isinstance(make, functools.partial):
+        make = make.func
+    return make
+
+
 def makes_nnx(make: Any) -> bool:
     """Whether it makes an NNX module when it is called with `rngs=...`, as far as one can see."""
-    maker = make.func if isinstance(make, functools.partial) else make
+    maker = _unwrapped(make)
     if inspect.isclass(maker):
         return issubclass(maker, nnx.Module)
     try:

@@ -125,6 +125,7 @@ class ProbabilityDiscriminator(nn.Module):
     slope: float = 0.2
     sigmoid: bool = True
     spectral: bool = False
+    axis_name: str | None = None  # nothing to synchronise: statistics come from weights alone
 
     @nn.compact
     def __call__(self, probabilities: jax.Array, *, train: bool = True) -> jax.Array:
@@ -171,14 +172,12 @@ class BoundHead:
     Attributes:
       head: the functional form of the module.
       variables: {"params": ..., "batch_stats": ...}, or None before initialisation.
-      called: whether it was.
     """
 
     def __init__(self, module: Any, variables: Any = None, *, rng: jax.Array | None = None):
         self.head = functional(module, "heads")
         self.variables = variables
         self.rng = rng
-        self.called = False
 
     def __call__(self, x: jax.Array, *, keep_statistics: bool = True) -> jax.Array:
         """Applies the head, in training mode unless it is being initialised.
@@ -187,7 +186,6 @@ class BoundHead:
           x: what the head maps.
           keep_statistics: let this call update the statistics.
         """
-        self.called = True
         if self.rng is not None and self.variables is None:
             self.variables = dict(self.head.init(self.rng, x))
         output, statistics = run(self.head, self.variables, x, {}, self.rng is None)

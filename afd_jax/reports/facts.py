@@ -12,7 +12,7 @@ Facts = dict[str, Any]
 
 
 def graph_facts(plan: Plan) -> Facts:
-    """{"nodes": [{"name", "role", "of", "parameters"}], "edges": [[source, target]], "method"}.
+    """{"method", "nodes": [{"name", "network", "role", "of", "parameters"}], "edges": [[from, to]]}.
 
     Parameters are those of the node as a network of its own, without heads.
     """
@@ -24,7 +24,15 @@ def graph_facts(plan: Plan) -> Facts:
             _, own, _ = single(network.module.module, variables, index)
             count = sum(x.size for x in jax.tree.leaves(own))
             facts = plan.graph[node]
-            nodes.append({"name": node, "role": facts.role, "of": facts.of, "parameters": count})
+            nodes.append(
+                {
+                    "name": node,
+                    "network": name,
+                    "role": facts.role,
+                    "of": facts.of,
+                    "parameters": count,
+                }
+            )
     edges = [list(edge) for edge in plan.graph.edges]
     return {"method": type(plan.method).__name__, "nodes": nodes, "edges": edges}
 

@@ -11,7 +11,7 @@ import jax
 import optax
 
 import afd_jax
-from afd_jax.reports.facts import OTHERS, Facts, with_role
+from afd_jax.reports.facts import OTHERS, Facts
 
 Record = dict[str, Any]
 
@@ -58,10 +58,10 @@ def summarise(
         }
     seconds = times["train_seconds"]
     images = times["timed_steps"] * batch_size * len(runs)
-    students = facts["nodes"][: len(with_role(facts, "student"))]
+    students = [node["network"] for node in facts["nodes"] if node["role"] == "student"]
     return {
         **every,
-        "branches": any(node["name"].startswith("branch ") for node in students),
+        "branches": len({*students}) < len(students),
         "steps": steps,
         "epochs": steps / steps_per_epoch,
         "compile_seconds": times["compile_seconds"],

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tqdm import tqdm
-
 from afd_jax.reports.facts import OTHERS, Facts, with_role
 
 Record = Mapping[str, Any]
@@ -27,6 +25,9 @@ class Progress:
         self._facts, self._total, self._size = facts, total_steps, batch_size
         self._lines = shown and not sys.stderr.isatty()
         self._shown = shown
+        from tqdm import tqdm  # of the extra "train"
+
+        self._write = tqdm.write
         self._bar = tqdm(
             total=total_steps,
             initial=start,
@@ -85,13 +86,16 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line beside the bar."""
         if self._shown:
-            tqdm.write(line)
+            self._write(line)
             sys.stdout.flush()
 
 
 def _total_loss(record: Record, name: str) -> float:
+    """Of what trains the network: a discriminator's losses have no gradient at its outputs."""
     prefix = f"{name}/loss/"
-    return sum(v for n, v in record.items() if n.startswith(prefix) and "discr" not in n)
+    terms = [key.removeprefix(prefix) for key in record if key.startswith(prefix)]
+    own = [term for term in terms if f"{name}/output_gradient_norm/{term}" in record]
+    return sum(record[prefix + term] for term in own)
 
 
 def table(summary: Record) -> str:

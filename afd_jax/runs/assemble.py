@@ -135,6 +135,9 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     if config.data.stream and method.pairs:
         remedy = "the method pairs images of a class, which a stream cannot look up"
         raise SettingError("data.stream", config.data.stream, remedy)
+    if config.data.stream and method.preparation_epochs and jax.process_count() > 1:
+        remedy = "the method prepares its teachers, which a stream on several hosts cannot feed; "
+        raise SettingError("data.stream", config.data.stream, remedy + "train on one host")
     for before in prerequisites(config, workdir):
         if (own := Workdir(before.folder)).summary.is_file():
             try:

@@ -99,7 +99,7 @@ def prerequisites(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> l
     else:
         for n, source in enumerate(found):
             if source.network is not None:
-                alone = _variant(config, _TEACHER * (n + 1), alone=True)
+                alone = _variant(config, _TEACHER * (n + 1), labels_only=True)
                 alone.networks = (source.network,)
                 name = f"teacher {n}, {source.network}"
                 before.append(Prerequisite(name, source.folder, alone))
@@ -112,7 +112,7 @@ def prerequisites(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> l
 
 def _generation(config: ml_collections.ConfigDict, workdir: pathlib.Path, g: int) -> Prerequisite:
     if g == 1 and not config.teachers:
-        own = _variant(config, _GENERATION * g, alone=True)
+        own = _variant(config, _GENERATION * g, labels_only=True)
     else:
         own = _variant(config, _GENERATION * g)
         if g > 1:
@@ -122,14 +122,17 @@ def _generation(config: ml_collections.ConfigDict, workdir: pathlib.Path, g: int
 
 
 def _variant(
-    config: ml_collections.ConfigDict, seed: int, *, alone: bool = False
+    config: ml_collections.ConfigDict, seed: int, *, labels_only: bool = False
 ) -> ml_collections.ConfigDict:
-    """The same recipe, one generation, with another seed; `alone`: from the labels alone."""
+    """The same recipe, one generation, with another seed.
+
+    With `labels_only` there is no method, teacher or graph.
+    """
     own = copy.deepcopy(config)
     own.seed = config.seed + seed
     own.generations = 1
     own.twins = False
-    if alone:
+    if labels_only:
         with own.unlocked():
             own.method = {"name": "independent"}
         own.teachers = ()

@@ -145,7 +145,8 @@ def _some_steps(
     rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), dict(batch))
     count = len(rows["index"])
     after = jnp.ravel(state.step)[0] + 1 + jnp.arange(count)
-    detailed = after % run.log_every == 0
+    # A run shorter than a window has its only line at the end.
+    detailed = (after % run.log_every == 0) | (after == run.total_steps)
     if count > 1:
         return jax.lax.scan(lambda s, each: step(s, *each), state, (rows, detailed))
     state, metrics = step(state, jax.tree.map(lambda x: x[0], rows), detailed[0])
@@ -224,7 +225,7 @@ def prepared(run: Run, state: TrainState, going_on: Callable[[int], None]) -> Tr
         if run.streams:
             each = train_stream(train, size, seed=seed, **ends)
         else:
-            each = train_rows(len(train), size, seeds=[seed], **ends)
+            each = train_rows(len(train), size, seeds=[seed], whole=True, **ends)
         with contextlib.closing(each):
             for done, own in enumerate(each):
                 going_on(done)

@@ -39,9 +39,16 @@ class TrainedNetwork:
     output: int = 0
 
     def __call__(self, images: jax.typing.ArrayLike) -> Outputs:
-        """Classifies images [batch, height, width, channels] uint8, with running statistics."""
-        normalised = self.recipe.normalise(jax.numpy.asarray(images))
-        return self._run(self.variables, normalised)
+        """Classifies images [batch, height, width, channels] uint8, with running statistics.
+
+        Raises:
+          SettingError: for images of another type.
+        """
+        images = jax.numpy.asarray(images)
+        if images.dtype != jax.numpy.uint8:
+            remedy = "give uint8, as they come from the data; they are normalised here"
+            raise SettingError("images", images.dtype.name, remedy)
+        return self._run(self.variables, self.recipe.normalise(images))
 
     @functools.cached_property
     def _run(self) -> Callable[..., Outputs]:
@@ -62,8 +69,8 @@ def load(
     Args:
       workdir: folder of the run; nothing is written there.
       node: its name, as the run's table has it: of a network, its twin, average or snapshot; or of
-        a branch, which is the plain network that it is with the shared stages. If there is one
-        student alone, it may be left out. Frozen teachers are in folders of their own.
+        a branch, which is the plain network that it is with the shared stages. May be left out if
+        the run has only one student. Frozen teachers are in folders of their own.
       seed: which of a run's seeds; the first if None.
 
     Raises:

@@ -12,6 +12,7 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
+from afd_jax.data.extra import need
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.state import TrainState
 from afd_jax.errors import SettingError
@@ -23,6 +24,7 @@ from afd_jax.runs.assemble import Run, assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.lock import claim_teachers, claimed
 from afd_jax.runs.metrics import Diverged, MetricsLog, Record, Window, evaluation
+from afd_jax.runs.overrides import read_config
 from afd_jax.runs.prerequisites import prerequisites
 from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
 from afd_jax.runs.signals import Stop, stop_signals
@@ -36,7 +38,10 @@ class Interrupted(Exception):
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, show_progress: bool = True
+    config: ml_collections.ConfigDict | str,
+    workdir: str | pathlib.Path,
+    *,
+    show_progress: bool = True,
 ) -> Record:
     """Trains what the settings say, or continues it, and leaves everything in `workdir`.
 
@@ -46,7 +51,7 @@ def train(
     summary of a finished run.
 
     Args:
-      config: settings, from a config file.
+      config: settings; or a config by name, "cifar100_afd:resnet32,resnet32", or file.
       workdir: folder of this run alone.
       show_progress: print a progress bar, or lines where there is no terminal.
 
@@ -58,6 +63,10 @@ def train(
       Diverged: if a loss is not finite; the last checkpoint stays.
       Interrupted: after Ctrl-C or SIGTERM, when the state is on disk.
     """
+    if isinstance(config, str):
+        config = read_config(config)
+    for package in ("matplotlib", "tqdm"):  # before hours of training, not after
+        need(package, "workdir", str(workdir))
     # Settings: everything that can be wrong is found here.
     run = assemble(config, workdir)
     require_room(run)

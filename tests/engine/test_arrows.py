@@ -11,8 +11,8 @@ import pytest
 from afd_jax.engine import forward
 from afd_jax.errors import SettingError
 from afd_jax.methods import ONE, Alignment, Independent, soft
-from afd_jax.methods.method import UPDATES, Terms, View
 from afd_jax.methods.afd import AFD
+from afd_jax.methods.method import UPDATES, Terms, View
 from tests import small, tiny
 from tests.leaves import changed, names, nonzero
 
@@ -33,7 +33,9 @@ class Leaky(AFD):
         values = [squares(x) for x in (own.logits, source.logits, *maps)]
         values += [critic(x, keep_statistics=False) for critic in critics for x in maps]
         everything = sum(n * value for n, value in enumerate(values, 1))
-        told, _ = self.critic.tell(own.heads[f"critic_{source.name}"], real=source.map, fake=own.map)
+        told, _ = self.critic.tell(
+            own.heads[f"critic_{source.name}"], real=source.map, fake=own.map
+        )
         return Terms(
             logit={"reach": everything},
             feature={"reach_maps": everything - squares(own.logits)},
@@ -75,7 +77,7 @@ def of_update(update, path):
 
 @pytest.mark.parametrize("kind", [AFD, Leaky])
 def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
-    """One optimizer at a time has a rate above zero; a method that reaches for more gets nothing."""
+    """One optimizer at a time has a rate above zero; one that reaches for more gets nothing."""
     method = kind(critic=small.afd().critic)
     cohort = small.cohort(small.UNEQUAL, method=method, opt=small.adjustable())
     plan, before, batch = cohort.plan, small.begin(cohort), small.batch()
@@ -108,6 +110,14 @@ def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
             assert nonzero(found[name][update]) == wanted != set()
             assert changed(own, new) == wanted, (name, update)
 
+    # All at once: every gradient is taken at the same parameters.
+    after, _ = step(small.with_rates(before, **dict.fromkeys(UPDATES, 0.1)), batch)
+    for name in "ab":
+        stepped = before.networks[name].params
+        for update in UPDATES:
+            stepped = jax.tree.map(lambda x, g: x - 0.1 * g, stepped, expected[name][update])
+        assert small.largest_difference(after.networks[name].params, stepped) < 1e-5
+
 
 def test_masks_know_nothing_of_what_others_lose():
     """A source that only teaches is a constant; so its maps train nothing of its own."""
@@ -132,7 +142,9 @@ def test_another_branch_of_the_own_network_is_a_constant_too():
     network, own = plan.networks["a"], state.networks["a"]
 
     def divergence(params):
-        outputs, _ = forward.apply(plan, network, params, own.statistics, small.batch()["image"], {})
+        outputs, _ = forward.apply(
+            plan, network, params, own.statistics, small.batch()["image"], {}
+        )
         seen = plan.seen(small.batch(), state.step, {})
         terms = forward.terms_of(plan, network, outputs, {}, {}, seen)
         return jnp.sum(terms["branch 1"].logit["distillation"])
@@ -168,7 +180,9 @@ def test_alignment_moves_extractor_and_transfer_only():
     after, first = step(before, small.batch())
     assert not changed(before.networks["a"].params, after.networks["a"].params)
     params = before.networks["b"].params
-    assert changed(params, after.networks["b"].params) == names(params) - names(params, "classifier")
+    assert changed(params, after.networks["b"].params) == names(params) - names(
+        params, "classifier"
+    )
     for _ in range(20):
         after, last = step(after, small.batch())
     assert last["b"]["loss/alignment"] < 0.8 * first["b"]["loss/alignment"]
@@ -194,7 +208,9 @@ def test_who_trains_what_sees_through_jit_remat_scan_and_stop_gradient():
     assert nnx[FEATURE] == network
     assert nnx[LOGIT] == network | {"network/classifier/kernel", "network/classifier/bias"}
     critics = cohort.plan.networks["b"].trains[DISCRIMINATOR]["heads"]["b"]["critic_a"]
-    assert all(jax.tree.leaves(critics)) and len(nnx[DISCRIMINATOR]) == len(jax.tree.leaves(critics))
+    assert all(jax.tree.leaves(critics)) and len(nnx[DISCRIMINATOR]) == len(
+        jax.tree.leaves(critics)
+    )
 
 
 def test_a_loss_that_reaches_no_parameter_is_named():

@@ -127,8 +127,12 @@ def test_a_new_run_starts_twins_alike_and_teachers_as_given():
     assert small.largest_difference(jax.tree.map(lambda x: x[1], both), state) < 1e-6
     x = small.batch(4)["image"]
     module, own = cohort.plan.networks["Tiny"].module, nets["Tiny"]
-    expected, _ = module.apply({"params": own.params["network"], **own.statistics["network"]}, x, train=False)
-    np.testing.assert_allclose(cohort.logits(state, x)["Tiny"], expected.logits, rtol=1e-5, atol=1e-6)
+    expected, _ = module.apply(
+        {"params": own.params["network"], **own.statistics["network"]}, x, train=False
+    )
+    np.testing.assert_allclose(
+        cohort.logits(state, x)["Tiny"], expected.logits, rtol=1e-5, atol=1e-6
+    )
 
 
 def wrong_shape():
@@ -148,7 +152,10 @@ def one_without_a_length():
         (lambda: Cohort(["resnet9"], AFD(), **small.SHAPES), "networks.* = 'resnet9'"),
         (lambda: Cohort([tiny.Tiny], AFD(), **small.SHAPES), r"networks\[0\] = .*is a class"),
         (lambda: Cohort([tiny.Tiny(5)], AFD(), **small.SHAPES), "networks = .*at least 2"),
-        (lambda: Cohort([tiny.Tiny(4)], DML(), **small.SHAPES), r"networks\[0\] = 'Tiny': .*\[batch, 5"),
+        (
+            lambda: Cohort([tiny.Tiny(4)], DML(), **small.SHAPES),
+            r"networks\[0\] = 'Tiny': .*\[batch, 5",
+        ),
         (
             lambda: Cohort([tiny.Tiny(5)], KD(), teachers=[tiny.LogitsOnly(5)], **small.SHAPES),
             r"teachers\[0\] = 'teacher': must return",

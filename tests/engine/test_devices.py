@@ -34,7 +34,7 @@ def uint8_batch(seed, size=32):
 def mixed():
     """Linen beside NNX, which teach each other and learn from a frozen NNX teacher."""
     return small.Cohort(
-        {"linen": tiny.Stages(5), "nnx": functools.partial(NNX, channels=7)},
+        {"linen": tiny.Stages(5), "nnx": functools.partial(tiny.InNNX, 5, channels=7)},
         small.afd(),
         teachers={"teacher": NNX},
         graph=[("nnx", "linen"), ("linen", "nnx"), ("teacher", "linen"), ("teacher", "nnx")],

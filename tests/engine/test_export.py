@@ -15,7 +15,6 @@ from afd_jax.networks.chain import SCAN_FROM
 from tests import small
 
 
-
 class Same(CifarResNet):
     """Under another name, so that nothing that was traced for the one serves for the other."""
 
@@ -25,7 +24,10 @@ DEPTHS = {"short": (8, 8), "long": (6 * (SCAN_FROM + 1) + 2, 8)}
 
 def text(kind, depths, platform, forms):
     """A step's program, without the places that it comes from."""
-    networks = {n: kind(5, depth=d, widths=(3, 4, 5), stem_width=3) for n, d in zip("ab", depths, strict=True)}
+    networks = {
+        n: kind(5, depth=d, widths=(3, 4, 5), stem_width=3)
+        for n, d in zip("ab", depths, strict=True)
+    }
     cohort = small.Cohort(networks, small.afd(), **small.SHAPES)
     step = jax.jit(functools.partial(train_step, cohort.plan))
     shapes = state_shapes(cohort.plan)
@@ -36,7 +38,9 @@ def text(kind, depths, platform, forms):
     return re.sub(r" loc\(.*?\)+$", "", "\n".join(lines), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(("size", "platform"), [("short", "cuda"), ("short", "tpu"), ("long", "cuda")])
+@pytest.mark.parametrize(
+    ("size", "platform"), [("short", "cuda"), ("short", "tpu"), ("long", "cuda")]
+)
 def test_a_step_for_other_platforms_is_the_plain_one(size, platform, monkeypatch):
     """As it would be if the folder `cpu` was deleted; in the forms for CPUs it is another."""
     found = text(CifarResNet, DEPTHS[size], platform, platform)

@@ -16,7 +16,9 @@ from afd_jax import losses
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-REFERENCE = json.loads((pathlib.Path(__file__).parents[1] / "reference" / "losses.json").read_text())
+REFERENCE = json.loads(
+    (pathlib.Path(__file__).parents[1] / "reference" / "losses.json").read_text()
+)
 CASES = REFERENCE["losses"]
 NAMES = sorted({case["name"] for case in CASES})
 

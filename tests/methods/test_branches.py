@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,10 @@ from afd_jax.errors import SettingError
 from afd_jax.methods import ONE, PCL, OKDDip
 from afd_jax.networks import CifarResNet, DenseNet, ShuffleNetV2
 from afd_jax.networks.branched import single
+from afd_jax.runs.trained import load
 from tests import small, tiny
 from tests.leaves import nonzero
+from tests.running import ROOT, SETTINGS, command
 
 
 def cohort_of(method, network=None, **settings):
@@ -151,7 +154,9 @@ def test_the_divergences_grow_with_the_ramp_up_and_weight_zero_leaves_them_out(m
         own = state.networks["average of net"]
         own = own.replace(params=jax.tree.map(lambda x: 0.7 * x, own.params))
         state = state.replace(networks={**state.networks, "average of net": own})
-    losses = jax.jit(lambda state: parts.losses(cohort.plan, state, small.batch())["branch 0"].logit)
+    losses = jax.jit(
+        lambda state: parts.losses(cohort.plan, state, small.batch())["branch 0"].logit
+    )
 
     def soft(step):
         found = losses(state.replace(step=jnp.int32(step)))
@@ -196,3 +201,34 @@ def test_the_divergences_grow_with_the_ramp_up_and_weight_zero_leaves_them_out(m
 def test_what_cannot_work_is_named(make, words):
     with pytest.raises(SettingError, match=words):
         make()
+
+
+def test_the_branches_and_averages_of_a_run_can_be_used(tmp_path):
+    config = f"{ROOT}/configs/cifar100_pcl.py:tests.tiny:Stages"
+    more = [
+        "--config.data.name=digits",
+        "--config.data.mean=(0.3,)",
+        "--config.data.std=(0.4,)",
+        "--config.data.pad=1",
+        "--config.duration=1 epochs",
+    ]
+    assert command(tmp_path / "w", *more, config=config, settings=SETTINGS[:-1]) == 0
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    ends = [*(f"branch {i}" for i in range(3)), "ensemble classifier"]
+    assert [n["name"] for n in summary["networks"]] == ends[:3]
+    others = [ends[3], *(f"average of {end}" for end in ends)]
+    assert [n["name"] for n in summary["others"]] == others
+    plain = tiny.Stages(10).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)
+    count = sum(x.size for x in jax.tree.leaves(plain["params"]))
+    assert summary["networks"][1]["parameters"] == summary["others"][2]["parameters"] == count
+    x = np.random.default_rng(0).integers(256, size=(4, 8, 8, 1), dtype=np.uint8)
+    names = ("branch 1", "ensemble classifier", "average of branch 1")
+    branch, ensemble, average = (load(tmp_path / "w", name) for name in names)
+    assert isinstance(branch.module, tiny.Stages) and isinstance(average.module, tiny.Stages)
+    assert branch(x).logits.shape == ensemble(x).logits.shape == (4, 10)
+    both = ensemble.module.apply(ensemble.variables, ensemble.recipe.normalise(x), train=False)
+    np.testing.assert_allclose(branch(x).logits, both[1].logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ensemble(x).logits, both[3].logits, rtol=1e-4, atol=1e-5)
+    assert np.any(average(x).logits != branch(x).logits)
+    with pytest.raises(SettingError, match=r"node = 'branch 8': .*branch 2"):
+        load(tmp_path / "w", "branch 8")

@@ -32,7 +32,10 @@ def test_generator_and_discriminator_are_opposed(kind, loss):
     module, optimizer = critic.module(), adam(1e-2)
     shape = (16, 2, 2, 3) if kind is Critic else (16, 3)
     fake, real = 0.3 * jax.random.normal(jax.random.key(0), (2, *shape))
-    real, fake = jax.nn.softmax(real + jnp.broadcast_to(jnp.arange(3.0), shape)), jax.nn.softmax(fake)
+    real, fake = (
+        jax.nn.softmax(real + jnp.broadcast_to(jnp.arange(3.0), shape)),
+        jax.nn.softmax(fake),
+    )
     variables = module.init(jax.random.key(1), fake, train=False)
     opt = optimizer.init(variables["params"])
 
@@ -108,7 +111,8 @@ def test_a_discriminator_of_ones_own_by_name(name):
         after, metrics = step(how.put_state(before), batch)
         ends.append(jax.device_get((after.networks, metrics)))
     assert small.largest_difference(*ends) < 1e-4
-    (networks, metrics), (own, old) = ends[0], (ends[0][0]["a"], before.networks["a"])
+    networks, metrics = ends[0]
+    own, old = networks["a"], before.networks["a"]
     for part in ("params", "statistics"):
         heads = getattr(own, part)["heads"]["a"]["critic_b"]
         assert changed(getattr(old, part)["heads"]["a"]["critic_b"], heads) == names(heads)
@@ -190,5 +194,8 @@ def test_methods_by_name_with_blocks_of_options():
     assert isinstance(methods.make("ai_kd", {"critic": {"widths": [3]}}).critic, ProbabilityCritic)
     assert AIKD().critic == ProbabilityCritic()
     for name in methods.NAMES:
-        assert issubclass(methods.find(name), Method) and methods.make(name, {}) == methods.find(name)()
+        assert (
+            issubclass(methods.find(name), Method)
+            and methods.make(name, {}) == methods.find(name)()
+        )
     assert methods.find("afd_jax.methods.dml:DML") is DML

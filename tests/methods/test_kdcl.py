@@ -17,7 +17,11 @@ from afd_jax.methods.batch import Batch
 from afd_jax.methods.kdcl import TARGETS, general_target
 from afd_jax.methods.method import View
 from afd_jax.networks import Outputs
+from afd_jax.runs.assemble import assemble
+from afd_jax.runs.overrides import read_config
+from afd_jax.runs.trained import load
 from tests import small
+from tests.running import CONFIG, SETTINGS, command, final_state
 
 CLASSES, BATCH = 4, 6
 NAMES = ("net", "other", "a third")  # in no alphabetical order
@@ -188,3 +192,28 @@ def test_general_target_starts_from_even_weights_and_is_renewed_by_name():
         for j in "abc":
             expected = np.mean(np.sum(errors[i] * errors[j], axis=1))
             np.testing.assert_allclose(memory["error_covariance"][i][j], expected, rtol=1e-4)
+
+
+def test_a_run_renews_the_weights_from_the_held_out_images(tmp_path, capsys):
+    more = [
+        *SETTINGS[:-1],
+        "--config.method.name=kdcl",
+        "--config.method.target=general",
+        "--config.graph=all_pairs",
+        "--config.twins=False",
+        "--config.duration=2 epochs",
+    ]
+    assert command(tmp_path / "refused", *more, "--config.data.heldout=0", settings=()) == 2
+    assert "config.data.heldout = 0.0: the method learns from held-out" in capsys.readouterr().err
+    assert command(tmp_path / "w", *more, settings=()) == 0
+    memory = final_state(tmp_path / "w", *more, settings=()).memory["error_covariance"]
+    heldout = assemble(read_config(CONFIG, more)).splits.heldout
+    errors = {}
+    for name in memory:
+        z = np.asarray(load(tmp_path / "w", name)(heldout.images).logits, np.float64)
+        p = np.exp(z - np.max(z, 1, keepdims=True))
+        errors[name] = p / np.sum(p, 1, keepdims=True) - np.eye(10)[heldout.labels]
+    assert {*memory} == {"Tiny", "Wider"}
+    for i, a in errors.items():
+        for j, b in errors.items():
+            np.testing.assert_allclose(memory[i][j], np.mean(np.sum(a * b, 1)), rtol=1e-4)

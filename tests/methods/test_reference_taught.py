@@ -62,7 +62,9 @@ def cohort_of(case):
     return small.cohort(
         [STUDENT],
         method=methods.make(case.method, case.options),
-        teachers={n: tiny.Stages(small.CLASSES, widths=w) for n, (*own,) in teachers.items() for w in own},
+        teachers={
+            n: tiny.Stages(small.CLASSES, widths=w) for n, (*own,) in teachers.items() for w in own
+        },
         total_steps=2,
         steps_per_epoch=1,
         examples=8,

@@ -1,4 +1,4 @@
-"""Frozen teachers, snapshots, partners and memory in one step. Numbers: test_reference_taught.py."""
+"""Frozen teachers, snapshots, partners and memory in one step. Numbers: test_reference_taught."""
 
 import functools
 
@@ -60,7 +60,7 @@ def test_a_teacher_runs_as_in_evaluation_and_does_not_move():
     outputs, statistics = apply(cohort.plan, network, own.params, own.statistics, images, {})
     variables = {"params": own.params["network"], **own.statistics["network"]}
     alone = network.module.module.apply(variables, images, train=False)
-    np.testing.assert_allclose(outputs["teacher"].logits, alone.logits, rtol=1e-6)
+    np.testing.assert_allclose(outputs["teacher"].logits, alone.logits, rtol=1e-5, atol=1e-6)
     assert not changed(statistics, own.statistics)
     assert not network.optimizers and not network.trains
 
@@ -173,7 +173,9 @@ def test_the_last_epoch_stays_until_the_next_ends():
 def test_ps_kd_first_epoch_is_plain_cross_entropy(plain):
     cohort = taught("ps_kd", 0, examples=32)
     state, ours = trained(cohort, steps=1)
-    assert small.largest_difference(state.networks["a"].params, plain[0].networks["a"].params) < 1e-6
+    assert (
+        small.largest_difference(state.networks["a"].params, plain[0].networks["a"].params) < 1e-6
+    )
     name = "loss/cross_entropy"
     np.testing.assert_allclose(ours["a"][name], plain[2]["a"][name], rtol=1e-6)
     kept = state.memory["a"]
@@ -235,7 +237,9 @@ def test_heads_are_asked_for_whom_they_concern():
 
 
 def an_edge_to_a_teacher():
-    return small.cohort([(3, 4, 5)], method=methods.KD(), teachers=[tiny.Tiny(5)], graph=[("a", "teacher")])
+    return small.cohort(
+        [(3, 4, 5)], method=methods.KD(), teachers=[tiny.Tiny(5)], graph=[("a", "teacher")]
+    )
 
 
 @pytest.mark.parametrize(
