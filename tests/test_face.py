@@ -75,7 +75,7 @@ afd.losses.cross_entropy
 def test_networks_and_a_cohort_need_no_data_and_no_plots():
     program = """
 import sys
-for name in ("tensorflow_datasets", "sklearn", "matplotlib", "PIL", "tqdm", "array_record", "grain"):
+for name in ("tensorflow_datasets", "sklearn", "matplotlib", "PIL", "tqdm", "array_record"):
     sys.modules[name] = None
 import afd_jax as afd
 afd.Cohort(["tests.tiny:Tiny"] * 2, afd.methods.DML(), image_shape=(8, 8, 1), classes=3)

@@ -91,12 +91,12 @@ AB = (Node("a"), Node("b"))
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: cyclic_pairs("a"), r"networks = \('a',\): .*at least 2; name more"),
+        (lambda: cyclic_pairs("a"), r"networks = \('a',\): .*at least two networks; name more"),
         (lambda: all_pairs(""), r"networks = \(\): "),
         (lambda: star("a"), r"networks = \('a',\): "),
         (lambda: Graph(AB, (("b", "b"),)), r"\('b', 'b'\): .*its own source"),
         (lambda: Graph(AB, (("a", "c"),)), r"\('a', 'c'\): there is no node 'c'; nodes are a, b"),
-        (lambda: Graph(AB, (("a", "b"), ("a", "b"))), "stands twice"),
+        (lambda: Graph(AB, (("a", "b"), ("a", "b"))), "is given twice"),
         (lambda: Graph(AB, (("a", "b", "a"),)), r"must be \('source', 'target'\)"),
         (lambda: Graph(AB, ("ab",)), r"must be \('source', 'target'\)"),
         (lambda: Graph(AB, make_edges([[0, "b"]], "ab")), r"must be \('source', 'target'\)"),
@@ -112,7 +112,7 @@ AB = (Node("a"), Node("b"))
         ),
         (lambda: make_edges("cycle", "ab"), "graph = 'cycle': did you mean 'cyclic'"),
         (lambda: make_edges("(('a', 'b')", "ab"), r"edges are written \(\('source', 'target'\)"),
-        (lambda: make_edges("cyclic", "a"), r"networks = .*at least 2"),
+        (lambda: make_edges("cyclic", "a"), r"networks = .*at least two"),
     ],
 )
 def test_bad_graphs_are_named(make, words):

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from afd_jax import speedups
+from afd_jax.engine.init import state_shapes
 from afd_jax.engine.plan import Plan
 from afd_jax.errors import SettingError, one_of, require_number
 
@@ -59,8 +60,21 @@ class Devices:
         return self.devices[0].platform
 
     def prepare(self, plan: Plan) -> Plan:
-        """Gives BatchNorm the device axis, where the mode has one."""
-        return plan.with_axis(self.axis_name) if self.axis_name else plan
+        """Gives BatchNorm the device axis, where the mode has one.
+
+        Raises:
+          SettingError: for a network or head whose statistics cannot be synchronised.
+        """
+        if not self.axis_name:
+            return plan
+        whole = plan.with_axis(self.axis_name)
+        for name, state in state_shapes(plan).networks.items():
+            network = whole.networks[name]
+            network.module.require_synchronised(state.statistics["network"])
+            for node, heads in network.heads.items():
+                for head, module in heads.items():
+                    module.require_synchronised(state.statistics["heads"][node][head])
+        return whole
 
     def check_batch_size(self, field: str, batch_size: int) -> None:
         """Raises SettingError unless the batch can be split evenly over the devices."""

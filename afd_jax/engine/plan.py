@@ -111,11 +111,7 @@ class Plan:
         )
 
     def with_axis(self, axis_name: str) -> "Plan":
-        """A copy whose BatchNorm layers take their statistics over a device axis, too.
-
-        Raises:
-          SettingError: if a network has BatchNorm statistics and cannot do so.
-        """
+        """A copy whose BatchNorm layers take their statistics over a device axis, too."""
 
         def whole(network: Network) -> Network:
             heads = {

@@ -57,6 +57,10 @@ class Functional(Protocol):
         """The same with BatchNorm synchronised over that device axis."""
         ...
 
+    def require_synchronised(self, statistics: Any) -> None:
+        """Raises SettingError if statistics like these cannot be synchronised as asked for."""
+        ...
+
 
 def functional(module: Any, field: str = "networks") -> Functional:
     """Wraps a module.
@@ -119,19 +123,8 @@ class Linen:
     def apply(
         self, variables: Variables, x: jax.Array, *, train: bool, rngs: Mapping[str, jax.Array] = {}
     ) -> tuple[Any, Statistics]:
-        """As in `Functional`.
-
-        Raises:
-          SettingError: in training, if statistics are to be synchronised and the module has no
-            field `axis_name` to be told so.
-        """
+        """As in `Functional`."""
         statistics = {name: own for name, own in variables.items() if name != "params"}
-        if train and self.axis_name and not self._has_axis and jax.tree.leaves(statistics):
-            remedy = (
-                "has BatchNorm statistics but no field 'axis_name' to synchronise them over "
-                "devices; add `axis_name: str | None = None` and pass it to nn.BatchNorm"
-            )
-            raise SettingError(self.field, self.name, remedy)
         mutable = [*statistics] if train else []
         result, updated = self.module.apply(
             variables, x, train=train, mutable=mutable, rngs=dict(rngs)
@@ -142,6 +135,15 @@ class Linen:
         """As in `Functional`, by the module's field `axis_name`."""
         module = self.module.clone(axis_name=axis_name) if self._has_axis else self.module
         return dataclasses.replace(self, module=module, axis_name=axis_name)
+
+    def require_synchronised(self, statistics: Any) -> None:
+        """As in `Functional`: its statistics need a field `axis_name` to be synchronised by."""
+        if self.axis_name and not self._has_axis and jax.tree.leaves(statistics):
+            remedy = (
+                "has BatchNorm statistics but no field 'axis_name' to synchronise them over "
+                "devices; add `axis_name: str | None = None` and pass it to nn.BatchNorm"
+            )
+            raise SettingError(self.field, self.name, remedy)
 
     @property
     def _has_axis(self) -> bool:
@@ -231,6 +233,9 @@ class NNX:
     def with_axis(self, axis_name: str) -> "NNX":
         """As in `Functional`."""
         return dataclasses.replace(self, axis_name=axis_name)
+
+    def require_synchronised(self, statistics: Any) -> None:
+        """As in `Functional`; every `nnx.BatchNorm` can be."""
 
     @property
     def _key(self) -> Any:

@@ -12,7 +12,7 @@ Facts = dict[str, Any]
 
 
 def graph_facts(plan: Plan) -> Facts:
-    """{"method", "nodes": [{"name", "network", "role", "of", "parameters"}], "edges": [[from, to]]}.
+    """{"method", "nodes": [{"name", "network", "role", "of", "parameters"}], "edges": [...]}.
 
     Parameters are those of the node as a network of its own, without heads.
     """

@@ -151,7 +151,7 @@ def one_without_a_length():
         (lambda: Cohort("resnet8", AFD(), **small.SHAPES), "networks = 'resnet8': must be a list"),
         (lambda: Cohort(["resnet9"], AFD(), **small.SHAPES), "networks.* = 'resnet9'"),
         (lambda: Cohort([tiny.Tiny], AFD(), **small.SHAPES), r"networks\[0\] = .*is a class"),
-        (lambda: Cohort([tiny.Tiny(5)], AFD(), **small.SHAPES), "networks = .*at least 2"),
+        (lambda: Cohort([tiny.Tiny(5)], AFD(), **small.SHAPES), "networks = .*at least two"),
         (
             lambda: Cohort([tiny.Tiny(4)], DML(), **small.SHAPES),
             r"networks\[0\] = 'Tiny': .*\[batch, 5",

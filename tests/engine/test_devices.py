@@ -148,8 +148,7 @@ def test_auto_is_pmap_on_several_devices():
 
 def without_axis():
     cohort = small.Cohort([tiny.NoAxis(5)] * 2, small.afd(), **small.SHAPES)
-    plan = make_devices("shard_map", 8).prepare(cohort.plan)
-    jax.eval_shape(lambda: train_step(plan, small.begin(cohort), small.batch()))
+    make_devices("shard_map", 8).prepare(cohort.plan)
 
 
 @pytest.mark.parametrize(

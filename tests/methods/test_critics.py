@@ -166,7 +166,10 @@ def test_all_pairs_of_three_owns_a_discriminator_per_source_and_the_mean_over_th
         (lambda: Alignment(alignment_weight=-1), "method.alignment_weight = -1: must be"),
         (lambda: Critic(loss="gan"), "method.critic.loss = 'gan': .*Choose one of: bce"),
         (lambda: Critic(widths=()), r"method.critic.widths = \(\): must be a list"),
-        (lambda: AFD(critic=3), "method.critic = 3: must hold the options network, loss, widths"),
+        (
+            lambda: AFD(critic=3),
+            "method.critic = 3: must have only the options network, loss, wid",
+        ),
         (lambda: AFD(critic={"width": 3}), "method.critic.width = 3: .*did you mean 'widths'"),
         (lambda: methods.make("afd", {"temprature": 1.0}), "did you mean 'temperature'"),
         (lambda: methods.make("adf", {}), "method.name = 'adf': did you mean 'afd'"),

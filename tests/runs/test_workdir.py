@@ -43,11 +43,13 @@ def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
     monkeypatch.undo()
+    with pytest.raises(SettingError, match="images = 'float32': give uint8, as they come from"):
+        network(np.zeros((1, 8, 8, 1), np.float32))
     test = data.load("digits", limit=192).test
     right = np.mean(np.argmax(network(test.images).logits, 1) == test.labels)
     summary = json.loads((finished / "summary.json").read_text())
     np.testing.assert_allclose(right, summary["networks"][1]["test_accuracy"], atol=1e-6)
-    with pytest.raises(SettingError, match="node = 'Wide': did you mean 'Wider'?"):
+    with pytest.raises(SettingError, match="node = 'Wide': did you mean 'Wider'"):
         load(finished, "Wide")
     with pytest.raises(SettingError, match="node = None: the run has Tiny, Wider, Tiny alone, W"):
         load(finished)
