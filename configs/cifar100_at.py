@@ -5,7 +5,8 @@
 
 The first name is the student, the others are its teachers: networks, each trained first by the same
 recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/teacher`).
-A VGG's first stage is left out in the public code: `'--config.method.stages=(2,3,4,5)'` for two VGGs.
+A VGG's first stage is left out in the public code: `'--config.method.stages=(2,3,4,5)'` for two
+VGGs.
 
 What to expect (top-1, RepDistiller's public table, last epoch):
 

@@ -85,9 +85,11 @@ def test_what_cannot_work_is_named(make, words):
 def test_batches_are_checked_before_anything_is_compiled():
     plain = cohort()
     state, batch = small.begin(plain), small.batch()
-    with pytest.raises(SettingError, match=r"batch.image = \(16, 4, 4, 2\): must be \[batch, 8, 8"):
+    with pytest.raises(SettingError, match=r"batch.image = \(16, 4, 4, 2\): must be \[batch, 8"):
         plain.step(state, {**batch, "image": batch["image"][:, :4, :4]})
-    with pytest.raises(SettingError, match=r'batch.label = None: give "label" in the batch; it has'):
+    with pytest.raises(
+        SettingError, match=r'batch.label = None: give "label" in the batch; it has'
+    ):
         plain.step(state, {"image": batch["image"]})
 
 
