@@ -186,3 +186,26 @@ class OwnCriticInNNX(nnx.Module):
     def __call__(self, maps: jax.Array) -> jax.Array:
         x = nnx.relu(self.norm(self.first(maps)))
         return nnx.sigmoid(jnp.mean(self.last(x), axis=(1, 2, 3)))
+
+
+class OwnTransfer(nn.Module):
+    """A transfer layer of one's own."""
+
+    shape: tuple[int, int, int]
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool) -> jax.Array:
+        height, width, channels = self.shape
+        x = jax.image.resize(maps, (len(maps), height, width, maps.shape[-1]), "nearest")
+        return nn.Dense(channels)(x)
+
+
+class OwnTransformation(nn.Module):
+    """A translator of one's own."""
+
+    widths: tuple[int, ...]
+    size: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool) -> jax.Array:
+        return OwnTransfer((*self.size, self.widths[-1]))(maps, train=train)

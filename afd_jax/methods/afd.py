@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from afd_jax.methods import soft
+from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.critic import Critic
 from afd_jax.methods.maps import distances, transfer
@@ -34,6 +34,7 @@ class AFD(Method):
       distillation_weight: of the KL term; the paper adds plainly (1). 0 leaves it out.
       adversarial_weight: of the generator loss; the paper adds plainly (1). 0 leaves out the
         discriminators altogether.
+      transfer: layer where shapes differ, "convolutional" or one's own, made with `shape`.
       critic: the discriminator and its loss (sizes are assumed).
     """
 
@@ -42,6 +43,7 @@ class AFD(Method):
     temperature: float = soft.temperature(3.0)
     distillation_weight: float = soft.weight(1.0)
     adversarial_weight: float = soft.weight(1.0)
+    transfer: Any = options.head("convolutional")
     critic: Critic = dataclasses.field(default=Critic())
 
     def heads(self, own: View) -> Mapping[str, Any]:
@@ -49,7 +51,7 @@ class AFD(Method):
         if not self.adversarial_weight:
             return {}
         critics = {f"critic_{source.name}": self.critic.module() for source in own.sources}
-        return {**transfer(own), **critics}
+        return {**transfer(own, self.transfer), **critics}
 
     def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy."""

@@ -29,6 +29,7 @@ class Alignment(Method):
     Attributes:
       distance: "l1" or "l2".
       alignment_weight: of the distance (assumed).
+      transfer: layer where shapes differ, "convolutional" or one's own, made with `shape`.
       temperature: T of the logit loss (3 is assumed, as for AFD).
       distillation_weight: of the logit loss's divergence; 0 leaves it out.
     """
@@ -39,10 +40,11 @@ class Alignment(Method):
     distillation_weight: float = soft.weight(1.0)
     distance: str = options.choice("l1", DISTANCES)
     alignment_weight: float = soft.weight(1.0)
+    transfer: Any = options.head("convolutional")
 
     def heads(self, own: View) -> Mapping[str, Any]:
         """A transfer layer where shapes differ."""
-        return transfer(own) if self.alignment_weight else {}
+        return transfer(own, self.transfer) if self.alignment_weight else {}
 
     def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy."""

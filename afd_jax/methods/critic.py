@@ -6,13 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.errors import SettingError, first_line
 from afd_jax.methods import options
 from afd_jax.networks.heads import BoundHead, Discriminator, ProbabilityDiscriminator
-from afd_jax.networks.imported import import_object
+from afd_jax.networks.imported import build
 
 
 class Objective(NamedTuple):
@@ -47,7 +45,7 @@ class Critic:
       widths, kernel, stride, slope: of `networks.heads.Discriminator`.
     """
 
-    network: Any = "convolutional"
+    network: Any = options.head("convolutional")
     loss: str = options.choice("least_squares", OBJECTIVES)
     widths: Sequence[int] = options.numbers((64, 128), least=1, whole=True)
     kernel: int = options.number(3, least=1, whole=True)
@@ -62,7 +60,7 @@ class Critic:
     def module(self) -> Any:
         """The network."""
         if self.network != "convolutional":
-            return own_network(self.network)
+            return build("method.critic.network", self.network)
         return Discriminator(
             widths=self.widths,
             kernel=self.kernel,
@@ -99,32 +97,16 @@ class ProbabilityCritic(Critic):
       widths, slope: of `networks.heads.ProbabilityDiscriminator`.
     """
 
-    network: Any = "dense"
+    network: Any = options.head("dense")
     widths: Sequence[int] = options.numbers((64, 64), least=1, whole=True)
 
     def module(self) -> Any:
         """The network."""
         if self.network != "dense":
-            return own_network(self.network)
+            return build("method.critic.network", self.network)
         return ProbabilityDiscriminator(
             widths=self.widths,
             slope=self.slope,
             sigmoid=OBJECTIVES[self.loss].sigmoid,
             spectral=self.loss == "wasserstein",
         )
-
-
-def own_network(given: Any) -> Any:
-    """A head of one's own: a module, or the name of a class that takes no arguments.
-
-    Raises:
-      SettingError: if it cannot be imported or built.
-    """
-    made = import_object("method.critic.network", given) if isinstance(given, str) else given
-    if not (isinstance(made, type) and issubclass(made, nn.Module)):
-        return made  # a module, or an NNX class, which is made from a key later
-    try:
-        return made()
-    except TypeError as error:
-        remedy = f"must be built without arguments ({first_line(error)})"
-        raise SettingError("method.critic.network", given, remedy) from error

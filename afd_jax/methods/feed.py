@@ -21,6 +21,7 @@ from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import Method, Terms, View
 from afd_jax.networks.heads import NonLinearTransformation
+from afd_jax.networks.imported import build
 
 NORMS = ("mean", "sum")
 
@@ -32,6 +33,7 @@ class FEED(Method):
     Attributes:
       hint_weight: of the sum over teachers (assumed); 0 leaves it out.
       norm: "mean" or "sum" over a map's elements.
+      transformation: "convolutional" or one's own, made with `widths` and `size`.
       label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
     """
 
@@ -42,6 +44,7 @@ class FEED(Method):
     distillation_weight: float = soft.weight(0.0)
     hint_weight: float = soft.weight(500.0)
     norm: str = options.choice("mean", NORMS)
+    transformation: Any = options.head("convolutional")
 
     def heads(self, own: View) -> Mapping[str, Any]:
         """A transformation to each source's map."""
@@ -49,7 +52,7 @@ class FEED(Method):
             return {}
         maps = {source.name: source.features.shape[1:] for source in own.sources}
         return {
-            f"from_{name}": NonLinearTransformation((channels,) * 3, (height, width))
+            f"from_{name}": self._transformation((channels,) * 3, (height, width))
             for name, (height, width, channels) in maps.items()
         }
 
@@ -67,6 +70,11 @@ class FEED(Method):
         if not self.hint_weight:
             return terms
         return terms + Terms.sum([self._reconstruction(own, source) for source in sources])
+
+    def _transformation(self, widths: tuple[int, ...], size: tuple[int, int]) -> Any:
+        if self.transformation == "convolutional":
+            return NonLinearTransformation(widths, size)
+        return build("method.transformation", self.transformation, widths=widths, size=size)
 
     def _reconstruction(self, own: View, source: View) -> Terms:
         transformed = own.heads[f"from_{source.name}"](own.features)

@@ -20,6 +20,7 @@ from afd_jax.methods.batch import Batch
 from afd_jax.methods.maps import stage
 from afd_jax.methods.method import Method, Terms, View
 from afd_jax.networks.heads import Transfer
+from afd_jax.networks.imported import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class FitNet(Method):
       hint_weight: of the squared difference, a mean over the map's elements; 0 leaves it out.
       stage: of the student, counted from 1, or from the last by negative numbers.
       teacher_stage: of the teacher; 0 for the same number.
+      regressor: "convolutional" or one's own, made with `shape`.
       label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
     """
 
@@ -41,6 +43,7 @@ class FitNet(Method):
     hint_weight: float = soft.weight(100.0)
     stage: int = options.number(2, whole=True)
     teacher_stage: int = options.number(0, whole=True)
+    regressor: Any = options.head("convolutional")
 
     def heads(self, own: View) -> Mapping[str, Any]:
         """A regressor to each source's map."""
@@ -49,7 +52,7 @@ class FitNet(Method):
         for _ in own.sources:
             stage(own, self.stage, "method.stage")
         return {
-            f"from_{source.name}": Transfer(self._target(source).shape[1:])
+            f"from_{source.name}": self._regressor(self._target(source).shape[1:])
             for source in own.sources
         }
 
@@ -68,6 +71,11 @@ class FitNet(Method):
             logit={"hint": self.hint_weight * apart},
             metrics={f"hint_from_{source.name}": apart},
         )
+
+    def _regressor(self, shape: tuple[int, ...]) -> Any:
+        if self.regressor == "convolutional":
+            return Transfer(shape)
+        return build("method.regressor", self.regressor, shape=shape)
 
     def _target(self, source: View) -> Any:
         return stage(source, self.teacher_stage or self.stage, "method.teacher_stage")

@@ -19,6 +19,7 @@ from afd_jax.methods import options, paraphraser, soft
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import Method, Terms, View
 from afd_jax.networks.heads import NonLinearTransformation
+from afd_jax.networks.imported import build
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the paraphraser's optimizer, as in the authors' code
 
@@ -30,6 +31,7 @@ class FT(Method):
     Attributes:
       hint_weight: of the distance, a mean over the factor's elements; 0 leaves it out.
       rate: channels of the factor, as a share of the teacher's.
+      translator: "convolutional" or one's own, made with `widths` and `size`.
       paraphraser_epochs: how long the paraphraser is trained before (6 in the authors' code).
       paraphraser_learning_rate: constant (0.1 in the authors' code).
       label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
@@ -43,6 +45,7 @@ class FT(Method):
     distillation_weight: float = soft.weight(0.0)
     hint_weight: float = soft.weight(500.0)
     rate: float = options.number(0.5, above=0, most=1)
+    translator: Any = options.head("convolutional")
     paraphraser_epochs: float = options.number(6.0, above=0)
     paraphraser_learning_rate: float = options.number(0.1, above=0)
 
@@ -57,8 +60,11 @@ class FT(Method):
         for source in own.sources:
             factor = paraphraser.factor_channels(source.features, self.rate)
             size = source.features.shape[1:3]
-            translators[f"from_{source.name}"] = NonLinearTransformation(
-                (channels, factor, factor), size
+            widths = (channels, factor, factor)
+            translators[f"from_{source.name}"] = (
+                NonLinearTransformation(widths, size)
+                if self.translator == "convolutional"
+                else build("method.translator", self.translator, widths=widths, size=size)
             )
         return translators
 

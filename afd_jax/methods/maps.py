@@ -9,14 +9,19 @@ from afd_jax import losses
 from afd_jax.errors import SettingError
 from afd_jax.methods.method import View
 from afd_jax.networks.heads import Transfer, common_shape
+from afd_jax.networks.imported import build
 
 
-def transfer(own: View) -> dict[str, Any]:
+def transfer(own: View, given: Any = "convolutional") -> dict[str, Any]:
     """A transfer layer where the own map's shape is not the common one of all connected nodes.
 
     AFD, Chung et al., ICML 2020; the form is assumed, see `networks.heads.Transfer`. It trains with
     its own network's feature loss. A network that only teaches has none to train one with, so the
     others come to its shape.
+
+    Args:
+      own: the node, as in `Method.heads`.
+      given: one's own in place of it, made with `shape`, (height, width, channels).
 
     Raises:
       SettingError: if networks that only teach have maps of several shapes.
@@ -30,7 +35,12 @@ def transfer(own: View) -> dict[str, Any]:
         raise SettingError("graph", own.name, remedy)
     shapes = [*fixed.values()] or [node.features.shape[1:] for node in own.connected]
     common = common_shape(shapes)
-    return {} if own.features.shape[1:] == common else {"transfer": Transfer(common)}
+    if own.features.shape[1:] == common:
+        return {}
+    plain = given == "convolutional"
+    return {
+        "transfer": Transfer(common) if plain else build("method.transfer", given, shape=common)
+    }
 
 
 def distances(own: jax.Array, other: jax.Array) -> dict[str, jax.Array]:

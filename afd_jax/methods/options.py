@@ -46,6 +46,17 @@ def choice(default: str, names: Any) -> Any:
     return _option(default, check)
 
 
+def head(default: str) -> Any:
+    """A small network: the default by its name, a module, or "package.module:Class"."""
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, str) and value != default and ":" not in value:
+            remedy = f"must be {default!r}, or 'package.module:Class' of one's own"
+            raise SettingError(name, value, remedy)
+
+    return _option(default, check)
+
+
 def check(own: Any) -> None:
     """Raises SettingError for an option that is out of bounds; lists become tuples.
 

@@ -25,11 +25,10 @@ from typing import Any
 
 from flax import linen as nn
 
-from afd_jax.errors import SettingError, first_line, one_of
+from afd_jax.errors import SettingError, one_of
 from afd_jax.networks.densenet import DenseNet
-from afd_jax.networks.functional import makes_nnx
 from afd_jax.networks.imagenet_resnet import ImageNetResNet
-from afd_jax.networks.imported import import_object
+from afd_jax.networks.imported import build
 from afd_jax.networks.layers import he_fan_in
 from afd_jax.networks.mobilenet import MobileNetV2
 from afd_jax.networks.outputs import Outputs
@@ -113,18 +112,7 @@ def create(name: str, classes: int) -> Any:
     20
     """
     if ":" in str(name):
-        return _imported(name, classes)
+        return build("networks", name, classes=classes)
     if name not in _BUILDERS:
         raise SettingError("networks", name, one_of(name, NAMES) + ", or 'package.module:Class'")
     return _BUILDERS[name](classes)
-
-
-def _imported(name: str, classes: int) -> Any:
-    make = import_object("networks", name)
-    if makes_nnx(make):
-        return functools.partial(make, classes=classes)
-    try:
-        return make(classes=classes)
-    except Exception as error:  # whatever it raises
-        remedy = f"could not build it ({first_line(error)}); it must take classes={classes}"
-        raise SettingError("networks", name, remedy) from error

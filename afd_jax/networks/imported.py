@@ -1,7 +1,11 @@
 """Objects of other packages by name: networks, heads and methods of one's own."""
 
+import functools
 import importlib
+import inspect
 from typing import Any
+
+from flax import nnx
 
 from afd_jax.errors import SettingError, first_line
 
@@ -28,3 +32,27 @@ def import_object(field: str, name: str) -> Any:
         remedy = f"could not import it ({first_line(error)}); give 'package.module:Name'"
         raise SettingError(field, name, remedy) from error
     return found
+
+
+def build(field: str, given: Any, **arguments: Any) -> Any:
+    """A module of one's own.
+
+    Args:
+      field: what it is called in errors.
+      given: "package.module:Class"; what is no text is returned as it is.
+      **arguments: of the class; an NNX class gets `rngs` later, too.
+
+    Raises:
+      SettingError: if it cannot be imported or built.
+    """
+    if not isinstance(given, str):
+        return given
+    make = import_object(field, given)
+    if inspect.isclass(make) and issubclass(make, nnx.Module):
+        return functools.partial(make, **arguments)
+    try:
+        return make(**arguments)
+    except Exception as error:
+        words = ", ".join(arguments) or "nothing"
+        remedy = f"could not build it from {words} ({first_line(error)})"
+        raise SettingError(field, given, remedy) from error

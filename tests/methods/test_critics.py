@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from afd_jax import losses, methods
+from afd_jax.engine.cohort import Cohort
 from afd_jax.engine.devices import make_devices
 from afd_jax.engine.optimizers import adam
 from afd_jax.engine.step import train_step
@@ -181,7 +182,7 @@ def test_all_pairs_of_three_owns_a_discriminator_per_source_and_the_mean_over_th
         ),
         (
             lambda: small.cohort(method=AFD(critic=Critic(network="tests.tiny:Tiny"))),
-            "method.critic.network = 'tests.tiny:Tiny': must be built without arguments",
+            "method.critic.network = 'tests.tiny:Tiny': could not build it from nothing",
         ),
     ],
 )
@@ -202,3 +203,29 @@ def test_methods_by_name_with_blocks_of_options():
             and methods.make(name, {}) == methods.find(name)()
         )
     assert methods.find("afd_jax.methods.dml:DML") is DML
+
+
+OWN_HEADS = {  # option, name of the head
+    "afd": ("transfer", "transfer"),
+    "alignment": ("transfer", "transfer"),
+    "fitnet": ("regressor", "from_teacher"),
+    "feed": ("transformation", "from_teacher"),
+    "ft": ("translator", "from_teacher"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_HEADS)
+def test_other_heads_of_ones_own_by_name(name):
+    option, head = OWN_HEADS[name]
+    own = "OwnTransfer" if option in ("transfer", "regressor") else "OwnTransformation"
+    method = methods.make(name, {option: f"tests.tiny:{own}"})
+    student, teacher = tiny.Stages(5, widths=(3, 4, 7)), tiny.Stages(5, widths=(4, 5, 6))
+    taught = Cohort({"student": student}, method, teachers={"teacher": teacher}, **small.SHAPES)
+    made = taught.plan.networks["student"].heads["student"][head].module
+    assert type(made).__name__ == own
+    plain = Cohort(
+        {"student": student}, methods.make(name, {}), teachers={"teacher": teacher}, **small.SHAPES
+    )
+    assert type(plain.plan.networks["student"].heads["student"][head].module).__name__ != own
+    with pytest.raises(SettingError, match=f"method.{option} = 'conv': must be 'convolutional'"):
+        methods.make(name, {option: "conv"})

@@ -180,7 +180,7 @@ def test_every_network_can_be_cut(name):
         (lambda: create("resnet9", 5), "did you mean 'resnet8'"),
         (lambda: create("tests.tiny:Nothing", 10), "could not import it.*Nothing"),
         (lambda: create("no_such_module:Net", 10), "could not import it.*no_such_module"),
-        (lambda: create("tests.networks.shapes:parameters", 10), "could not build it.*classes=10"),
+        (lambda: create("tests.networks.shapes:parameters", 10), "could not build it from classes"),
         (lambda: parameters(ImageNetResNet(10, depth=20)), r"depth = 20: .* \[18, 34, 50\]"),
         (lambda: parameters(VGG(10, depth=12)), r"depth = 12: .* \[8, 11, 13, 16, 19\]"),
         (lambda: parameters(VGG(10, halvings=2)), "halvings = 2: must be 3, 4 or 5"),
