@@ -60,6 +60,9 @@ def test_one_command_trains_the_teacher_and_the_student(taught):
     assert (other["name"], other["role"]) == ("teacher", "teacher")
     assert other["test_accuracy"] == teacher["networks"][0]["test_accuracy"]
     assert teacher["seed"] == 1000 and student["seed"] == 0
+    # What is frozen is evaluated once.
+    tested = [r["accuracy"] for r in lines(taught) if r["kind"] == "test"]
+    assert ["teacher" in accuracy for accuracy in tested] == [True, False]
     config = json.loads((taught / "teacher_0" / "config.json").read_text())
     assert config["method"]["name"] == "independent" and config["teachers"] == []
     ours = jax.tree.leaves(state_of(taught, "kd", STUDENT).networks["teacher"].params["network"])

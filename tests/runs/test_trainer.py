@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from afd_jax.reports.terminal import Progress
+from afd_jax.runs import trainer
+from afd_jax.runs.assemble import assemble
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.trainer import train
 from tests.running import CONFIG, ROOT, SETTINGS, command, ctrl_c_after, final_state, lines
@@ -132,6 +134,21 @@ def test_without_held_out_examples_there_is_no_best_epoch(tmp_path):
     )
     summary = train(config, tmp_path, show_progress=False)
     assert summary["networks"][0]["best_heldout_epoch"] is None
+
+
+def test_a_state_that_does_not_fit_is_said_before_it_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "_device_memory", lambda run: 5000)
+    more = ("--config.method.name=ps_kd", "--config.graph=own", "--config.twins=False")
+    config = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny"
+    assert command(tmp_path / "w", *more, config=config, settings=SETTINGS[:-1]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.method.name = 'PSKD': the state takes 0.0 GiB on each")
+    assert not (tmp_path / "w").exists()
+    monkeypatch.setattr(trainer, "_MUCH", 100)
+    run = assemble(read_config(config, [*SETTINGS[:-1], *more]))
+    monkeypatch.setattr(trainer, "_device_memory", lambda run: None)
+    trainer.require_room(run)
+    assert "note: each device keeps 0.0 GiB of what PSKD remembers" in capsys.readouterr().out
 
 
 ALIKE = ("--config.parallel.devices=8", "--config.twins=False")
