@@ -13,7 +13,7 @@ from afd_jax.engine.forward import answers_of
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.plan import PRECISIONS, Network, Plan
 from afd_jax.engine.trains import only, who_trains_what
-from afd_jax.errors import SettingError, one_of, require_number
+from afd_jax.errors import SettingError, one_of, require_flag, require_number
 from afd_jax.graph import Graph, Node
 from afd_jax.methods.method import Method, View
 from afd_jax.networks.branched import Branched, single
@@ -51,10 +51,17 @@ def make_plan(
       SettingError: if the number of networks is not the method's, a network cannot take the images
         or returns no proper logits and feature map, or an optimizer is missing.
     """
-    precision = settings.get("precision", "float32")
-    if precision not in PRECISIONS:
-        raise SettingError("precision", precision, one_of(precision, PRECISIONS))
-    require_number("average_decay", settings.get("average_decay", 0.999), least=0, below=1)
+    known = {field.name: field.default for field in dataclasses.fields(Plan)}
+    for name, value in settings.items():
+        if name not in known:
+            raise SettingError(name, value, f"unknown; {one_of(name, known)}")
+    given = {**known, **settings}
+    if given["precision"] not in PRECISIONS:
+        remedy = one_of(given["precision"], PRECISIONS)
+        raise SettingError("precision", given["precision"], remedy)
+    require_number("average_decay", given["average_decay"], least=0, below=1)
+    for name in ("second_forward", "own_augmentation"):
+        require_flag(name, given[name])
     with speedups.forms(jax.default_backend()):  # what is traced here is traced again for the step
         plan = _without_heads(
             networks, method, image_shape, classes, graph, teachers or {}, twins, settings

@@ -74,6 +74,8 @@ def cohort(method=None, **more):
             ),
             "method = 'FT': trains on its teachers before the first step",
         ),
+        (lambda: cohort(total_step=3), "total_step = 3: unknown; did you mean 'total_steps'"),
+        (lambda: cohort(second_forward=2), "second_forward = 2: must be True or False"),
         (lambda: cohort().graph["Tyni"], "node = 'Tyni': Choose one of: Tiny"),
     ],
 )
