@@ -1,9 +1,9 @@
 """What people type: the face of the package, imported when it is touched."""
 
+import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 SNIPPET = """
@@ -21,32 +21,10 @@ state, metrics = cohort.step(state, batch)     # jitted; the same numbers
 """  # noqa: E501
 
 
-@pytest.fixture(scope="module")
-def typed():
-    names = {}
-    exec(SNIPPET, names)
-    return names
-
-
-def test_what_people_type(typed):
-    assert str(typed["cohort"].graph) == "resnet8 -> resnet14\nresnet14 -> resnet8"
-    assert typed["cohort"].graph._repr_svg_().startswith("<svg") and "AFD" not in typed
-    assert typed["outputs"]["resnet14"].logits.shape == (64, 10)
-    assert typed["terms"]["resnet8"].logit["distillation"].shape == (64,)
-    assert {*typed["grads"]["resnet8"]} == {"logit", "feature", "discriminator"}
-    assert int(typed["state"].step) == 1
-
-
-def test_the_step_has_the_same_numbers(typed):
-    """The parts are computed another way than in the step."""
-    for node, terms in typed["terms"].items():
-        metrics = typed["metrics"][node]
-        for update in ("logit", "feature", "discriminator"):
-            for name, values in getattr(terms, update).items():
-                np.testing.assert_allclose(metrics[f"loss/{name}"], np.mean(values), rtol=1e-5)
-            leaves = typed["jax"].tree.leaves(typed["grads"][node][update])
-            norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in leaves))
-            np.testing.assert_allclose(metrics[f"gradient_norm/{update}"], norm, rtol=1e-4)
+def test_what_people_type_is_in_the_readme():
+    """Verbatim; tests/docs runs it. That the numbers are the same: tests/engine/test_cohort.py."""
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    assert f"```python{SNIPPET}```" in readme
 
 
 def run(program):
