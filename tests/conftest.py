@@ -55,3 +55,8 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     assert command(workdir) == 0
     return workdir
+
+
+def pytest_collection_modifyitems(items):
+    """The longest test begins first, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: "two_processes" not in item.name)

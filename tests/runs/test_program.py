@@ -73,14 +73,16 @@ def test_seeds_in_turns_are_those_mapped_over(monkeypatch):
 
 def test_seeds_side_by_side_equal_each_alone(tmp_path):
     short = ("--config.duration=8 steps", "--config.parallel.steps_per_call=2")
-    assert command(tmp_path / "both", *short, "--config.seeds=2", config=CONFIG) == 0
-    both = final_state(tmp_path / "both", *short, "--config.seeds=2", config=CONFIG)
+    short += ("--config.method.name=dml", "--config.twins=False")
+    plain = {"config": CONFIG, "settings": SETTINGS[:-1]}
+    assert command(tmp_path / "both", *short, "--config.seeds=2", **plain) == 0
+    both = final_state(tmp_path / "both", *short, "--config.seeds=2", **plain)
     summary = json.loads((tmp_path / "both" / "summary.json").read_text())
     for i in range(2):
         folder = tmp_path / f"seed{i}"
-        assert command(folder, *short, f"--config.seed={i}", config=CONFIG) == 0
+        assert command(folder, *short, f"--config.seed={i}", **plain) == 0
         own = jax.tree.map(lambda x, i=i: x[i], both)
-        alone = final_state(folder, *short, f"--config.seed={i}", config=CONFIG)
+        alone = final_state(folder, *short, f"--config.seed={i}", **plain)
         assert small.largest_difference(own.networks, alone.networks) < 1e-4
         records = [r for r in lines(tmp_path / "both") if r["seed"] == i]
         for ours, theirs in zip(records, lines(folder), strict=True):
