@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from afd_jax.engine.evaluate import Images
+from afd_jax.engine.forward import answers_of
 from afd_jax.engine.plan import Network, Plan
 from afd_jax.engine.state import TrainState
 from afd_jax.methods.method import View
-from afd_jax.networks.functional import blank_images, run
+from afd_jax.networks.functional import run
 from afd_jax.networks.outputs import as_nodes
 
 
@@ -43,7 +44,7 @@ def prepare(
             features(variables, jax.random.fold_in(key, step), batch)
             for step, batch in enumerate(batches())
         )
-        view = View(name, "teacher", _shapes(plan, network, variables))
+        view = View(name, "teacher", answers_of(plan, network)[0])
         trained = plan.method.prepare(view, heads, maps, key)
         new = {head: trained[head]["params"] for head in params}
         heads_of = {**own.params["heads"], name: new}
@@ -56,9 +57,3 @@ def _features(
 ) -> jax.Array:
     result, _ = run(network.module, variables, preprocess(rng, batch), {}, False)
     return as_nodes(result)[0].features
-
-
-def _shapes(plan: Plan, network: Network, variables: Any) -> Any:
-    images = blank_images(plan.image_shape)
-    result = jax.eval_shape(lambda v: run(network.module, v, images, {}, False)[0], variables)
-    return as_nodes(result)[0]

@@ -184,21 +184,25 @@ def _phase(
     """Runs networks once and takes the given updates, from the outputs of this one pass."""
     states, pulls = dict(states), dict[str, Pull]()
     outputs: ByNode = {}
-    for n, network in enumerate(networks):
-        rngs = {"dropout": jax.random.fold_in(given.rng, n)}
+    order = [*given.plan.networks]  # a second pass draws what the first one drew
+    for network in networks:
+        rngs = {"dropout": jax.random.fold_in(given.rng, order.index(network.name))}
         states[network.name], own, pulls[network.name] = _forward(
             given, network, states[network.name], rngs
         )
         outputs |= own
     before = dict(states)  # all losses are taken at the same parameters
+    measured: set[str] = set()
     for update in updates:
         for network in networks:
             if update in network.optimizers:
-                losses = _losses(given, update, network, before, outputs)
-                for node, values in losses.metrics.items():
-                    new = {key: v for key, v in values.items() if key not in metrics[node]}
-                    metrics[node].update({key: given.reduce.mean(v) for key, v in new.items()})
                 name = network.name
+                losses = _losses(given, update, network, before, outputs)
+                if name not in measured:  # the method's metrics are the same for all updates
+                    measured.add(name)
+                    for node, values in losses.metrics.items():
+                        means = {key: given.reduce.mean(v) for key, v in values.items()}
+                        metrics[node].update(means)
                 states[name] = _update(
                     given, update, network, states[name], losses, pulls[name], metrics
                 )

@@ -26,13 +26,18 @@ def cifar100(config: ml_collections.ConfigDict) -> None:
     config.duration = "300 epochs"
     config.log_every = "100 steps"
 
+    _sgd(config, (0.5, 0.75))  # epochs 150, 225 of 300
+
+
+def _sgd(config: ml_collections.ConfigDict, at: Sequence[float]) -> None:
+    """AFD's optimizer of logit losses; assumed."""
     logit = config.optimizers.logit
     logit.name = "sgd"
     logit.learning_rate = 0.1
     logit.momentum = 0.9
     logit.nesterov = False
     logit.weight_decay = 1e-4
-    logit.schedule = {"name": "step", "at": (0.5, 0.75), "factor": 0.1}  # epochs 150, 225 of 300
+    logit.schedule = {"name": "step", "at": at, "factor": 0.1}
 
 
 def zero_padded(
@@ -86,10 +91,4 @@ def imagenet(config: ml_collections.ConfigDict) -> None:
     config.duration = "90 epochs"
     config.log_every = "100 steps"
 
-    logit = config.optimizers.logit
-    logit.name = "sgd"
-    logit.learning_rate = 0.1
-    logit.momentum = 0.9
-    logit.nesterov = False
-    logit.weight_decay = 1e-4
-    logit.schedule = {"name": "step", "at": (1 / 3, 2 / 3), "factor": 0.1}  # epochs 30, 60 of 90
+    _sgd(config, (1 / 3, 2 / 3))  # epochs 30, 60 of 90

@@ -60,7 +60,8 @@ def test_second_forward_sees_the_new_parameters():
     one, two = (state.networks["a"].params for state in states)
     assert changed(one["network"], two["network"]) and changed(one["heads"], two["heads"])
     assert metrics[0]["a"]["loss/cross_entropy"] == metrics[1]["a"]["loss/cross_entropy"]
-    assert metrics[0]["a"]["loss/generator"] != metrics[1]["a"]["loss/generator"]
+    for name in ("loss/generator", "map_l1"):  # losses and measurements of the new maps
+        assert metrics[0]["a"][name] != metrics[1]["a"][name], name
 
 
 def test_network_with_dropout_draws_anew_each_step():
