@@ -1,5 +1,7 @@
 """One evaluation of networks: pure functions for every method, as sums over a batch."""
 
+import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from afd_jax import losses
 from afd_jax.engine.plan import Plan
 from afd_jax.engine.state import TrainState
 from afd_jax.networks.functional import run
-from afd_jax.networks.outputs import as_nodes
+from afd_jax.networks.outputs import Outputs, as_nodes
 
 Images = Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
 """(rng, batch) to float images [batch, height, width, channels]."""
@@ -43,10 +45,12 @@ def eval_step(
 
     Returns:
       "count" [], "correct" and "cross_entropy" (in nats) by node [], and "ensemble_correct" [] of
-      the averaged probabilities of the students among them.
+      the averaged probabilities of the students among them; "similarity" of the last maps by pair
+      of students, and of twins, see `_similarity`.
     """
     label, mask = batch["label"], batch["mask"]
-    logits = eval_logits(plan, state, preprocess(jax.random.key(0), batch), networks)
+    outputs = eval_outputs(plan, state, preprocess(jax.random.key(0), batch), networks)
+    logits = {node: output.logits for node, output in outputs.items()}
     sums = {
         "count": jnp.sum(mask.astype(jnp.int32)),
         "correct": {node: jnp.sum(hits(z, label) & mask) for node, z in logits.items()},
@@ -58,7 +62,44 @@ def eval_step(
     if students:
         mean = sum(jax.nn.softmax(z.astype(jnp.float32)) for z in students)
         sums["ensemble_correct"] = jnp.sum(hits(jnp.asarray(mean), label) & mask)
+    for alike in (plan.graph.students, plan.graph.with_role("twin")):
+        maps = {node: outputs[node].features for node in alike if node in outputs}
+        for pair in itertools.combinations(maps, 2):
+            both = [maps[node] for node in pair]
+            sums.setdefault("similarity", {})[pair] = _similarity(*both, mask, axis_name)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def _similarity(
+    own: jax.Array, other: jax.Array, mask: jax.Array, axis_name: str | None
+) -> dict[str, jax.Array]:
+    """Sums over a batch of what two maps have in common.
+
+    Args:
+      own: [batch, height, width, channels].
+      other: the other's, of any shape.
+      mask: [batch].
+      axis_name: the device axis, inside pmap or shard_map.
+
+    Returns:
+      "hsic" [3] of both, of the first and of the second: linear HSIC of the whole batch, over all
+      devices. For maps of one shape also "l1", "l2" and "cosine" [], sums over the batch of the
+      mean absolute and squared difference and of the cosine.
+    """
+    own, other = (x.reshape(len(x), -1).astype(jnp.float32) for x in (own, other))
+    sums = {}
+    if own.shape == other.shape:
+        sums["l1"] = jnp.sum(losses.l1_alignment(own, other, where=mask))
+        sums["l2"] = jnp.sum(losses.l2_alignment(own, other, where=mask))
+        distance = losses.cosine_distance(own, other, where=mask)
+        sums["cosine"] = jnp.sum(mask) - jnp.sum(distance)
+    if axis_name is not None:  # HSIC is of pairs of examples, wherever they are
+        everywhere = functools.partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
+        own, other, mask = everywhere(own), everywhere(other), everywhere(mask)
+    pairs = ((own, other), (own, own), (other, other))
+    hsic = jnp.stack([losses.linear_hsic(a, b, where=mask) for a, b in pairs])
+    sums["hsic"] = hsic if axis_name is None else hsic / jax.lax.axis_size(axis_name)
+    return sums
 
 
 def heldout_step(
@@ -77,18 +118,25 @@ def heldout_step(
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
-def eval_logits(
+def eval_outputs(
     plan: Plan, state: TrainState, images: jax.Array, networks: Sequence[str] | None = None
-) -> dict[str, jax.Array]:
-    """Logits [batch, classes] by node, with running statistics; images are normalised."""
-    logits: dict[str, jax.Array] = {}
+) -> dict[str, Outputs]:
+    """What each node makes of normalised images, with running statistics."""
+    outputs: dict[str, Outputs] = {}
     for name in plan.networks if networks is None else networks:
         network, own = plan.networks[name], state.networks[name]
         variables = {"params": own.params["network"], **own.statistics["network"]}
         result, _ = run(network.module, variables, images, {}, False)
-        nodes = zip(network.nodes, as_nodes(result), strict=True)
-        logits |= {node: output.logits for node, output in nodes}
-    return logits
+        outputs |= zip(network.nodes, as_nodes(result), strict=True)
+    return outputs
+
+
+def eval_logits(
+    plan: Plan, state: TrainState, images: jax.Array, networks: Sequence[str] | None = None
+) -> dict[str, jax.Array]:
+    """Logits [batch, classes] by node, with running statistics; images are normalised."""
+    outputs = eval_outputs(plan, state, images, networks)
+    return {node: output.logits for node, output in outputs.items()}
 
 
 def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:

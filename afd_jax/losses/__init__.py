@@ -2,7 +2,7 @@
 
 All of them take predictions first and targets second, return one value per example in float32
 (float64 for float64 input) whatever the input's precision, and mask examples by `where=`. Average
-with `mean`. What is in `__all__` keeps its name and meaning between releases.
+with `mean`. Measurements of a whole batch (`linear_cka`) return one value. What is in `__all__` keeps its name and meaning between releases.
 
 >>> import jax, jax.numpy as jnp
 >>> from afd_jax import losses
@@ -39,12 +39,14 @@ from afd_jax.losses.classification import (
     soft_cross_entropy,
 )
 from afd_jax.losses.reduce import mean
+from afd_jax.losses.similarity import cka_ratio, linear_cka, linear_hsic
 from afd_jax.losses.weights import ramp_up_weight
 
 __all__ = [
     "attention_alignment",
     "bce_discriminator",
     "bce_generator",
+    "cka_ratio",
     "cosine_distance",
     "cross_entropy",
     "distillation_kl",
@@ -55,6 +57,8 @@ __all__ = [
     "label_distribution",
     "least_squares_discriminator",
     "least_squares_generator",
+    "linear_cka",
+    "linear_hsic",
     "mean",
     "normalized_l1_alignment",
     "ramp_up_weight",

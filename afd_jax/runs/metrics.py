@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from afd_jax import losses
+
 Record = dict[str, Any]
 
 
@@ -50,7 +52,7 @@ class MetricsLog:
 def require_finite(step: int, record: Record) -> None:
     """Raises Diverged, with the name, if a value is infinite or not a number."""
     for name, value in record.items():
-        values = value.values() if isinstance(value, dict) else [value]
+        values = jax.tree.leaves(value)
         if not all(math.isfinite(v) for v in values if isinstance(v, float)):
             words = "a smaller learning rate, in another --workdir, may help"
             raise Diverged(f"step {step}: {name} = {value}; {words}")
@@ -148,7 +150,8 @@ def evaluation(total: Mapping[str, Any]) -> Record:
 
     Returns:
       "accuracy" and "cross_entropy" by node (fractions and nats) and, of the students together,
-      "ensemble_accuracy".
+      "ensemble_accuracy"; "similarity" of the last maps by pair of nodes, {"a, b": {"cka": 0.9,
+      ...}}: "cka", and, where the maps have one shape, "cosine", "l1" and "l2".
     """
     count = total["count"]
     record: Record = {
@@ -157,4 +160,8 @@ def evaluation(total: Mapping[str, Any]) -> Record:
     }
     if "ensemble_correct" in total:
         record["ensemble_accuracy"] = float(total["ensemble_correct"] / count)
+    for pair, sums in total.get("similarity", {}).items():
+        means = {name: float(value / count) for name, value in sums.items() if name != "hsic"}
+        cka = float(losses.cka_ratio(*sums["hsic"]))
+        record.setdefault("similarity", {})[", ".join(pair)] = {"cka": cka, **means}
     return record

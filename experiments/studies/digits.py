@@ -1,0 +1,57 @@
+"""Digits with few labels: the 1,797 images of scikit-learn, cut into label, validation and test."""
+
+import os
+import pathlib
+import tempfile
+
+import ml_collections
+import numpy as np
+
+from afd_jax.data.cache import cache_dir
+
+TEST = 797  # images, the same for all seeds; the other 1,000 are the pool
+
+
+def few_labels(config: ml_collections.ConfigDict, seed: int, *, labels: int, choose: bool) -> None:
+    """Trains on some images of the pool, another draw for each seed, as many of each class.
+
+    Args:
+      config: gets the data.
+      seed: of the draw.
+      labels: how many training images; 1,000 are all.
+      choose: for choosing settings: evaluate on the rest of the pool, not on the test images.
+    """
+    name = f"{labels}-{seed}-{'choose' if choose else 'test'}.npz"
+    file = cache_dir("data", "few_labels", name)
+    if not file.is_file():
+        _write(file, labels, seed, choose)
+    config.data.name = "arrays"
+    config.data.data_dir = str(file)
+    config.data.mean, config.data.std = (0.3053,), (0.3759,)  # of all 1,797 images
+
+
+def _write(file: pathlib.Path, labels: int, seed: int, choose: bool) -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    order = np.random.default_rng(0).permutation(len(images))
+    test, pool = order[:TEST], order[TEST:]
+    pool = np.random.default_rng(seed).permutation(pool)
+    # The first of each class, then the second of each, ...: any number is as even as can be.
+    classes = bunch.target[pool]
+    rank = np.array([np.sum(classes[:n] == own) for n, own in enumerate(classes)])
+    pool = pool[np.argsort(rank, kind="stable")]
+    train, rest = pool[:labels], pool[labels:]
+    seen = rest if choose else test
+    arrays = {
+        "images": images[train],
+        "labels": bunch.target[train].astype(np.int32),
+        "test_images": images[seen],
+        "test_labels": bunch.target[seen].astype(np.int32),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    number, aside = tempfile.mkstemp(dir=file.parent, suffix=".npz")
+    os.close(number)
+    np.savez(aside, **arrays)
+    os.replace(aside, file)

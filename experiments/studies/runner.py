@@ -1,0 +1,108 @@
+"""Trains what a study lacks."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+
+import jax
+
+import afd_jax as afd
+from afd_jax.errors import SettingError
+from afd_jax.runs.workdir import Workdir
+from experiments.studies.records import Results, records_of
+from experiments.studies.study import Job, Study, jobs
+
+
+@contextlib.contextmanager
+def alone(root: pathlib.Path, part: tuple[int, int]) -> Iterator[None]:
+    """Keeps a second runner of the same part out.
+
+    Raises:
+      SettingError: if there is one.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    number = os.open(root / f"lock-{part[0]}-of-{part[1]}", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        remedy = "this study runs already; wait for it, or share it out by --part=1/2 and 2/2"
+        raise SettingError("--runs", str(root), remedy) from error
+    finally:
+        os.close(number)
+
+
+def missing(
+    study: Study, results: Results, *, at_once: int = 1, part: tuple[int, int] = (1, 1)
+) -> list[Job]:
+    """The runs that have no records yet, those that have waited longest first.
+
+    Args:
+      study: whose.
+      results: what is there.
+      at_once: seeds in one program.
+      part: (which, of how many): a share of all runs, whatever is there already.
+    """
+    own = jobs(study, at_once)[part[0] - 1 :: part[1]]
+    return [
+        job
+        for job in own
+        if not all(results.has(job.block.name, job.setting.name, s) for s in job.seeds)
+    ]
+
+
+def train_missing(
+    study: Study,
+    results: Results,
+    root: pathlib.Path,
+    *,
+    seconds: float,
+    at_once: int = 1,
+    part: tuple[int, int] = (1, 1),
+    blocks: str = "",
+) -> bool:
+    """Trains one run after the other until all are there or the time is over.
+
+    A run that was cut off goes on from its last checkpoint. The checkpoints of a finished run stay
+    only while another setting may need them for its teachers.
+
+    Args:
+      study: whose.
+      results: gets the records.
+      root: folder of the runs.
+      seconds: no run begins later than this.
+      at_once: seeds in one program.
+      part: (which, of how many).
+      blocks: only blocks with this in their name.
+
+    Returns:
+      Whether nothing is missing now.
+
+    Raises:
+      SettingError: if a setting cannot work.
+      afd_jax.runs.trainer.Interrupted: after Ctrl-C or SIGTERM, when the run's state is saved.
+    """
+    end = time.monotonic() + seconds
+    todo = [j for j in missing(study, results, at_once=at_once, part=part) if blocks in j.block.name]
+    for n, job in enumerate(todo):
+        if time.monotonic() > end:
+            return False
+        words = f"{job.block.name}: {job.setting.name}, seed {', '.join(map(str, job.seeds))}"
+        print(f"[{n + 1} of {len(todo)} missing] {words}", flush=True)
+        _train(job, root)
+        results.add(records_of(job.folder(root), job.block, job.setting))
+        if not any(job.setting.name in t.split("@") for s in job.block.settings for t in s.teachers):
+            shutil.rmtree(job.folder(root))
+    return True
+
+
+def _train(job: Job, root: pathlib.Path) -> None:
+    for before in job.needs():
+        if not Workdir(before.folder(root)).summary.is_file():
+            _train(before, root)
+    afd.train(job.config(root), job.folder(root), show_progress=False)
+    jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory

@@ -1,0 +1,189 @@
+"""What a study is: settings and seeds, in blocks that are compared within themselves."""
+
+import copy
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from afd_jax.errors import SettingError, one_of
+from afd_jax.runs.overrides import as_json, read_config
+from afd_jax.runs.settings import base_config
+
+Recipe = Callable[[ml_collections.ConfigDict, int], None]
+"""Sets, for a seed, what all settings of a block have in common: data, optimizers, duration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to train.
+
+    Attributes:
+      name: in tables.
+      config: a config and its networks, "cifar100_afd:resnet8,resnet14"; the block's recipe is laid
+        over it.
+      changes: fields set after the recipe, {"method.temperature": 1.0}.
+      teachers: frozen networks out of other settings of the block, of the same seed, in place of
+        the config's: "independent@resnet14".
+    """
+
+    name: str
+    config: str
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    teachers: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Settings that are compared with each other: one table.
+
+    Attributes:
+      name: in tables.
+      settings: what is compared.
+      recipe: that all of them share.
+      seeds: each setting is trained with each.
+      baseline: the setting that all others are compared with, seed by seed.
+      matters: a difference, in points, that one would like to see; how many seeds would show it
+        is part of the table.
+    """
+
+    name: str
+    settings: Sequence[Setting]
+    recipe: Recipe
+    seeds: Sequence[int] = tuple(range(10))
+    baseline: str = "independent"
+    matters: float = 0.5
+
+    def setting(self, name: str) -> Setting:
+        """The setting of that name."""
+        return next(s for s in self.settings if s.name == name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Blocks that answer one question.
+
+    Attributes:
+      question: in a sentence.
+      blocks: the tables.
+      notes: what a reader must know about all of them, in Markdown.
+    """
+
+    question: str
+    blocks: Sequence[Block]
+    notes: str = ""
+
+    def block(self, name: str) -> Block:
+        """The block of that name."""
+        return next(b for b in self.blocks if b.name == name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Some seeds of one setting, in one program.
+
+    Attributes:
+      block: where the setting stands.
+      setting: to train.
+      seeds: one after the other, from the first upwards.
+    """
+
+    block: Block
+    setting: Setting
+    seeds: tuple[int, ...]
+
+    def folder(self, root: pathlib.Path) -> pathlib.Path:
+        """Of the run, below the folder of the study's runs."""
+        first, last = self.seeds[0], self.seeds[-1]
+        seeds = f"seed{first}" if first == last else f"seeds{first}-{last}"
+        return root / _slug(self.block.name) / _slug(self.setting.name) / seeds
+
+    def needs(self) -> list["Job"]:
+        """The runs that this one's teachers come from."""
+        names = dict.fromkeys(teacher.partition("@")[0] for teacher in self.setting.teachers)
+        return [dataclasses.replace(self, setting=self.block.setting(name)) for name in names]
+
+    def config(self, root: pathlib.Path) -> ml_collections.ConfigDict:
+        """The settings of the run.
+
+        Raises:
+          SettingError: if a change names no field, or seeds in one program have different recipes.
+        """
+        own = settings(self.block, self.setting, self.seeds[0])
+        for seed in self.seeds[1:]:
+            if as_json(settings(self.block, self.setting, seed)) != as_json(own):
+                remedy = f"the recipe of {self.block.name!r} depends on the seed; train one at once"
+                raise SettingError("--seeds-at-once", len(self.seeds), remedy)
+        own.seed, own.seeds = self.seeds[0], len(self.seeds)
+        if self.setting.teachers:
+            folders = {job.setting.name: job.folder(root) for job in self.needs()}
+            parted = [teacher.partition("@") for teacher in self.setting.teachers]
+            own.teachers = tuple(f"{folders[name]}{at}{node}" for name, at, node in parted)
+        return own
+
+
+def settings(block: Block, setting: Setting, seed: int) -> ml_collections.ConfigDict:
+    """What a setting comes to, but for the seed itself and the folders of its teachers."""
+    config = copy.deepcopy(read_config(setting.config))
+    block.recipe(config, seed)
+    for path, value in setting.changes.items():
+        *parents, field = path.split(".")
+        where = config
+        for parent in parents:
+            where = where[parent]
+        if field not in where and where is not config.method:
+            raise SettingError(f"{setting.name}: {path}", value, one_of(field, list(where)))
+        with where.unlocked():
+            where[field] = value
+    config.seed = 0
+    if setting.teachers:
+        config.teachers = tuple(setting.teachers)
+    return config
+
+
+def stated(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields that differ from the defaults, {"batch_size": 64, ...}, but where data lie.
+
+    Fields that a later release adds do not appear, so that results stay valid. Of methods,
+    optimizers and schedules, options that differ from the defaults of the chosen one.
+    """
+    base = base_config()
+    base.method = {"name": config.method.name}
+    for update, own in config.optimizers.items():
+        base.optimizers[update] = {"name": own.name, "schedule": {"name": own.schedule.name}}
+    defaults, values = (_flat(as_json(c)) for c in (base, config))
+    differ = {path: value for path, value in values.items() if defaults.get(path, ...) != value}
+    differ["method.name"] = config.method.name
+    differ.pop("data.data_dir", None)
+    return differ
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def jobs(study: Study, at_once: int) -> list[Job]:
+    """All runs of a study, seed by seed, so that all settings have some seeds before any has all.
+
+    Args:
+      study: whose.
+      at_once: seeds in one program.
+    """
+    found = []
+    for block in study.blocks:
+        for n in range(0, len(block.seeds), at_once):
+            seeds = tuple(block.seeds[n : n + at_once])
+            found += [(n, Job(block, setting, seeds)) for setting in block.settings]
+    return [job for _, job in sorted(found, key=lambda each: each[0])]
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
