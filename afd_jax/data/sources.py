@@ -29,6 +29,7 @@ def load(
     *,
     data_dir: str | None = None,
     download: bool = False,
+    image_size: int | None = None,
     heldout: float = 0.0,
     limit: int | None = None,
 ) -> Splits:
@@ -40,11 +41,14 @@ def load(
       data_dir: for TFDS the folder that holds its data sets (its own default if None); for
         "arrays" a .npz file with images [n, h, w, c] uint8, labels [n], test_images, test_labels.
       download: let TFDS fetch and prepare a data set that is not there.
+      image_size: side of the images that come out, each pixel the mean of a block of those in the
+        set; None for the images as they are.
       heldout: share of the training part to hold out for model selection.
       limit: use only so many training and test examples, for quick checks.
 
     Raises:
-      SettingError: if the name is unknown or the data cannot be found or read.
+      SettingError: if the name is unknown, the data cannot be found or read, or their size is no
+        multiple of the one wanted.
     """
     require_flag("data.download", download)
     if name == "digits":
@@ -55,10 +59,25 @@ def load(
         train, test, classes = _tfds(name.removeprefix("tfds:"), data_dir, download)
     else:
         raise SettingError("data.name", name, one_of(name, NAMES) + ", or 'tfds:NAME'")
+    if image_size is not None:
+        train, test = (_reduced(part, image_size) for part in (train, test))
     kept, held = hold_out(train, heldout, _SPLIT_SEED)
     return Splits(
         kept.take(slice(limit)), held.take(slice(limit)), test.take(slice(limit)), classes
     )
+
+
+def _reduced(examples: Examples, side: int) -> Examples:
+    """Images of a smaller side, rounded to whole values, halves to even."""
+    require_number("data.image_size", side, least=1, whole=True)
+    count, height, width, channels = examples.images.shape
+    if height != width or height % side:
+        remedy = f"the images are {height}x{width}; their side must be a multiple of it"
+        raise SettingError("data.image_size", side, remedy)
+    block = height // side
+    blocks = examples.images.reshape(count, side, block, side, block, channels)
+    sums = blocks.sum((2, 4), dtype=np.uint32)
+    return Examples(np.round(sums / block**2).astype(np.uint8), examples.labels)
 
 
 def load_streamed(

@@ -217,10 +217,12 @@ def _load(data: Mapping[str, Any]) -> Splits:
     require_number("data.heldout", data["heldout"], least=0, most=0.9)
     require_flag("data.stream", data["stream"])
     common = {field: data[field] for field in ("data_dir", "download", "heldout", "limit")}
+    size = data["image_size"]
     if not data["stream"]:
-        return load(data["name"], **common)
+        return load(data["name"], image_size=size, **common)
     workers = (os.cpu_count() or 1) if data["workers"] is None else data["workers"]
-    return load_streamed(data["name"], image_size=data["image_size"], workers=workers, **common)
+    common["image_size"] = 224 if size is None else size
+    return load_streamed(data["name"], workers=workers, **common)
 
 
 def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:

@@ -59,7 +59,9 @@ def base_config() -> ml_collections.ConfigDict:
                 # Read from disk all along, for sets too large for memory ("tfds:NAME" only):
                 # cut at random, resized and flipped by worker processes; needs Grain.
                 "stream": False,
-                "image_size": 224,  # side of streamed images
+                # Side of the images. In memory: blocks of pixels are averaged (None: as they are);
+                # streamed: see above (None: 224).
+                "image_size": placeholder(int),
                 "workers": placeholder(int),  # processes that decode them; None: one for each core
                 "mean": placeholder(tuple),  # per channel, of 1; None: from the training images
                 "std": placeholder(tuple),
@@ -134,7 +136,8 @@ def check_keys(config: ml_collections.ConfigDict) -> None:
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Shrinks any config to about a minute on two CPU cores: it shows that all parts work."""
     config.data.limit = 512
-    config.data.image_size = min(config.data.image_size, 64)
+    if config.data.stream:
+        config.data.image_size = min(config.data.image_size or 224, 64)
     config.generations = min(config.generations, 2)
     config.batch_size = 32
     config.eval_batch_size = 128

@@ -6,7 +6,7 @@ Evaluated on images of the pool that are not trained on; the test images are not
 import ml_collections
 
 from experiments.studies import digits
-from experiments.studies.study import Block, Setting, Study
+from experiments.study.plan import Block, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:

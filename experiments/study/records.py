@@ -1,5 +1,7 @@
 """What is kept of a study's runs: one JSON file, small enough to commit."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -9,7 +11,7 @@ from typing import Any
 from afd_jax.errors import SettingError
 from afd_jax.runs.metrics import read_metrics
 from afd_jax.runs.workdir import Workdir, read_json
-from experiments.studies.study import Block, Setting, Study, settings, stated
+from experiments.study.plan import Block, Setting, Study, settings, stated
 
 Record = dict[str, Any]
 """One seed of one setting: "block", "setting", "seed", "nodes", "curve", and what it ran on."""
@@ -103,9 +105,11 @@ class Results:
 
     def add(self, records: list[Record]) -> None:
         """Takes new records, and writes the file."""
-        self._refresh()  # another part may have written meanwhile
-        new = {(r["block"], r["setting"], r["seed"]): r for r in [*self.records, *records]}
-        self._write(list(new.values()))
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with _held(self._file.parent):
+            self._refresh()  # another share may have written meanwhile
+            new = {(r["block"], r["setting"], r["seed"]): r for r in [*self.records, *records]}
+            self._write(list(new.values()))
 
     def forget(self, setting: str) -> int:
         """Drops the records of a setting in all blocks; returns their number."""
@@ -119,19 +123,37 @@ class Results:
         known = [r for r in records if (r["block"], r["setting"]) in places]
         known.sort(key=lambda r: (places[r["block"], r["setting"]], r["seed"]))
         self.records = known
-        stated_by_block: dict[str, dict[str, Any]] = {}
-        for block, setting in _settings(self._study):
-            if self.of(block.name, setting.name):
-                own = stated_by_block.setdefault(block.name, {})
-                own[setting.name] = _stated(block, setting)
+        stated_by_block = {
+            block.name: {
+                setting.name: _stated(block, setting)
+                for setting in block.settings
+                if self.of(block.name, setting.name)
+            }
+            for block in self._study.blocks
+        }
+        text = f'{{\n "question": {json.dumps(self._study.question)},\n "settings": {{\n'
+        text += ",\n".join(
+            f"  {json.dumps(name)}: {{\n"
+            + ",\n".join(f"   {json.dumps(own)}: {json.dumps(v)}" for own, v in each.items())
+            + "\n  }"
+            for name, each in stated_by_block.items()
+        )
         lines = ",\n".join("  " + json.dumps(r) for r in known)
-        text = f'{{\n "question": {json.dumps(self._study.question)},\n "settings": '
-        text += json.dumps(stated_by_block, indent=1).replace("\n", "\n ")
-        text += f',\n "records": [\n{lines}\n ]\n}}\n'
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        text += f'\n }},\n "records": [\n{lines}\n ]\n}}\n'
         aside = self._file.with_suffix(".tmp")
         aside.write_text(text)
         os.replace(aside, self._file)
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until nobody else writes there."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _settings(study: Study) -> Iterator[tuple[Block, Setting]]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -94,6 +95,10 @@ class Job:
     setting: Setting
     seeds: tuple[int, ...]
 
+    def __str__(self) -> str:
+        seeds = ", ".join(map(str, self.seeds))
+        return f"{self.block.name}: {self.setting.name}, seed {seeds}"
+
     def folder(self, root: pathlib.Path) -> pathlib.Path:
         """Of the run, below the folder of the study's runs."""
         first, last = self.seeds[0], self.seeds[-1]
@@ -150,14 +155,25 @@ def stated(config: ml_collections.ConfigDict) -> dict[str, Any]:
     optimizers and schedules, options that differ from the defaults of the chosen one.
     """
     base = base_config()
+    first = _names(base)
     base.method = {"name": config.method.name}
     for update, own in config.optimizers.items():
         base.optimizers[update] = {"name": own.name, "schedule": {"name": own.schedule.name}}
     defaults, values = (_flat(as_json(c)) for c in (base, config))
     differ = {path: value for path, value in values.items() if defaults.get(path, ...) != value}
+    differ |= {path: name for path, name in _names(config).items() if first[path] != name}
     differ["method.name"] = config.method.name
     differ.pop("data.data_dir", None)
     return differ
+
+
+def _names(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Which optimizers and schedules are chosen."""
+    chosen = {}
+    for update, own in config.optimizers.items():
+        chosen[f"optimizers.{update}.name"] = own.name
+        chosen[f"optimizers.{update}.schedule.name"] = own.schedule.name
+    return chosen
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -187,3 +203,20 @@ def jobs(study: Study, at_once: int) -> list[Job]:
 
 def _slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+_FOLDER = pathlib.Path(__file__).parents[1] / "studies"
+NAMES = tuple(sorted(f.stem for f in _FOLDER.glob("*.py") if "\nSTUDY = Study(" in f.read_text()))
+"""Of all studies."""
+
+
+def load(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+      SettingError: if there is none.
+    """
+    if name not in NAMES:
+        raise SettingError("NAME", name, one_of(name, NAMES))
+    study: Study = importlib.import_module(f"experiments.studies.{name}").STUDY
+    return study

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import jax
 import afd_jax as afd
 from afd_jax.errors import SettingError
 from afd_jax.runs.workdir import Workdir
-from experiments.studies.records import Results, records_of
-from experiments.studies.study import Job, Study, jobs
+from experiments.study.plan import Job, Study, jobs
+from experiments.study.records import Results, records_of
 
 
 @contextlib.contextmanager
@@ -63,7 +64,8 @@ def train_missing(
     seconds: float,
     at_once: int = 1,
     part: tuple[int, int] = (1, 1),
-    blocks: str = "",
+    only: str = "",
+    data_dir: str | None = None,
 ) -> bool:
     """Trains one run after the other until all are there or the time is over.
 
@@ -77,7 +79,8 @@ def train_missing(
       seconds: no run begins later than this.
       at_once: seeds in one program.
       part: (which, of how many).
-      blocks: only blocks with this in their name.
+      only: regular expression; train only what it finds in, as "300 labels: AFD".
+      data_dir: folder of TFDS data sets, for studies that read one.
 
     Returns:
       Whether nothing is missing now.
@@ -87,22 +90,31 @@ def train_missing(
       afd_jax.runs.trainer.Interrupted: after Ctrl-C or SIGTERM, when the run's state is saved.
     """
     end = time.monotonic() + seconds
-    todo = [j for j in missing(study, results, at_once=at_once, part=part) if blocks in j.block.name]
+    every = missing(study, results, at_once=at_once, part=part)
+    todo = [job for job in every if re.search(only, str(job))]
     for n, job in enumerate(todo):
         if time.monotonic() > end:
             return False
-        words = f"{job.block.name}: {job.setting.name}, seed {', '.join(map(str, job.seeds))}"
-        print(f"[{n + 1} of {len(todo)} missing] {words}", flush=True)
-        _train(job, root)
+        print(f"[{n + 1} of {len(todo)} missing] {job}", flush=True)
+        _train(job, root, data_dir)
         results.add(records_of(job.folder(root), job.block, job.setting))
-        if not any(job.setting.name in t.split("@") for s in job.block.settings for t in s.teachers):
+        if not _may_teach(job):
             shutil.rmtree(job.folder(root))
     return True
 
 
-def _train(job: Job, root: pathlib.Path) -> None:
+def _may_teach(job: Job) -> bool:
+    """Whether another setting of the block takes its teacher from this run."""
+    teachers = (t.partition("@")[0] for s in job.block.settings for t in s.teachers)
+    return job.setting.name in teachers
+
+
+def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
     for before in job.needs():
         if not Workdir(before.folder(root)).summary.is_file():
-            _train(before, root)
-    afd.train(job.config(root), job.folder(root), show_progress=False)
+            _train(before, root, data_dir)
+    config = job.config(root)
+    if data_dir is not None and config.data.name != "arrays":
+        config.data.data_dir = data_dir
+    afd.train(config, job.folder(root), show_progress=False)
     jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory

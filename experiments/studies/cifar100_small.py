@@ -1,0 +1,53 @@
+"""CIFAR-100 at 16x16: what do AFD's two losses bring with all 50,000 images and a small budget?
+
+Set before any run: 20 epochs, batch 128, SGD 0.1 with momentum 0.9, decay 5e-4 and a cosine;
+feature and discriminator optimizers as in `few_labels`. All assumed.
+
+  python -m experiments.study cifar100_small --hours 5 --data-dir DIR
+"""
+
+import ml_collections
+
+from experiments.study.plan import Block, Setting, Study
+
+
+def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
+    """What all settings share."""
+    config.data.name, config.data.image_size, config.data.heldout = "cifar100", 16, 0.0
+    config.data.pad, config.data.pad_mode, config.data.flip = 2, "reflect", True
+    config.batch_size = 128
+    config.eval_batch_size = 500
+    config.duration = "20 epochs"
+    config.log_every = "100 steps"
+    config.eval_every = "4 epochs"
+    config.checkpoint_every = "1 epochs"
+    logit = config.optimizers.logit
+    logit.learning_rate, logit.momentum, logit.weight_decay = 0.1, 0.9, 5e-4
+    logit.schedule = {"name": "cosine"}
+    for update in ("feature", "discriminator"):
+        optimizer = config.optimizers[update]
+        optimizer.name, optimizer.learning_rate, optimizer.weight_decay = "adam", 1e-4, 0.0
+        optimizer.schedule = {"name": "cosine"}
+
+
+def _settings(names: str) -> tuple[Setting, ...]:
+    afd = f"cifar100_afd:{names}"
+    return (
+        Setting("independent", f"cifar100_independent:{names}"),
+        Setting("logits only", afd, {"method.adversarial_weight": 0.0}),
+        Setting("L1+KD", f"cifar100_alignment:{names}"),
+        Setting("AFD", afd),
+        Setting("adversarial only", afd, {"method.distillation_weight": 0.0}),
+        Setting("L1", f"cifar100_alignment:{names}", {"method.distillation_weight": 0.0}),
+    )
+
+
+_SEEDS = tuple(range(5))
+
+STUDY = Study(
+    question="What do logits and maps bring on CIFAR-100, shrunk to 16x16, in 20 epochs?",
+    blocks=(
+        Block("two ResNet-8", _settings("resnet8,resnet8"), recipe, seeds=_SEEDS),
+        Block("ResNet-8 and ResNet-14", _settings("resnet8,resnet14")[:4], recipe, seeds=_SEEDS),
+    ),
+)

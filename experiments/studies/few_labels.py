@@ -1,0 +1,81 @@
+"""Every method on digits with few labels: what does each bring?
+
+The common recipe was chosen for networks that learn alone (`few_labels_recipe`), and every method
+has the options of its own config. Only AFD and alignment have a second optimizer, and AFD and AI-KD
+a third: Adam, 1e-4, cosine (assumed).
+"""
+
+import functools
+
+import ml_collections
+
+from experiments.studies import digits
+from experiments.studies.few_labels_recipe import base
+from experiments.study.plan import Block, Setting, Study
+
+PAIR = "resnet8,resnet14"
+TEACHER = ("independent@resnet14",)
+
+
+def recipe(config: ml_collections.ConfigDict, seed: int, *, labels: int) -> None:
+    """What all settings share."""
+    digits.few_labels(config, seed, labels=labels, choose=False)
+    base(config)
+    for update in ("feature", "discriminator"):
+        optimizer = config.optimizers[update]
+        optimizer.name, optimizer.learning_rate, optimizer.weight_decay = "adam", 1e-4, 0.0
+        optimizer.schedule = {"name": "cosine"}
+
+
+INDEPENDENT = Setting("independent", f"cifar100_independent:{PAIR}")
+LOGITS = Setting("logits only", f"cifar100_afd:{PAIR}", {"method.adversarial_weight": 0.0})
+AFD = Setting("AFD", f"cifar100_afd:{PAIR}")
+DML = Setting("DML", f"cifar100_dml:{PAIR}")
+ONE = Setting("ONE", "cifar100_one:resnet8")
+KD = Setting("KD", "cifar100_kd:resnet8,resnet14", teachers=TEACHER)
+
+ALL = (
+    INDEPENDENT,
+    LOGITS,
+    Setting("adversarial only", f"cifar100_afd:{PAIR}", {"method.distillation_weight": 0.0}),
+    AFD,
+    Setting("L1", f"cifar100_alignment:{PAIR}", {"method.distillation_weight": 0.0}),
+    Setting("L1+KD", f"cifar100_alignment:{PAIR}"),
+    Setting("L2+KD", f"cifar100_alignment:{PAIR}", {"method.distance": "l2"}),
+    DML,
+    Setting("KDCL, minlogit", f"cifar100_kdcl:{PAIR}"),
+    Setting("KDCL, linear", f"cifar100_kdcl:{PAIR}", {"method.target": "linear"}),
+    ONE,
+    Setting("CL-ILR", "cifar100_cl_ilr:resnet8"),
+    Setting("OKDDip", "cifar100_okddip:resnet8"),
+    Setting("PCL", "cifar100_pcl:resnet8"),
+    KD,
+    Setting("FitNet", "cifar100_fitnet:resnet8,resnet14", teachers=TEACHER),
+    Setting("AT", "cifar100_at:resnet8,resnet14", teachers=TEACHER),
+    Setting("FT", "cifar100_ft:resnet8,resnet14", teachers=TEACHER),
+    Setting("AFD, offline", "cifar100_afd_offline:resnet8,resnet14", teachers=TEACHER),
+    Setting("FEED, two teachers", "cifar100_feed:resnet8,resnet14,resnet14"),
+    Setting("FEED, three generations", "cifar100_sfeed:resnet8", {"generations": 3}),
+    Setting("BAN, three generations", "cifar100_ban:resnet8", {"generations": 3}),
+    Setting("AI-KD", "cifar100_ai_kd:resnet8"),
+    Setting("PS-KD", "cifar100_ps_kd:resnet8"),
+    Setting("CS-KD", "cifar100_cs_kd:resnet8"),
+    Setting("TF-KD, virtual teacher", "cifar100_tf_kd:resnet8"),
+    Setting("label smoothing", "cifar100_label_smoothing:resnet8"),
+)
+SOME = (INDEPENDENT, LOGITS, DML, AFD, ONE, KD)
+
+
+def block(name: str, settings: tuple[Setting, ...], labels: int) -> Block:
+    """A table of these settings with so many labels."""
+    return Block(name, settings, functools.partial(recipe, labels=labels))
+
+
+STUDY = Study(
+    question="What does each method bring when labels are few?",
+    blocks=(
+        block("300 labels", ALL, 300),
+        block("100 labels", SOME, 100),
+        block("1000 labels", SOME, 1000),
+    ),
+)

@@ -1,0 +1,40 @@
+"""What the AFD paper says beyond its main table, where digits with few labels can tell.
+
+Equal networks, unlike ones, a small one beside a large one, and three. The recipe is that of
+`few_labels`; its block of 300 labels is part of the answer.
+"""
+
+import functools
+
+from experiments.studies.few_labels import recipe
+from experiments.study.plan import Block, Setting, Study
+
+
+def _four(names: str) -> tuple[Setting, ...]:
+    return (
+        Setting("independent", f"cifar100_independent:{names}"),
+        Setting("logits only", f"cifar100_afd:{names}", {"method.adversarial_weight": 0.0}),
+        Setting("L1+KD", f"cifar100_alignment:{names}"),
+        Setting("AFD", f"cifar100_afd:{names}"),
+    )
+
+
+_THREE = "resnet8,resnet8,resnet8"
+_BLOCKS = {
+    "two ResNet-8": _four("resnet8,resnet8"),
+    "three ResNet-8": (
+        Setting("independent", f"cifar100_independent:{_THREE}"),
+        Setting("AFD, cycle", f"cifar100_afd:{_THREE}"),
+        Setting("AFD, all pairs", f"cifar100_afd:{_THREE}", {"graph": "all_pairs"}),
+    ),
+    "ResNet-8 beside WRN-16-1": _four("resnet8,wrn-16-1"),
+    "ResNet-8 beside ResNet-14x2": _four("resnet8,resnet14x2"),
+}
+
+STUDY = Study(
+    question="Do the AFD paper's other claims hold for digits with 300 labels?",
+    blocks=tuple(
+        Block(name, settings, functools.partial(recipe, labels=300))
+        for name, settings in _BLOCKS.items()
+    ),
+)

@@ -1,0 +1,136 @@
+"""Trains what a study lacks, and writes its results, table and figures.
+
+  python -m experiments.study NAME --hours 2 [--data-dir DIR]
+  python -m experiments.study --list
+
+experiments/results/NAME.json holds what is done, so any machine goes on from there; the tables in
+docs/results.md are made from it. Ctrl-C saves the run at hand, and the same command continues.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+
+from afd_jax.data.cache import cache_dir
+from afd_jax.errors import SettingError
+from afd_jax.runs.metrics import Diverged
+from afd_jax.runs.trainer import Interrupted
+from experiments.study import figures, page, tables
+from experiments.study.plan import NAMES, Study, load
+from experiments.study.records import Results
+from experiments.study.runner import alone, missing, train_missing
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    own = argparse.ArgumentParser(
+        prog="python -m experiments.study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = own.add_argument
+    add("name", nargs="?", metavar="NAME", help=f"of the study: {', '.join(NAMES)}")
+    add("--list", action="store_true", help="say what each study asks, and how much is done")
+    add(
+        "--hours",
+        type=float,
+        default=0.0,
+        help="begin no run later than this; 0, the default: none",
+    )
+    add(
+        "--only", default="", metavar="REGEX", help='train only these, of "300 labels: AFD, seed 0"'
+    )
+    add("--part", type=_part, default=(1, 1), metavar="I/N", help="train the I-th of N shares")
+    add("--seeds-at-once", type=int, default=1, metavar="N", help="in one program, for GPUs")
+    add("--forget", metavar="SETTING", help="drop the results of a setting first")
+    add("--data-dir", metavar="DIR", help="folder of TFDS data sets, where a study needs one")
+    add(
+        "--runs",
+        type=pathlib.Path,
+        default="runs/studies",
+        metavar="DIR",
+        help="of unfinished runs",
+    )
+    add("--results", type=pathlib.Path, default=RESULTS, metavar="DIR", help="of JSON and figures")
+    return own
+
+
+def _part(text: str) -> tuple[int, int]:
+    which, of = (int(word) for word in text.split("/"))
+    if not 1 <= which <= of:
+        raise ValueError
+    return which, of
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    asked = parser().parse_args(arguments)
+    if asked.list or not asked.name:
+        for name in NAMES:
+            print(_state(name, asked.results))
+        return 0 if asked.list else 2
+    try:
+        study = load(asked.name)
+        results = Results(asked.results / f"{asked.name}.json", study)
+        if asked.forget:
+            print(f"forgot {results.forget(asked.forget)} records of {asked.forget!r}")
+        try:
+            if asked.hours:
+                _train(asked, study, results)
+        finally:  # also after Ctrl-C
+            _report(asked, study, results)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(f"{error}; the same command continues")
+        return 130
+    return 0
+
+
+def _state(name: str, folder: pathlib.Path) -> str:
+    study = load(name)
+    results = Results(folder / f"{name}.json", study)
+    every = sum(len(block.settings) * len(block.seeds) for block in study.blocks)
+    done = every - len(missing(study, results))
+    return f"{name:24}{done:>5} of {every:<5}{study.question}"
+
+
+def _train(asked: argparse.Namespace, study: Study, results: Results) -> None:
+    # Programs compiled once serve all seeds of a setting.
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    root = asked.runs / asked.name
+    with alone(root, asked.part):
+        train_missing(
+            study,
+            results,
+            root,
+            seconds=3600 * asked.hours,
+            at_once=asked.seeds_at_once,
+            part=asked.part,
+            only=asked.only,
+            data_dir=asked.data_dir,
+        )
+
+
+def _report(asked: argparse.Namespace, study: Study, results: Results) -> None:
+    for block in study.blocks:
+        print(f"\n{tables.markdown(block, results)}")
+    figures.differences(study, results, asked.results / f"{asked.name}.png")
+    for n, block in enumerate(study.blocks):
+        figures.similarity(block, results, asked.results / f"{asked.name}_similarity_{n}.png")
+    if asked.results == RESULTS:
+        page.fill()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""The tables of docs/results.md: made from the results, so that the page cannot say anything else."""
+
+import pathlib
+import re
+
+from experiments.study import tables
+from experiments.study.plan import load
+from experiments.study.records import Results
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+
+# <!-- few_labels: 300 labels --> ... <!-- end -->
+_TABLE = re.compile(r"(<!-- (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """The page with every table as the results have it."""
+
+    def table(found: re.Match[str]) -> str:
+        head, study, block, end = found.groups()
+        own = load(study)
+        results = Results(ROOT / "experiments" / "results" / f"{study}.json", own)
+        return f"{head}\n{tables.markdown(own.block(block), results)}\n\n{end}"
+
+    return _TABLE.sub(table, text)
+
+
+def fill() -> None:
+    """Writes the page anew if a table has changed."""
+    text = PAGE.read_text()
+    if (new := filled(text)) != text:
+        PAGE.write_text(new)

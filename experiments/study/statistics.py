@@ -1,0 +1,95 @@
+"""Comparing two settings seed by seed."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Values of several seeds.
+
+    Attributes:
+      mean: of them.
+      deviation: of the sample; None for a single value.
+      count: how many.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample deviation."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), deviation, len(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A setting minus its baseline, over the seeds that both have.
+
+    Attributes:
+      mean: of the differences.
+      low: end of the 95 % interval of the mean, by Student's t; None for a single seed.
+      high: the other end.
+      deviation: of the differences; None for a single seed.
+      count: seeds.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    deviation: float | None
+    count: int
+
+    @property
+    def told(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def seeds_for(self, difference: float) -> int | None:
+        """How many seeds would show such a difference in 4 of 5 studies; None for a single seed."""
+        return None if self.deviation is None else seeds_needed(self.deviation, difference)
+
+
+def paired(own: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """The difference of two settings, each a value per seed; None if they share no seed.
+
+    A seed gives both settings the same labels, first parameters and batches, so that what these do
+    to the result is not in the difference.
+    """
+    seeds = sorted({*own} & {*baseline})
+    if not seeds:
+        return None
+    differences = np.array([own[s] - baseline[s] for s in seeds])
+    mean, count = float(np.mean(differences)), len(seeds)
+    if count == 1:
+        return Difference(mean, None, None, None, 1)
+    deviation = float(np.std(differences, ddof=1))
+    half = float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return Difference(mean, mean - half, mean + half, deviation, count)
+
+
+def seeds_needed(deviation: float, difference: float, *, power: float = 0.8) -> int:
+    """The fewest seeds with which a paired t-test at 5 % finds a true difference.
+
+    Args:
+      deviation: of the differences between seeds.
+      difference: that is there, in the same unit; not 0.
+      power: how often it is to be found.
+    """
+    if deviation == 0:
+        return 2
+    for count in range(2, 10_000):
+        limit = stats.t.ppf(0.975, count - 1)
+        shift = abs(difference) / deviation * math.sqrt(count)
+        # Either side, though the wrong one hardly ever happens.
+        found = stats.nct.sf(limit, count - 1, shift) + stats.nct.cdf(-limit, count - 1, shift)
+        if found >= power:
+            return count
+    return 10_000
