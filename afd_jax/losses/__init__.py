@@ -2,7 +2,8 @@
 
 All of them take predictions first and targets second, return one value per example in float32
 (float64 for float64 input) whatever the input's precision, and mask examples by `where=`. Average
-with `mean`. Measurements of a whole batch (`linear_cka`) return one value. What is in `__all__` keeps its name and meaning between releases.
+with `mean`. Measurements of a whole batch (`linear_cka`) return one value. What is in `__all__`
+keeps its name and meaning between releases.
 
 >>> import jax, jax.numpy as jnp
 >>> from afd_jax import losses

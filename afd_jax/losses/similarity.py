@@ -19,8 +19,8 @@ def linear_hsic(
     $$\frac{1}{n(n-3)} \Big[ \mathrm{tr}(KL) + \frac{1^\top K 1\; 1^\top L 1}{(n-1)(n-2)}
       - \frac{2}{n-2} 1^\top K L 1 \Big]$$
 
-    (Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, eq. 4). Being unbiased,
-    it may be averaged over batches, which `linear_cka` may not.
+    (Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, eq. 4). Being
+    unbiased, it may be averaged over batches, which `linear_cka` may not.
 
     Args:
       maps: [batch, ...], of one network, usually [batch, height, width, channels].
@@ -28,8 +28,8 @@ def linear_hsic(
       where: [batch] bool; False leaves the example out.
 
     Returns:
-      [], in the product of the squared units of both maps; 0 for fewer than 4 examples. float32 (float64 for
-      float64 input).
+      [], in the product of the squared units of both maps; 0 for fewer than 4 examples. float32
+      (float64 for float64 input).
 
     Raises:
       ValueError: if the batches differ. TypeError: if an input is not floating point.

@@ -16,14 +16,17 @@ def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
 
 
 def base(config: ml_collections.ConfigDict) -> None:
-    """SGD with a cosine, a small batch and small shifts; all assumed."""
+    """SGD with a cosine, a small batch and small shifts; all assumed.
+
+    Rate, decay and length are the best of the candidates below, by the mean of both networks.
+    """
     config.data.pad, config.data.pad_mode, config.data.flip = 1, "zero", False
     config.batch_size = 64
     config.eval_batch_size = 400
     config.duration = "600 steps"
     config.log_every = config.eval_every = config.checkpoint_every = "150 steps"
     logit = config.optimizers.logit
-    logit.learning_rate, logit.momentum, logit.weight_decay = 0.05, 0.9, 5e-4
+    logit.learning_rate, logit.momentum, logit.weight_decay = 0.1, 0.9, 2e-3
     logit.schedule = {"name": "cosine"}
 
 

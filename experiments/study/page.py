@@ -1,4 +1,4 @@
-"""The tables of docs/results.md: made from the results, so that the page cannot say anything else."""
+"""The tables of docs/results.md, made from the results: the page cannot say anything else."""
 
 import pathlib
 import re
