@@ -114,6 +114,25 @@ def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, 
     return examples.take(np.sort(kept)), examples.take(np.sort(held))
 
 
+def even_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """An order in which any first rows hold as many of each class as can be.
+
+    Args:
+      labels: [examples] of all.
+      seed: of the order within a class.
+
+    Returns:
+      [examples] rows.
+    """
+    rows = np.random.default_rng(seed).permutation(len(labels))
+    # The first of each class, then the second of each, ...
+    rank = np.empty(len(labels), np.int64)
+    for own in np.unique(labels):
+        places = np.flatnonzero(labels[rows] == own)
+        rank[places] = np.arange(len(places))
+    return rows[np.argsort(rank, kind="stable")]
+
+
 def channel_statistics(images: np.ndarray) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of each channel, as fractions of 255."""
     # From counts of the 256 values: exact, where a float32 sum over 50 million pixels is not.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from afd_jax.data.cache import cache_dir
-from afd_jax.data.examples import Examples, Splits, hold_out
+from afd_jax.data.examples import Examples, Splits, even_order, hold_out
 from afd_jax.data.extra import need
 from afd_jax.data.streaming import Streamed, require_grain
 from afd_jax.errors import SettingError, first_line, one_of, require_flag, require_number
@@ -31,6 +31,7 @@ def load(
     download: bool = False,
     image_size: int | None = None,
     heldout: float = 0.0,
+    labels: int | None = None,
     limit: int | None = None,
 ) -> Splits:
     """Loads a data set into memory.
@@ -44,6 +45,8 @@ def load(
       image_size: side of the images that come out, each pixel the mean of a block of those in the
         set; None for the images as they are.
       heldout: share of the training part to hold out for model selection.
+      labels: train on so many examples only, as many of each class as can be; None for all. The
+        same examples whatever the seed of a run; held-out and test parts stay whole.
       limit: use only so many training and test examples, for quick checks.
 
     Raises:
@@ -62,6 +65,9 @@ def load(
     if image_size is not None:
         train, test = (_reduced(part, image_size) for part in (train, test))
     kept, held = hold_out(train, heldout, _SPLIT_SEED)
+    if labels is not None:
+        require_number("data.labels", labels, least=1, most=len(kept), whole=True)
+        kept = kept.take(np.sort(even_order(kept.labels, _SPLIT_SEED)[:labels]))
     return Splits(
         kept.take(slice(limit)), held.take(slice(limit)), test.take(slice(limit)), classes
     )

@@ -44,29 +44,29 @@ def eval_step(
       axis_name: the device axis, inside pmap or shard_map.
 
     Returns:
-      "count" [], "correct" and "cross_entropy" (in nats) by node [], and "ensemble_correct" [] of
-      the averaged probabilities of the students among them; "similarity" of the last maps by pair
-      of students, and of twins, see `_similarity`.
+      "count" [], "correct" and "cross_entropy" (in nats) by node [], "ensemble_correct" [] of the
+      averaged probabilities of the students among them and "twin_ensemble_correct" [] of the
+      twins'; "similarity" of the last maps by pair of students, and of twins, see `_similarity`.
     """
     label, mask = batch["label"], batch["mask"]
     outputs = eval_outputs(plan, state, preprocess(jax.random.key(0), batch), networks)
     logits = {node: output.logits for node, output in outputs.items()}
-    sums = {
+    sums: dict[str, Any] = {
         "count": jnp.sum(mask.astype(jnp.int32)),
         "correct": {node: jnp.sum(hits(z, label) & mask) for node, z in logits.items()},
         "cross_entropy": {
             node: jnp.sum(losses.cross_entropy(z, label, where=mask)) for node, z in logits.items()
         },
     }
-    students = [logits[node] for node in plan.graph.students if node in logits]
-    if students:
-        mean = sum(jax.nn.softmax(z.astype(jnp.float32)) for z in students)
-        sums["ensemble_correct"] = jnp.sum(hits(jnp.asarray(mean), label) & mask)
-    for alike in (plan.graph.students, plan.graph.with_role("twin")):
-        maps = {node: outputs[node].features for node in alike if node in outputs}
-        for pair in itertools.combinations(maps, 2):
-            both = [maps[node] for node in pair]
-            sums.setdefault("similarity", {})[pair] = _similarity(*both, mask, axis_name)
+    for role, name in (("student", "ensemble_correct"), ("twin", "twin_ensemble_correct")):
+        alike = [node for node in plan.graph.with_role(role) if node in logits]
+        if alike:
+            mean = sum(jax.nn.softmax(logits[node].astype(jnp.float32)) for node in alike)
+            sums[name] = jnp.sum(hits(jnp.asarray(mean), label) & mask)
+        for pair in itertools.combinations(alike, 2):
+            own, other = (outputs[node].features for node in pair)
+            similarity = sums.setdefault("similarity", {})
+            similarity[pair] = _similarity(own, other, mask, axis_name)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 

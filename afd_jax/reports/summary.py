@@ -12,9 +12,11 @@ import optax
 
 import afd_jax
 from afd_jax.reports.facts import OTHERS, Facts
+from afd_jax.reports.paired import paired
 
 Record = dict[str, Any]
 
+_ENSEMBLES = ("ensemble_test_accuracy", "twin_ensemble_test_accuracy")
 _PARTS = {"networks": ("student",), "twins": ("twin",), "others": OTHERS}
 
 
@@ -50,12 +52,13 @@ def summarise(
         runs.append({"seed": seed, **_accuracies(facts, own)})
     every = runs[0]
     if len(runs) > 1:
-        every = {
-            "seeds": list(seeds),
-            **{part: _over_seeds([r[part] for r in runs]) for part in _PARTS},
-            **_spread("ensemble_test_accuracy", [r["ensemble_test_accuracy"] for r in runs]),
-            "runs": runs,
-        }
+        every = {"seeds": list(seeds)}
+        every |= {part: _over_seeds([r[part] for r in runs]) for part in _PARTS}
+        for name in _ENSEMBLES:
+            if name in runs[0]:
+                every |= _spread(name, [r[name] for r in runs])
+        every["runs"] = runs
+    every["differences"] = _differences(runs)
     seconds = times["train_seconds"]
     images = times["timed_steps"] * batch_size * len(runs)
     students = [node["network"] for node in facts["nodes"] if node["role"] == "student"]
@@ -102,7 +105,33 @@ def _accuracies(facts: Facts, records: Sequence[Record]) -> Record:
         part: [network(node) for node in facts["nodes"] if node["role"] in roles]
         for part, roles in _PARTS.items()
     }
-    return {**parts, "ensemble_test_accuracy": by_kind["test"][-1]["ensemble_accuracy"]}
+    last_test = by_kind["test"][-1]
+    ensembles = {name: last_test.get(name.replace("_test", "")) for name in _ENSEMBLES}
+    return {**parts, **{name: v for name, v in ensembles.items() if v is not None}}
+
+
+def _differences(runs: Sequence[Record]) -> Record:
+    """Each student's test accuracy minus its twin's, and the ensembles', seed by seed.
+
+    By name; "mean", and for several seeds "low" and "high", the ends of a 95 % interval.
+    """
+    own: dict[str, list[dict[int, float]]] = {}
+    for run in runs:
+        students = {node["name"]: node["test_accuracy"] for node in run["networks"]}
+        pairs = {twin["of"]: (students[twin["of"]], twin["test_accuracy"]) for twin in run["twins"]}
+        if len(pairs) > 1 and all(name in run for name in _ENSEMBLES):
+            pairs["ensemble"] = tuple(run[name] for name in _ENSEMBLES)
+        for name, pair in pairs.items():
+            together, alone = own.setdefault(name, [{}, {}])
+            together[run["seed"]], alone[run["seed"]] = pair
+    found = {}
+    for name, (together, alone) in own.items():
+        difference = paired(together, alone)
+        assert difference is not None
+        found[name] = {"mean": difference.mean}
+        if difference.low is not None and difference.high is not None:
+            found[name] |= {"low": difference.low, "high": difference.high}
+    return found
 
 
 def _over_seeds(runs: Sequence[Sequence[Record]]) -> list[Record]:

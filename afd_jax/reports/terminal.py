@@ -99,9 +99,11 @@ def _total_loss(record: Record, name: str) -> float:
 
 
 def table(summary: Record) -> str:
-    """The summary's accuracies, a line per network."""
+    """The summary's accuracies, a line per network; with twins, what learning together brought."""
     students, others = summary["networks"], summary["others"]
     twins = {twin["of"]: twin for twin in summary["twins"]}
+    # Of runs by an earlier release there are none.
+    differences = summary.get("differences", {})
     before = [
         {**network, "name": f"generation {network['generation']}"}
         for network in summary.get("generations", [])
@@ -109,18 +111,28 @@ def table(summary: Record) -> str:
     average = "mean of branches" if summary["branches"] else "ensemble"
     every = [*students, *others, *before]
     width = max(len(name) for name in [average, *(n["name"] for n in every)]) + 2
-    head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>16}"
-    lines = [head + (f"{'the same alone':>17}" if twins else "")]
+    seeds = summary.get("seeds", [])
+    cells = 20 if seeds else 16
+    head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>{cells}}"
+    if twins:
+        head += f"{'the same alone':>{cells}}"
+    if differences:
+        head += "   difference, points" + (" (95 % interval)" if seeds else "")
+    lines = [head]
     for network in every:
         line = f"{network['name']:{width}}{network['parameters']:>12,}"
-        line += _percent(network, "test_accuracy", 16)
-        twin = twins.get(network["name"])
-        lines.append(line + (_percent(twin, "test_accuracy", 17) if twin else ""))
+        line += _percent(network, "test_accuracy", cells)
+        if twin := twins.get(network["name"]):
+            line += _percent(twin, "test_accuracy", cells) + _points(differences, network["name"])
+        lines.append(line)
     if len(students) > 1:
-        value = _percent(summary, "ensemble_test_accuracy", 16)
-        lines.append(f"{average:{width}}{'':12}{value}")
-    if "runs" in summary:
-        lines.append(f"mean and deviation of the seeds {', '.join(map(str, summary['seeds']))}")
+        line = f"{average:{width}}{'':12}{_percent(summary, 'ensemble_test_accuracy', cells)}"
+        if "twin_ensemble_test_accuracy" in summary:
+            line += _percent(summary, "twin_ensemble_test_accuracy", cells)
+            line += _points(differences, "ensemble")
+        lines.append(line)
+    if seeds:
+        lines.append(f"mean and deviation of the seeds {', '.join(map(str, seeds))}")
     return "\n".join(lines)
 
 
@@ -128,3 +140,11 @@ def _percent(record: Record, name: str, width: int) -> str:
     deviation = record.get(f"{name}_deviation")
     after = "" if deviation is None else f" ± {100 * deviation:.2f}"
     return f"{100 * record[name]:.2f}{after} %".rjust(width)
+
+
+def _points(differences: Mapping[str, Record], name: str) -> str:
+    if name not in differences:
+        return ""
+    own = {end: f"{100 * value:+.2f}" for end, value in differences[name].items()}
+    text = f"   {own['mean']}"
+    return text + (f" ({own['low']} to {own['high']})" if "low" in own else "")

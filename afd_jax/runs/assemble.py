@@ -219,7 +219,10 @@ def _load(data: Mapping[str, Any]) -> Splits:
     common = {field: data[field] for field in ("data_dir", "download", "heldout", "limit")}
     size = data["image_size"]
     if not data["stream"]:
-        return load(data["name"], image_size=size, **common)
+        return load(data["name"], image_size=size, labels=data["labels"], **common)
+    if data["labels"] is not None:
+        remedy = "the labels of a streamed set are not read ahead; leave it None"
+        raise SettingError("data.labels", data["labels"], remedy)
     workers = (os.cpu_count() or 1) if data["workers"] is None else data["workers"]
     common["image_size"] = 224 if size is None else size
     return load_streamed(data["name"], workers=workers, **common)

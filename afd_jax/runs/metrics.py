@@ -149,17 +149,19 @@ def evaluation(total: Mapping[str, Any]) -> Record:
       total: of one seed.
 
     Returns:
-      "accuracy" and "cross_entropy" by node (fractions and nats) and, of the students together,
-      "ensemble_accuracy"; "similarity" of the last maps by pair of nodes, {"a, b": {"cka": 0.9,
-      ...}}: "cka", and, where the maps have one shape, "cosine", "l1" and "l2".
+      "accuracy" and "cross_entropy" by node (fractions and nats); of the students together
+      "ensemble_accuracy", of their twins "twin_ensemble_accuracy"; "similarity" of the last maps by
+      pair of nodes, {"a, b": {"cka": 0.9, ...}}: "cka", and, where the maps have one shape,
+      "cosine", "l1" and "l2".
     """
     count = total["count"]
     record: Record = {
         name: {node: float(value / count) for node, value in total[field].items()}
         for name, field in (("accuracy", "correct"), ("cross_entropy", "cross_entropy"))
     }
-    if "ensemble_correct" in total:
-        record["ensemble_accuracy"] = float(total["ensemble_correct"] / count)
+    for name in ("ensemble", "twin_ensemble"):
+        if f"{name}_correct" in total:
+            record[f"{name}_accuracy"] = float(total[f"{name}_correct"] / count)
     for pair, sums in total.get("similarity", {}).items():
         means = {name: float(value / count) for name, value in sums.items() if name != "hsic"}
         cka = float(losses.cka_ratio(*sums["hsic"]))

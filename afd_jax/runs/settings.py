@@ -55,6 +55,8 @@ def base_config() -> ml_collections.ConfigDict:
                 "data_dir": placeholder(str),
                 "download": False,
                 "heldout": 0.0,  # share of the training set kept for model selection
+                # Train on so many images only, as many of each class as can be (None: all).
+                "labels": placeholder(int),
                 "limit": placeholder(int),  # use only so many examples, for quick checks
                 # Read from disk all along, for sets too large for memory ("tfds:NAME" only):
                 # cut at random, resized and flipped by worker processes; needs Grain.

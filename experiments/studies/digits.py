@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 
 from afd_jax.data.cache import cache_dir
+from afd_jax.data.examples import even_order
 
 TEST = 797  # images, the same for all seeds; the other 1,000 are the pool
 
@@ -37,11 +38,7 @@ def _write(file: pathlib.Path, labels: int, seed: int, choose: bool) -> None:
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     order = np.random.default_rng(0).permutation(len(images))
     test, pool = order[:TEST], order[TEST:]
-    pool = np.random.default_rng(seed).permutation(pool)
-    # The first of each class, then the second of each, ...: any number is as even as can be.
-    classes = bunch.target[pool]
-    rank = np.array([np.sum(classes[:n] == own) for n, own in enumerate(classes)])
-    pool = pool[np.argsort(rank, kind="stable")]
+    pool = pool[even_order(bunch.target[pool], seed)]
     train, rest = pool[:labels], pool[labels:]
     seen = rest if choose else test
     arrays = {

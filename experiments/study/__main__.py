@@ -105,7 +105,7 @@ def _state(name: str, folder: pathlib.Path) -> str:
 
 def _train(asked: argparse.Namespace, study: Study, results: Results) -> None:
     # Programs compiled once serve all seeds of a setting.
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     root = asked.runs / asked.name

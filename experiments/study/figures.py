@@ -9,11 +9,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from experiments.study.plan import Block, Study
-from experiments.study.records import Results
+from experiments.study.records import Records
 from experiments.study.tables import Row, rows
 
 
-def differences(study: Study, results: Results, file: pathlib.Path) -> None:
+def differences(study: Study, results: Records, file: pathlib.Path) -> None:
     """Draws every setting's difference to the baseline with its 95 % interval, a panel a block.
 
     Args:
@@ -74,7 +74,7 @@ def _with_previous(table: Sequence[Row]) -> list[tuple[Row, str]]:
     return list(zip(table, ["", *(r.setting for r in table)]))
 
 
-def similarity(block: Block, results: Results, file: pathlib.Path) -> None:
+def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
     """Draws how alike the maps of two networks become, in four measures, over the epochs.
 
     Args:
@@ -106,7 +106,7 @@ def similarity(block: Block, results: Results, file: pathlib.Path) -> None:
 
 
 def over_time(
-    block: Block, results: Results, setting: str, measure: str
+    block: Block, results: Records, setting: str, measure: str
 ) -> list[tuple[float, float]]:
     """(epoch, mean over the seeds) of a measure of similarity, for settings of two networks."""
     points: dict[float, list[float]] = {}

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError
 from afd_jax.runs.metrics import read_metrics
 from afd_jax.runs.workdir import Workdir, read_json
@@ -25,6 +26,8 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
     work = Workdir(folder)
     summary = read_json(work.summary)
     metrics = list(read_metrics(work.metrics))
+    given = work.settings()["networks"]
+    architectures = dict(zip(numbered(given), given, strict=True))
     common = {key: summary[key] for key in ("device", "jax_version", "versions", "commit")}
     found = []
     for run in summary.get("runs", [summary]):
@@ -32,7 +35,8 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
         entropies = {name: v for r in tests for name, v in r["cross_entropy"].items()}
         nodes = {
             node["name"]: {
-                **{key: node[key] for key in ("network", "role", "parameters")},
+                "network": architectures.get(node["network"], node["network"]),
+                **{key: node[key] for key in ("role", "parameters")},
                 "accuracy": _rounded(node["test_accuracy"]),
                 "cross_entropy": _rounded(entropies[node["name"]]),
             }
@@ -61,39 +65,18 @@ def _rounded(value: Any, digits: int = 6) -> Any:
     return round(value, digits) if isinstance(value, float) else value
 
 
-class Results:
-    """The JSON file of a study.
+class Records:
+    """Records to look up.
 
     Args:
-      file: of the results; need not be there.
-      study: whose.
+      records: of one or more seeds and settings.
 
     Attributes:
-      records: all that are there, in the order of the study.
-
-    Raises:
-      SettingError: if the records of a setting were trained with other settings than it has now.
+      records: all of them.
     """
 
-    def __init__(self, file: pathlib.Path, study: Study):
-        self._file, self._study = file, study
-        self.records: list[Record] = []
-        self._refresh()
-
-    def _refresh(self) -> None:
-        if not self._file.is_file():
-            return
-        content = read_json(self._file)
-        self.records = content["records"]
-        for block, setting in _settings(self._study):
-            if not self.of(block.name, setting.name):
-                continue
-            then, now = content["settings"][block.name][setting.name], _stated(block, setting)
-            for path in sorted({*then, *now}):
-                if then.get(path) != now.get(path):
-                    remedy = f"{block.name}: {setting.name!r} was trained with {then.get(path)!r} "
-                    remedy += "(None: the default); --forget it, or set the study as it was"
-                    raise SettingError(f"{self._file}: {path}", now.get(path), remedy)
+    def __init__(self, records: list[Record]):
+        self.records = records
 
     def of(self, block: str, setting: str) -> list[Record]:
         """The records of a setting, by seed."""
@@ -103,46 +86,98 @@ class Results:
         """Whether this seed of a setting is there."""
         return any(r["seed"] == seed for r in self.of(block, setting))
 
+
+class Results(Records):
+    """The JSON file of a study; its records are in the order of the study.
+
+    Args:
+      file: of the results; need not be there.
+      study: whose.
+    """
+
+    def __init__(self, file: pathlib.Path, study: Study):
+        super().__init__([])
+        self._file, self._study = file, study
+        self._refresh()
+
+    def _refresh(self) -> None:
+        content = read_json(self._file) if self._file.is_file() else {"settings": {}, "records": []}
+        self.records, self._trained_with = content["records"], content["settings"]
+        self._changed = self._first_change()
+
+    def _first_change(self) -> SettingError | None:
+        for block, setting in _settings(self._study):
+            if not super().of(block.name, setting.name):
+                continue
+            then, now = self._trained_with[block.name][setting.name], _stated(block, setting)
+            for path in sorted({*then, *now}):
+                if then.get(path) != now.get(path):
+                    remedy = f"{block.name}: {setting.name!r} was trained with {then.get(path)!r} "
+                    remedy += "(None: the default); --forget it, or set the study as it was"
+                    return SettingError(f"{self._file}: {path}", now.get(path), remedy)
+        return None
+
+    def of(self, block: str, setting: str) -> list[Record]:
+        """The records of a setting, by seed.
+
+        Raises:
+          SettingError: if any records were trained with other settings than the study has now.
+        """
+        if self._changed:
+            raise self._changed
+        return super().of(block, setting)
+
     def add(self, records: list[Record]) -> None:
-        """Takes new records, and writes the file."""
+        """Takes new records, and writes the file; errors as of `of`."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with _held(self._file.parent):
             self._refresh()  # another share may have written meanwhile
+            if self._changed:
+                raise self._changed
             new = {(r["block"], r["setting"], r["seed"]): r for r in [*self.records, *records]}
             self._write(list(new.values()))
 
     def forget(self, setting: str) -> int:
         """Drops the records of a setting in all blocks; returns their number."""
-        content = read_json(self._file)["records"] if self._file.is_file() else []
-        kept = [r for r in content if r["setting"] != setting]
-        self._write(kept)
-        return len(content) - len(kept)
+        if not self._file.is_file():
+            return 0
+        with _held(self._file.parent):
+            self._refresh()
+            before, kept = self.records, [r for r in self.records if r["setting"] != setting]
+            self._write(kept)
+        return len(before) - len(kept)
 
     def _write(self, records: list[Record]) -> None:
         places = {(b.name, s.name): n for n, (b, s) in enumerate(_settings(self._study))}
         known = [r for r in records if (r["block"], r["setting"]) in places]
         known.sort(key=lambda r: (places[r["block"], r["setting"]], r["seed"]))
-        self.records = known
-        stated_by_block = {
-            block.name: {
-                setting.name: _stated(block, setting)
-                for setting in block.settings
-                if self.of(block.name, setting.name)
-            }
-            for block in self._study.blocks
-        }
-        text = f'{{\n "question": {json.dumps(self._study.question)},\n "settings": {{\n'
-        text += ",\n".join(
-            f"  {json.dumps(name)}: {{\n"
-            + ",\n".join(f"   {json.dumps(own)}: {json.dumps(v)}" for own, v in each.items())
-            + "\n  }"
-            for name, each in stated_by_block.items()
-        )
-        lines = ",\n".join("  " + json.dumps(r) for r in known)
-        text += f'\n }},\n "records": [\n{lines}\n ]\n}}\n'
+        there = {(r["block"], r["setting"]) for r in known}
+        # Those that records were trained with, even where the study has others now.
+        stated_by_block: dict[str, dict[str, Any]] = {b.name: {} for b in self._study.blocks}
+        for block, setting in _settings(self._study):
+            if (block.name, setting.name) in there:
+                then = self._trained_with.get(block.name, {}).get(setting.name)
+                own = _stated(block, setting) if then is None else then
+                stated_by_block[block.name][setting.name] = own
         aside = self._file.with_suffix(".tmp")
-        aside.write_text(text)
+        aside.write_text(as_text(self._study.question, stated_by_block, known))
         os.replace(aside, self._file)
+        self._refresh()
+
+
+def as_text(
+    question: str, stated_by_block: dict[str, dict[str, Any]], records: list[Record]
+) -> str:
+    """JSON with a line for each setting and each record, so that a commit shows what is new."""
+    text = f'{{\n "question": {json.dumps(question)},\n "settings": {{\n'
+    text += ",\n".join(
+        f"  {json.dumps(name)}: {{\n"
+        + ",\n".join(f"   {json.dumps(own)}: {json.dumps(v)}" for own, v in each.items())
+        + "\n  }"
+        for name, each in stated_by_block.items()
+    )
+    lines = ",\n".join("  " + json.dumps(r) for r in records)
+    return text + f'\n }},\n "records": [\n{lines}\n ]\n}}\n'
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import jax
 
 import afd_jax as afd
 from afd_jax.errors import SettingError
-from afd_jax.runs.workdir import Workdir
 from experiments.study.plan import Job, Study, jobs
 from experiments.study.records import Results, records_of
 
@@ -110,11 +109,24 @@ def _may_teach(job: Job) -> bool:
 
 
 def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
+    """Trains a run after what it needs; a finished one is checked to be of these settings."""
     for before in job.needs():
-        if not Workdir(before.folder(root)).summary.is_file():
-            _train(before, root, data_dir)
-    config = job.config(root)
+        _train(before, root, data_dir)
+    config, folder = job.config(root), job.folder(root)
     if data_dir is not None and config.data.name != "arrays":
         config.data.data_dir = data_dir
-    afd.train(config, job.folder(root), show_progress=False)
+    with _turn(folder):
+        afd.train(config, folder, show_progress=False)
     jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory
+
+
+@contextlib.contextmanager
+def _turn(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other share trains this run, which teaches a setting of each."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number = os.open(folder.with_name(f"{folder.name}.lock"), os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)

@@ -4,9 +4,9 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 
+from afd_jax.reports.paired import Difference, Spread, paired, spread
 from experiments.study.plan import Block
-from experiments.study.records import Record, Results
-from experiments.study.statistics import Difference, Spread, paired, spread
+from experiments.study.records import Record, Records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Row:
     ensemble: Spread | None
 
 
-def rows(block: Block, results: Results) -> list[Row]:
+def rows(block: Block, results: Records) -> list[Row]:
     """The table of a block, in the order of the study, without what has no records yet."""
     baseline = by_network(results.of(block.name, block.baseline))
     found = []
@@ -62,7 +62,7 @@ def _students(record: Record) -> dict[str, Record]:
     return {name: node for name, node in record["nodes"].items() if node["role"] == "student"}
 
 
-def markdown(block: Block, results: Results) -> str:
+def markdown(block: Block, results: Records) -> str:
     """The table of a block in Markdown, with what is missing said below it."""
     lines = [
         f"| {block.name} | network | test accuracy, % | minus {block.baseline}, points (95 %) "
@@ -83,7 +83,7 @@ def markdown(block: Block, results: Results) -> str:
     return "\n".join([*lines, "", seeds_in_words(block, results)])
 
 
-def seeds_in_words(block: Block, results: Results) -> str:
+def seeds_in_words(block: Block, results: Records) -> str:
     """How many seeds the table has, and which settings have fewer than planned."""
     fewer = [
         s.name for s in block.settings if len(results.of(block.name, s.name)) < len(block.seeds)

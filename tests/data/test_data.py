@@ -36,6 +36,24 @@ def test_digits_are_all_there_and_split_by_class():
     np.testing.assert_array_equal(splits.heldout.images, again.heldout.images)
 
 
+def test_smaller_images_are_means_of_blocks_rounded_half_to_even():
+    whole, half = (load("digits", heldout=0.1, image_size=size) for size in (None, 4))
+    assert half.image_shape == (4, 4, 1)
+    halves = 0
+    for part in ("train", "heldout", "test"):
+        images = getattr(whole, part).images.astype(np.float64)
+        corners = [images[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        means = np.mean(corners, axis=0)
+        halves += np.sum(means % 1 == 0.5)
+        ours = getattr(half, part)
+        assert ours.images.dtype == np.uint8
+        np.testing.assert_array_equal(ours.images, np.rint(means))
+        np.testing.assert_array_equal(ours.labels, getattr(whole, part).labels)
+    assert halves > 100
+    same = load("digits", heldout=0.1, image_size=8).train.images
+    np.testing.assert_array_equal(same, whole.train.images)
+
+
 @pytest.mark.skipif(not (TFDS_DIR / "cifar100").is_dir(), reason="no prepared CIFAR-100 here")
 def test_cifar100_without_tensorflow():
     splits = load("cifar100", data_dir=str(TFDS_DIR), heldout=0.1)
@@ -180,6 +198,10 @@ def test_bad_arrays_are_named(npz, changes, words):
             "data.data_dir = '/nowhere': no such folder",
         ),
         (lambda: load("arrays", data_dir="/nowhere.npz"), "no such file; give a .npz"),
+        (lambda: load("digits", image_size=3), "data.image_size = 3: the images are 8x8; their"),
+        (lambda: load("digits", image_size=16), "data.image_size = 16: the images are 8x8; their"),
+        (lambda: load("digits", image_size=0), "data.image_size = 0: must be a whole number"),
+        (lambda: load("digits", image_size=4.0), "data.image_size = 4.0: must be a whole number"),
         (lambda: Recipe((0.5,), (0.0,)), "data.std = 0.0"),
         (lambda: Recipe((0.5,), (1.0,), pad=-1), "data.pad = -1"),
         (lambda: Recipe((0.5,), (1.0,), pad_mode="mirror"), "data.pad_mode = 'mirror'"),
@@ -190,6 +212,14 @@ def test_bad_arrays_are_named(npz, changes, words):
 def test_bad_settings_are_named(make, words):
     with pytest.raises(SettingError, match=words):
         make()
+
+
+def test_images_that_are_not_square_keep_their_size(npz):
+    oblong = np.zeros((12, 8, 4, 1), np.uint8)
+    path = npz(images=oblong, test_images=oblong[:6])
+    assert load("arrays", data_dir=path).image_shape == (8, 4, 1)
+    with pytest.raises(SettingError, match=r"data\.image_size = 4: the images are 8x4"):
+        load("arrays", data_dir=path, image_size=4)
 
 
 def test_data_not_there_is_not_fetched_unasked(tmp_path):

@@ -21,6 +21,8 @@ from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.sources import load_streamed
 from afd_jax.data.streaming import Streamed, eval_stream, train_stream
 from afd_jax.errors import SettingError, UnreadableError
+from afd_jax.runs import assemble
+from afd_jax.runs.settings import base_config
 from tests.data.test_crops import encoded
 from tests.data.test_data import TFDS_DIR
 from tests.running import ROOT, command, ctrl_c_after, final_state
@@ -254,6 +256,16 @@ def test_bad_settings_are_named(options, words, tmp_path):
 def test_a_share_that_holds_nothing_out_is_named():
     with pytest.raises(SettingError, match=r"data\.heldout = 0\.01: cannot hold out"):
         sources._hold_out(streamed(), 0.01)
+
+
+@pytest.mark.parametrize(("given", "side"), [(None, 224), (64, 64)])
+def test_streamed_images_are_of_224_unless_told(given, side, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(assemble, "load_streamed", lambda name, **options: asked.update(options))
+    config = base_config()
+    config.data.stream, config.data.image_size = True, given
+    assemble._load(config.data)
+    assert asked["image_size"] == side
 
 
 def test_without_grain_the_extra_is_named(monkeypatch, tmp_path):

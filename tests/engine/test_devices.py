@@ -93,6 +93,25 @@ def test_eight_devices_equal_one_for_linen_beside_nnx_and_under_an_nnx_teacher(m
         assert small.largest_difference(ours, theirs) < 1e-5 if theirs else not ours
 
 
+@pytest.mark.parametrize("mode", ["pmap", "shard_map", "jit"])
+def test_evaluation_on_eight_devices_equals_one(mode):
+    """Pairs of examples on different devices, and padding in some of them alone, are counted."""
+    cohort = small.cohort(twins=True)
+    batch = {**uint8_batch(3), "mask": np.arange(32) < 27}
+    sums = []
+    for how in (("jit", 1), (mode, 8)):
+        devices = make_devices(*how)
+        plan = devices.prepare(cohort.plan)
+        evaluate = functools.partial(eval_step, plan, preprocess=RECIPE.test)
+        state = devices.put_state(small.begin(cohort))
+        compiled = devices.compile(evaluate, donate=False)
+        sums.append(jax.device_get(compiled(state, devices.put_batch(batch))))
+    assert small.largest_difference(*sums) < 1e-5
+    for pair in (("a", "b"), ("a alone", "b alone")):
+        # Large enough for the comparison to see them.
+        assert min(np.min(np.abs(x)) for x in sums[0]["similarity"][pair].values()) > 1e-2
+
+
 def test_without_synchronised_norm_they_differ(one_device):
     """The comparison above can fail: leave the device axis out of BatchNorm and see it do so."""
     networks, *_ = steps(mixed(), "pmap", 8, prepared=False)

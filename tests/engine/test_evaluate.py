@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from afd_jax.engine.evaluate import eval_step
 from tests import small
@@ -49,3 +50,70 @@ def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble(
     assert int(some["ensemble_correct"]) == int(once["correct"]["b"])
     twins = step(state, {**whole, "mask": jnp.ones(40, bool)}, networks=("b alone",))
     assert "ensemble_correct" not in twins
+
+
+def u_statistic(x, y):
+    """HSIC by U-centred Gram matrices, in float64."""
+    n, centred = len(x), []
+    for a in (x, y):
+        gram = np.asarray(a, np.float64).reshape(n, -1)
+        gram = gram @ gram.T
+        np.fill_diagonal(gram, 0)
+        rows = gram.sum(0) / (n - 2)
+        gram = gram - rows[:, None] - rows + gram.sum() / ((n - 1) * (n - 2))
+        np.fill_diagonal(gram, 0)
+        centred.append(gram)
+    return np.sum(centred[0] * centred[1]) / (n * (n - 3))
+
+
+def maps_of(cohort, state, images):
+    """The last maps [batch, values] by network, in NumPy."""
+    found = {}
+    for name, own in state.networks.items():
+        variables = {"params": own.params["network"], **own.statistics["network"]}
+        module = cohort.plan.networks[name].module.module
+        features = module.apply(variables, images, train=False).features
+        found[name] = np.asarray(features, np.float64).reshape(len(images), -1)
+    return found
+
+
+@pytest.mark.parametrize("widths", [small.EQUAL, small.UNEQUAL])
+def test_similarity_is_that_of_the_last_maps_without_padding(widths):
+    """Of each pair of students and, among themselves, of each pair of twins."""
+    cohort = small.cohort(widths, twins=True)
+    state = small.begin(cohort)
+    twin = jax.tree.map(lambda x: 1.5 * x + 0.1, state.networks["a alone"].params)
+    own = state.networks["a alone"].replace(params=twin)
+    state = state.replace(networks={**state.networks, "a alone": own})
+    batch, mask = small.batch(16), np.arange(16) % 5 != 2
+    spoilt = jnp.where(mask[:, None, None, None], batch["image"], 77.0)
+    step = jax.jit(functools.partial(eval_step, cohort.plan), static_argnames="networks")
+    found = step(state, {**batch, "image": spoilt, "mask": jnp.asarray(mask)})["similarity"]
+    assert [*found] == [("a", "b"), ("a alone", "b alone")]
+    maps = maps_of(cohort, state, batch["image"][mask])
+    for pair, sums in found.items():
+        x, y = (maps[name] for name in pair)
+        hsic = [u_statistic(*both) for both in ((x, y), (x, x), (y, y))]
+        expected = {"hsic": hsic}
+        if widths is small.EQUAL:
+            lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+            expected |= {
+                "l1": np.abs(x - y).mean(1).sum(),
+                "l2": ((x - y) ** 2).mean(1).sum(),
+                "cosine": np.sum((x * y).sum(1) / lengths),
+            }
+        assert {*sums} == {*expected}
+        for name, value in expected.items():
+            np.testing.assert_allclose(sums[name], value, rtol=2e-4, err_msg=f"{pair} {name}")
+    students, twins = (float(sums["hsic"][1]) for sums in found.values())
+    assert abs(students - twins) > 0.01 * abs(students)
+
+    one = step(state, {**batch, "mask": jnp.asarray(mask)}, networks=("a", "b alone"))
+    assert "similarity" not in one
+
+
+def test_similarity_is_of_every_pair():
+    cohort = small.cohort([small.EQUAL[0]] * 3)
+    batch = {**small.batch(8), "mask": jnp.ones(8, bool)}
+    found = jax.jit(functools.partial(eval_step, cohort.plan))(small.begin(cohort), batch)
+    assert [*found["similarity"]] == [("a", "b"), ("a", "c"), ("b", "c")]

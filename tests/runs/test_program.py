@@ -14,7 +14,8 @@ from afd_jax.runs.overrides import read_config
 from afd_jax.runs.program import Update, steps_per_call
 from afd_jax.runs.trained import load
 from afd_jax.runs.workdir import Workdir
-from experiments.collect import collect
+from experiments.study.gather import gather
+from experiments.study.tables import by_network
 from tests import small
 from tests.running import ROOT, SETTINGS, command, final_state, lines
 
@@ -102,10 +103,15 @@ def test_seeds_side_by_side_equal_each_alone(tmp_path):
         summary["networks"][1]["test_accuracy_deviation"], np.std(accuracies, ddof=1)
     )
     # Gathered, one folder of two seeds is two folders of one.
-    ours = collect([Workdir(tmp_path / "both")])
-    theirs = collect([Workdir(tmp_path / "seed0"), Workdir(tmp_path / "seed1")])
-    assert ours["test_accuracy"] == theirs["test_accuracy"]
-    assert ours["config"] == theirs["config"] and ours["curves"] == theirs["curves"]
+    (_, ours, said), (_, theirs, also_said) = (
+        gather("", {"DML": [Workdir(tmp_path / name) for name in names]})
+        for names in (["both"], ["seed0", "seed1"])
+    )
+    assert by_network(ours.records) == by_network(theirs.records) and said == also_said
+    curves = [
+        [[p["accuracy"] for p in r["curve"]] for r in every.records] for every in (ours, theirs)
+    ]
+    assert curves[0] == curves[1] and len(curves[0]) == 2
 
 
 def test_calls_end_where_something_is_due():

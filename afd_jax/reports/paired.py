@@ -1,11 +1,10 @@
-"""Comparing two settings seed by seed."""
+"""Comparing two ways to train, seed by seed."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A setting minus its baseline, over the seeds that both have.
+    """One way minus the other, over the seeds that both have.
 
     Attributes:
       mean: of the differences.
@@ -58,14 +57,16 @@ class Difference:
 
 
 def paired(own: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """The difference of two settings, each a value per seed; None if they share no seed.
+    """The difference of two ways, each a value per seed; None if they share no seed.
 
-    A seed gives both settings the same labels, first parameters and batches, so that what these do
+    A seed gives both the same labels, first parameters and batches, so that what these do
     to the result is not in the difference.
     """
     seeds = sorted({*own} & {*baseline})
     if not seeds:
         return None
+    from scipy import stats  # half a second at every start, if imported above
+
     differences = np.array([own[s] - baseline[s] for s in seeds])
     mean, count = float(np.mean(differences)), len(seeds)
     if count == 1:
@@ -83,13 +84,14 @@ def seeds_needed(deviation: float, difference: float, *, power: float = 0.8) -> 
       difference: that is there, in the same unit; not 0.
       power: how often it is to be found.
     """
+    from scipy import stats
+
     if deviation == 0:
         return 2
     for count in range(2, 10_000):
         limit = stats.t.ppf(0.975, count - 1)
         shift = abs(difference) / deviation * math.sqrt(count)
-        # Either side, though the wrong one hardly ever happens.
-        found = stats.nct.sf(limit, count - 1, shift) + stats.nct.cdf(-limit, count - 1, shift)
-        if found >= power:
+        # Without the wrong side, which hardly ever happens, and for which SciPy may return NaN.
+        if stats.nct.sf(limit, count - 1, shift) >= power:
             return count
     return 10_000
