@@ -11,7 +11,7 @@ from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.overrides import read_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
+CONFIG = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny,tests.tiny:Wider"
 SETTINGS = (
     "--config.data.limit=192",
     "--config.batch_size=32",

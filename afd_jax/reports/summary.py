@@ -16,7 +16,10 @@ from afd_jax.reports.paired import paired
 
 Record = dict[str, Any]
 
-_ENSEMBLES = ("ensemble_test_accuracy", "twin_ensemble_test_accuracy")
+# Of several students together: the accuracy of their averaged probabilities, and the mean of their
+# accuracies, which AFD's authors report for unlike networks; each also of the twins.
+_TOGETHER = ("ensemble", "mean")
+_FIELDS = [f"{of}{name}_test_accuracy" for of in ("", "twin_") for name in _TOGETHER]
 _PARTS = {"networks": ("student",), "twins": ("twin",), "others": OTHERS}
 
 
@@ -54,7 +57,7 @@ def summarise(
     if len(runs) > 1:
         every = {"seeds": list(seeds)}
         every |= {part: _over_seeds([r[part] for r in runs]) for part in _PARTS}
-        for name in _ENSEMBLES:
+        for name in _FIELDS:
             if name in runs[0]:
                 every |= _spread(name, [r[name] for r in runs])
         every["runs"] = runs
@@ -105,13 +108,18 @@ def _accuracies(facts: Facts, records: Sequence[Record]) -> Record:
         part: [network(node) for node in facts["nodes"] if node["role"] in roles]
         for part, roles in _PARTS.items()
     }
-    last_test = by_kind["test"][-1]
-    ensembles = {name: last_test.get(name.replace("_test", "")) for name in _ENSEMBLES}
-    return {**parts, **{name: v for name, v in ensembles.items() if v is not None}}
+    together: Record = {}
+    for of, part in (("", "networks"), ("twin_", "twins")):
+        if (ensemble := by_kind["test"][-1].get(f"{of}ensemble_accuracy")) is not None:
+            together[f"{of}ensemble_test_accuracy"] = ensemble
+        if parts[part]:
+            mean = statistics.fmean(node["test_accuracy"] for node in parts[part])
+            together[f"{of}mean_test_accuracy"] = mean
+    return {**parts, **together}
 
 
 def _differences(runs: Sequence[Record]) -> Record:
-    """Each student's test accuracy minus its twin's, and the ensembles', seed by seed.
+    """Each student's test accuracy minus its twin's, and of several together, seed by seed.
 
     By name; "mean", and for several seeds "low" and "high", the ends of a 95 % interval.
     """
@@ -119,8 +127,9 @@ def _differences(runs: Sequence[Record]) -> Record:
     for run in runs:
         students = {node["name"]: node["test_accuracy"] for node in run["networks"]}
         pairs = {twin["of"]: (students[twin["of"]], twin["test_accuracy"]) for twin in run["twins"]}
-        if len(pairs) > 1 and all(name in run for name in _ENSEMBLES):
-            pairs["ensemble"] = tuple(run[name] for name in _ENSEMBLES)
+        if len(pairs) > 1 and all(name in run for name in _FIELDS):
+            for name in _TOGETHER:
+                pairs[name] = (run[f"{name}_test_accuracy"], run[f"twin_{name}_test_accuracy"])
         for name, pair in pairs.items():
             together, alone = own.setdefault(name, [{}, {}])
             together[run["seed"]], alone[run["seed"]] = pair

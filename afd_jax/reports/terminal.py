@@ -125,11 +125,13 @@ def table(summary: Record) -> str:
         if twin := twins.get(network["name"]):
             line += _percent(twin, "test_accuracy", cells) + _points(differences, network["name"])
         lines.append(line)
-    if len(students) > 1:
-        line = f"{average:{width}}{'':12}{_percent(summary, 'ensemble_test_accuracy', cells)}"
-        if "twin_ensemble_test_accuracy" in summary:
-            line += _percent(summary, "twin_ensemble_test_accuracy", cells)
-            line += _points(differences, "ensemble")
+    for name in ("mean", "ensemble") if len(students) > 1 else ():
+        field, word = f"{name}_test_accuracy", average if name == "ensemble" else name
+        if name == "mean" and not (twins and field in summary):
+            continue
+        line = f"{word:{width}}{'':12}{_percent(summary, field, cells)}"
+        if f"twin_{field}" in summary:
+            line += _percent(summary, f"twin_{field}", cells) + _points(differences, name)
         lines.append(line)
     if seeds:
         lines.append(f"mean and deviation of the seeds {', '.join(map(str, seeds))}")

@@ -11,7 +11,7 @@ import ml_collections
 
 from experiments.studies import digits
 from experiments.studies.few_labels_recipe import base
-from experiments.study.plan import Block, Setting, Study
+from experiments.study.plan import Block, Claim, Setting, Study
 
 PAIR = "resnet8,resnet14"
 TEACHER = ("independent@resnet14",)
@@ -77,5 +77,19 @@ STUDY = Study(
         block("300 labels", ALL, 300),
         block("100 labels", SOME, 100),
         block("1000 labels", SOME, 1000),
+    ),
+    claims=tuple(
+        Claim(words, "300 labels", setting, against)
+        for words, setting, against in (
+            ("learning together with AFD helps", "AFD", "independent"),
+            ("the logits help alone", "logits only", "independent"),
+            ("the discriminators help alone", "adversarial only", "independent"),
+            ("the discriminators add to the logits", "AFD", "logits only"),
+            ("aligning maps by L1 harms", "L1", "independent"),
+            ("L1 harms beside the logits", "L1+KD", "logits only"),
+            ("discriminators do better than L1", "AFD", "L1+KD"),
+            ("AFD does better than DML", "AFD", "DML"),
+            ("AFD offline does better than KD", "AFD, offline", "KD"),
+        )
     ),
 )

@@ -17,7 +17,7 @@ from afd_jax.data.cache import cache_dir
 from afd_jax.errors import SettingError
 from afd_jax.runs.metrics import Diverged
 from afd_jax.runs.trainer import Interrupted
-from experiments.study import figures, page, tables
+from experiments.study import figures, page, tables, tryout
 from experiments.study.plan import NAMES, Study, load
 from experiments.study.records import Results
 from experiments.study.runner import alone, missing, train_missing
@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     add("--part", type=_part, default=(1, 1), metavar="I/N", help="train the I-th of N shares")
     add("--seeds-at-once", type=int, default=1, metavar="N", help="in one program, for GPUs")
     add("--forget", metavar="SETTING", help="drop the results of a setting first")
+    add("--smoke", action="store_true", help="train the smoke form of each setting once, keep none")
+    add("--estimate", type=float, metavar="TFLOPS", help="hours on a device that sustains so much")
     add("--data-dir", metavar="DIR", help="folder of TFDS data sets, where a study needs one")
     add(
         "--runs",
@@ -78,6 +80,12 @@ def main(arguments: list[str]) -> int:
         results = Results(asked.results / f"{asked.name}.json", study)
         if asked.forget:
             print(f"forgot {results.forget(asked.forget)} records of {asked.forget!r}")
+        if asked.smoke:
+            tryout.try_all(study, asked.data_dir, asked.only)
+            return 0
+        if asked.estimate:
+            print(tryout.estimate(study, asked.data_dir, asked.estimate))
+            return 0
         try:
             if asked.hours:
                 _train(asked, study, results)
@@ -123,6 +131,9 @@ def _train(asked: argparse.Namespace, study: Study, results: Results) -> None:
 
 
 def _report(asked: argparse.Namespace, study: Study, results: Results) -> None:
+    if not results.records:
+        print("no results yet; --hours=H trains")
+        return
     for block in study.blocks:
         print(f"\n{tables.markdown(block, results)}")
     figures.differences(study, results, asked.results / f"{asked.name}.png")

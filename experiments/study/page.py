@@ -10,7 +10,8 @@ from experiments.study.records import Results
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
 
-# <!-- few_labels: 300 labels --> ... <!-- end -->
+# <!-- few_labels: 300 labels --> ... <!-- end -->, and likewise "few_labels: claims" and
+# "few_labels: likeness, 300 labels".
 _TABLE = re.compile(r"(<!-- (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -18,10 +19,16 @@ def filled(text: str) -> str:
     """The page with every table as the results have it."""
 
     def table(found: re.Match[str]) -> str:
-        head, study, block, end = found.groups()
+        head, study, what, end = found.groups()
         own = load(study)
         results = Results(ROOT / "experiments" / "results" / f"{study}.json", own)
-        return f"{head}\n{tables.markdown(own.block(block), results)}\n\n{end}"
+        if what == "claims":
+            content = tables.claims(own, results)
+        elif what.startswith(alike := "likeness, "):
+            content = tables.likeness(own.block(what.removeprefix(alike)), results)
+        else:
+            content = tables.markdown(own.block(what), results)
+        return f"{head}\n{content}\n\n{end}"
 
     return _TABLE.sub(table, text)
 

@@ -26,14 +26,16 @@ class Setting:
       config: a config and its networks, "cifar100_afd:resnet8,resnet14"; the block's recipe is laid
         over it.
       changes: fields set after the recipe, {"method.temperature": 1.0}.
-      teachers: frozen networks out of other settings of the block, of the same seed, in place of
-        the config's: "independent@resnet14".
+      teachers: frozen networks out of other settings of the block (or of its `teachers`), of the
+        same seed, in place of the config's: "independent@resnet14".
+      published: test accuracy in percent by architecture, where a public table has it.
     """
 
     name: str
     config: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     teachers: Sequence[str] = ()
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Block:
       baseline: the setting that all others are compared with, seed by seed.
       matters: a difference, in points, that one would like to see; how many seeds would show it
         is part of the table.
+      teachers: the block that teachers are taken from, if it is another.
     """
 
     name: str
@@ -56,10 +59,28 @@ class Block:
     seeds: Sequence[int] = tuple(range(10))
     baseline: str = "independent"
     matters: float = 0.5
+    teachers: "Block | None" = None
 
     def setting(self, name: str) -> Setting:
         """The setting of that name."""
         return next(s for s in self.settings if s.name == name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Something that a paper says, and the two settings that would show it.
+
+    Attributes:
+      words: what it says.
+      block: that has both settings.
+      setting: should be better, or worse, ...
+      against: ... than this one.
+    """
+
+    words: str
+    block: str
+    setting: str
+    against: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +90,12 @@ class Study:
     Attributes:
       question: in a sentence.
       blocks: the tables.
-      notes: what a reader must know about all of them, in Markdown.
+      claims: a table of their own.
     """
 
     question: str
     blocks: Sequence[Block]
-    notes: str = ""
+    claims: Sequence[Claim] = ()
 
     def block(self, name: str) -> Block:
         """The block of that name."""
@@ -107,11 +128,26 @@ class Job:
 
     def needs(self) -> list["Job"]:
         """The runs that this one's teachers come from."""
+        block = self.block.teachers or self.block
         names = dict.fromkeys(teacher.partition("@")[0] for teacher in self.setting.teachers)
-        return [dataclasses.replace(self, setting=self.block.setting(name)) for name in names]
+        return [Job(block, block.setting(name), self.seeds) for name in names]
 
-    def config(self, root: pathlib.Path) -> ml_collections.ConfigDict:
+    def may_teach(self, study: Study) -> bool:
+        """Whether another run of the study takes a teacher from this one."""
+        return any(
+            self.setting.name == teacher.partition("@")[0]
+            for block in study.blocks
+            if (block.teachers or block) == self.block
+            for setting in block.settings
+            for teacher in setting.teachers
+        )
+
+    def config(self, root: pathlib.Path, data_dir: str | None = None) -> ml_collections.ConfigDict:
         """The settings of the run.
+
+        Args:
+          root: folder of the study's runs.
+          data_dir: folder of TFDS data sets, for studies that read one.
 
         Raises:
           SettingError: if a change names no field, or seeds in one program have different recipes.
@@ -126,6 +162,8 @@ class Job:
             folders = {job.setting.name: job.folder(root) for job in self.needs()}
             parted = [teacher.partition("@") for teacher in self.setting.teachers]
             own.teachers = tuple(f"{folders[name]}{at}{node}" for name, at, node in parted)
+        if data_dir is not None and own.data.name != "arrays":
+            own.data.data_dir = data_dir
         return own
 
 

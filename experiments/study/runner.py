@@ -97,26 +97,18 @@ def train_missing(
         print(f"[{n + 1} of {len(todo)} missing] {job}", flush=True)
         _train(job, root, data_dir)
         results.add(records_of(job.folder(root), job.block, job.setting))
-        if not _may_teach(job):
+        if not job.may_teach(study):
             shutil.rmtree(job.folder(root))
     return True
-
-
-def _may_teach(job: Job) -> bool:
-    """Whether another setting of the block takes its teacher from this run."""
-    teachers = (t.partition("@")[0] for s in job.block.settings for t in s.teachers)
-    return job.setting.name in teachers
 
 
 def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
     """Trains a run after what it needs; a finished one is checked to be of these settings."""
     for before in job.needs():
         _train(before, root, data_dir)
-    config, folder = job.config(root), job.folder(root)
-    if data_dir is not None and config.data.name != "arrays":
-        config.data.data_dir = data_dir
+    folder = job.folder(root)
     with _turn(folder):
-        afd.train(config, folder, show_progress=False)
+        afd.train(job.config(root, data_dir), folder, show_progress=False)
     jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory
 
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from afd_jax.reports.paired import Difference, Spread, paired, spread
-from experiments.study.plan import Block
+from experiments.study.plan import Block, Study
 from experiments.study.records import Record, Records
 
 
@@ -64,37 +64,84 @@ def _students(record: Record) -> dict[str, Record]:
 
 def markdown(block: Block, results: Records) -> str:
     """The table of a block in Markdown, with what is missing said below it."""
-    lines = [
-        f"| {block.name} | network | test accuracy, % | minus {block.baseline}, points (95 %) "
-        f"| seeds to see {block.matters:g} | ensemble, % |",
-        "|---|---|---|---|---|---|",
-    ]
+    published = any(setting.published for setting in block.settings)
+    head = [block.name, "network", "test accuracy, %"]
+    head += ["published, %", "ours minus published"] if published else []
+    head += [f"minus {block.baseline}, points (95 %)", f"seeds to see {block.matters:g}"]
+    lines = [head, ["---"] * (len(head) + 1)]
+    head.append("ensemble, %")
     for row in rows(block, results):
+        cells = [row.setting, row.network, percent(row.accuracy)]
+        if published:
+            paper = block.setting(row.setting).published.get(row.network)
+            own = row.accuracy.mean
+            cells += ["", ""] if paper is None else [f"{paper:.2f}", f"{own - paper:+.2f}"]
         needed = row.difference.seeds_for(block.matters) if row.difference else None
-        cells = (
-            row.setting,
-            row.network,
-            percent(row.accuracy),
-            points(row.difference),
-            "" if needed is None else str(needed),
-            "" if row.ensemble is None else percent(row.ensemble),
+        cells += [points(row.difference), "" if needed is None else str(needed)]
+        lines.append([*cells, "" if row.ensemble is None else percent(row.ensemble)])
+    table = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([*table, "", seeds_in_words(block, results)])
+
+
+def claims(study: Study, results: Records) -> str:
+    """The claims of a study with the differences that speak to them, in Markdown.
+
+    Architectures that both settings have are averaged within a seed.
+    """
+    lines = ["| claim | compared | difference, points (95 %) | seeds |", "|---|---|---|---|"]
+    for claim in study.claims:
+        own, other = (
+            by_network(results.of(claim.block, name)) for name in (claim.setting, claim.against)
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", seeds_in_words(block, results)])
+        shared = [network for network in own if network in other]
+        if not shared:
+            continue
+        difference = paired(*({s: _mean(v, shared, s) for s in _seeds(v)} for v in (own, other)))
+        compared = f"{claim.setting} minus {claim.against}"
+        count = difference.count if difference else 0
+        lines.append(f"| {claim.words} | {compared} | {points(difference)} | {count} |")
+    return "\n".join(lines)
+
+
+def _seeds(values: Mapping[str, Mapping[int, float]]) -> list[int]:
+    return sorted(set.intersection(*({*own} for own in values.values())))
+
+
+def _mean(values: Mapping[str, Mapping[int, float]], networks: Sequence[str], seed: int) -> float:
+    return statistics.fmean(values[network][seed] for network in networks)
+
+
+def likeness(block: Block, results: Records) -> str:
+    """How alike the networks' last maps are at the end, in Markdown; pairs are averaged."""
+    measures = ("cka", "cosine", "l1", "l2")
+    lines = ["| setting | CKA | cosine | L1 | L2 |", "|---|---|---|---|---|"]
+    for setting in block.settings:
+        ends = [r["curve"][-1].get("similarity") for r in results.of(block.name, setting.name)]
+        pairs = [[*end.values()] for end in ends if end]
+        if not pairs or not all(m in pair for each in pairs for pair in each for m in measures):
+            continue
+        cells = []
+        for m in measures:
+            own = spread([statistics.fmean(pair[m] for pair in each) for each in pairs])
+            cells.append(f"{own.mean:.3f} ± {own.deviation or 0:.3f}")
+        lines.append(f"| {setting.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def seeds_in_words(block: Block, results: Records) -> str:
     """How many seeds the table has, and which settings have fewer than planned."""
-    fewer = [
-        s.name for s in block.settings if len(results.of(block.name, s.name)) < len(block.seeds)
-    ]
-    words = f"{len(block.seeds)} seeds each"
+    there = {s.name: len(results.of(block.name, s.name)) for s in block.settings}
+    planned = len(block.seeds)
+    fewer: dict[int, list[str]] = {}
+    for name, count in there.items():
+        if count < planned:
+            fewer.setdefault(count, []).append(name)
     if not fewer:
-        return f"{words}."
-    counted = (f"{name} {len(results.of(block.name, name))}" for name in fewer)
-    return f"{words} planned; so far: {', '.join(counted)}" + (
-        ", all others complete." if len(fewer) < len(block.settings) else "."
-    )
+        return f"{planned} seeds each."
+    if len(fewer) == 1 and len(there) == len(next(iter(fewer.values()))):
+        return f"{next(iter(fewer))} seeds of {planned} planned."
+    counted = (f"{count} of {', '.join(names)}" for count, names in fewer.items())
+    return f"{planned} seeds each planned; so far only {'; '.join(counted)}."
 
 
 def percent(value: Spread) -> str:

@@ -1,5 +1,6 @@
 """Studies: what is trained, what is kept, what the tables say, and gathering other runs."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError
 from afd_jax.reports.paired import Difference, paired, seeds_needed, spread
 from afd_jax.reports.terminal import Progress
@@ -116,8 +118,8 @@ def killed(self, record):
     trained(self, record)
     lines.append(record["step"])
     if len(lines) == 8:  # the second line of the third run
-        while not saved.is_dir():  # it is written in the background
-            time.sleep(0.05)
+        for _ in range(600):  # it is written in the background
+            saved.is_dir() or time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
 
 Progress.trained = killed
@@ -238,6 +240,18 @@ def test_a_teacher_is_of_the_same_seed_and_trained_first(quick, tmp_path):
     ]
 
 
+def test_teachers_may_come_from_another_block(quick, tmp_path):
+    (block,) = study().blocks
+    first = Block("first", block.settings[:2], recipe, seeds=(0,))
+    second = Block("second", block.settings[2:], recipe, seeds=(0,), teachers=first)
+    assert trained_in(tmp_path, Study("", (first, second)))[0]
+    root = tmp_path / "runs"
+    before = [root / "first" / "independent" / "seed0", root / "first" / "DML" / "seed0"]
+    assert [folder for folder, _ in quick] == [*before, before[0], root / "second" / "KD" / "seed0"]
+    assert quick[-1][1].teachers == (f"{before[0]}@Wider",)
+    assert [folder for folder, _ in quick if folder.is_dir()] == [before[0]] * 2
+
+
 def test_no_run_begins_when_the_time_is_over(quick, tmp_path, monkeypatch):
     assert not trained_in(tmp_path, study(), seconds=-1)[0] and not quick
     clock = iter(range(0, 1000, 100))
@@ -266,7 +280,7 @@ def asked(quick, tmp_path, monkeypatch):
 
 def test_without_hours_the_command_line_trains_nothing(quick, asked, tmp_path, capsys):
     assert asked("tiny") == 0 and not quick
-    assert "2 seeds each planned; so far: independent 0, DML 0, KD 0." in capsys.readouterr().out
+    assert "no results yet; --hours=H trains" in capsys.readouterr().out
     assert asked("--list") == 0
     assert re.search(r"^tiny +0 of 6 +Which one\?$", capsys.readouterr().out, re.MULTILINE)
     assert asked("tiny", "--hours=1", "--only=DML") == 0 and len(quick) == 2
@@ -484,8 +498,11 @@ def test_every_study_is_whole(name):
             config = settings(block, setting, block.seeds[0])
             said = json.loads(json.dumps(stated(config)))
             assert said["method.name"] == config.method.name and "data.data_dir" not in said
-            for job in Job(block, setting, block.seeds[:1]).needs():
-                assert job.setting.name in every
+            for teacher in setting.teachers:
+                name, _, node = teacher.partition("@")
+                (before,) = (j for j in Job(block, setting, (0,)).needs() if j.setting.name == name)
+                assert before.block in own.blocks
+                assert node in numbered(settings(before.block, before.setting, 0).networks)
 
 
 def test_an_unknown_study_is_named():
@@ -609,6 +626,16 @@ def test_a_table_has_means_deviations_and_differences():
     )
 
 
+def test_published_accuracies_stand_beside_ours():
+    block = block_of("independent", "AFD")
+    known = Setting("AFD", "", published={"a": 93.5, "b": 50.0})
+    block = dataclasses.replace(block, settings=(block.settings[0], known))
+    rows, _ = table_of(block, *three("independent", 0.9, 0.91), *three("AFD", 0.91, 0.93))
+    found = [(row["published, %"], row["ours minus published"]) for row in rows]
+    assert found == [("", ""), ("93.5", "-1.50")]
+    assert [row["test accuracy, %"] for row in rows] == ["90.50 ± 0.71", "92.00 ± 1.41"]
+
+
 def test_branches_and_equal_networks_are_averaged_within_a_seed():
     branches = [
         {"branch 0": ("a", 0.5), "branch 1": ("a", 0.7)},
@@ -639,10 +666,10 @@ def test_fewer_seeds_than_planned_are_said():
     block = block_of("independent", "AFD", "DML")
     records = three("independent", 0.9, 0.9, 0.9) + three("AFD", 0.9)
     rows, below = table_of(block, *records)
-    assert below == "3 seeds each planned; so far: AFD 1, DML 0, all others complete."
+    assert below == "3 seeds each planned; so far only 1 of AFD; 0 of DML."
     assert [row["300 labels"] for row in rows] == ["independent", "AFD"]
     assert table_of(block, *records[:1], *records[3:])[1] == (
-        "3 seeds each planned; so far: independent 1, AFD 1, DML 0."
+        "3 seeds each planned; so far only 1 of independent, AFD; 0 of DML."
     )
 
 

@@ -43,7 +43,7 @@ class OnDigits(InNNX):
         super().__init__(classes, inputs=1, rngs=rngs)
 
 
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
+CONFIG = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny,tests.tiny:Wider"
 SETTINGS = (
     "--config.twins=False",
     "--config.data.limit=128",
@@ -92,7 +92,7 @@ def test_a_method_in_a_short_file_is_launched_and_continued(outside, monkeypatch
 @pytest.mark.parametrize("critic", ["OwnCritic", "OwnCriticInNNX"])
 def test_a_discriminator_of_ones_own(critic, tmp_path):
     more = (f"--config.method.critic.network=tests.tiny:{critic}",)
-    config = f"{ROOT}/configs/digits_afd.py:tests.tiny:Stages,tests.tiny:Stages"
+    config = f"{ROOT}/tests/digits_config.py:tests.tiny:Stages,tests.tiny:Stages"
     assert command(tmp_path / "w", *more, config=config, settings=SETTINGS) == 0
     settings = json.loads((tmp_path / "w" / "config.json").read_text())
     assert settings["method"]["critic"]["network"] == f"tests.tiny:{critic}"
@@ -103,13 +103,13 @@ def test_a_discriminator_of_ones_own(critic, tmp_path):
 
 
 def test_an_nnx_network_in_a_config_and_as_a_teacher(tmp_path):
-    config = f"{ROOT}/configs/digits_afd.py:tests.runs.test_from_outside:OnDigits,tests.tiny:Tiny"
+    config = f"{ROOT}/tests/digits_config.py:tests.runs.test_from_outside:OnDigits,tests.tiny:Tiny"
     assert command(tmp_path / "pair", config=config, settings=SETTINGS) == 0
     images = np.zeros((3, 8, 8, 1), np.uint8)
     loaded = load(tmp_path / "pair", "OnDigits")
     assert loaded(images).logits.shape == (3, 10)
     teacher = f"--config.teachers=('{tmp_path}/pair@OnDigits',)"
-    student = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny"
+    student = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny"
     more = (teacher, "--config.method.name=kd", "--config.graph=own")
     assert command(tmp_path / "student", *more, config=student, settings=SETTINGS) == 0
     state = final_state(tmp_path / "student", *more, config=student, settings=SETTINGS)

@@ -16,7 +16,7 @@ from afd_jax.runs.trained import load
 from tests import small
 from tests.running import ROOT, command, ctrl_c_after, lines
 
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny"
+CONFIG = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny"
 SETTINGS = (
     "--config.twins=False",
     "--config.graph=own",

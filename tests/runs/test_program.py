@@ -19,7 +19,7 @@ from experiments.study.tables import by_network
 from tests import small
 from tests.running import ROOT, SETTINGS, command, final_state, lines
 
-CONFIG = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
+CONFIG = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny,tests.tiny:Wider"
 AUGMENTED = ("--config.data.pad=1", "--config.data.flip=True")
 
 

@@ -139,7 +139,7 @@ def test_without_held_out_examples_there_is_no_best_epoch(tmp_path):
 def test_a_state_that_does_not_fit_is_said_before_it_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "_device_memory", lambda run: 5000)
     more = ("--config.method.name=ps_kd", "--config.graph=own", "--config.twins=False")
-    config = f"{ROOT}/configs/digits_afd.py:tests.tiny:Tiny"
+    config = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny"
     assert command(tmp_path / "w", *more, config=config, settings=SETTINGS[:-1]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: config.method.name = 'PSKD': the state takes 0.0 GiB on each")

@@ -1,0 +1,50 @@
+"""Methods of networks and branches that teach each other, beside PCL's table. For GPUs.
+
+  python -m experiments.study online --hours 24 --seeds-at-once 3 --data-dir DIR
+
+The figures are top-1 on CIFAR-100 as measured for PCL (Wu and Gong, AAAI 2021), under one recipe:
+300 epochs, batch 128, SGD 0.1 with Nesterov and decay 5e-4, times 0.1 at 150 and 225. How many
+networks DML and KDCL have there is not known to us: pairs are assumed. Our tables have the mean of
+a network's branches; of OKDDip's the leader's accuracy is published, which `records` keep apart.
+"""
+
+import ml_collections
+
+from afd_jax.runs.presets import CIFAR100, cifar100, zero_padded
+from experiments.study.plan import Block, Setting, Study
+
+
+def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
+    """PCL's, for every method."""
+    cifar100(config)
+    zero_padded(config, CIFAR100)  # assumed
+    config.optimizers.logit.nesterov = True
+    config.optimizers.logit.weight_decay = 5e-4
+    config.eval_every = "10 epochs"
+    config.checkpoint_every = "5 epochs"
+
+
+_METHODS = ("DML", "KDCL", "ONE", "OKDDip", "PCL")
+_PUBLISHED = {
+    "resnet32": (73.68, 73.76, 73.79, 73.25, 74.14),
+    "okddip_resnet110": (77.86, 78.28, 78.40, 78.54, 79.98),
+    "okddip_densenet-40-12": (73.06, 72.52, 71.60, 71.23, 73.09),
+    "okddip_vgg16": (75.52, 75.67, 74.37, 74.68, 76.89),
+    "okddip_wrn-20-8": (79.77, 79.37, 79.10, 78.83, 80.51),
+}
+
+
+def _block(network: str, published: tuple[float, ...]) -> Block:
+    taught = []
+    for method, accuracy in zip(_METHODS, published):
+        names = f"{network},{network}" if method in ("DML", "KDCL") else network
+        config = f"cifar100_{method.lower()}:{names}"
+        taught.append(Setting(method, config, published={network: accuracy}))
+    alone = Setting("independent", f"cifar100_independent:{network}")
+    return Block(network, (alone, *taught), recipe, seeds=(0, 1, 2))
+
+
+STUDY = Study(
+    question="Do the online methods reach what was published for them on CIFAR-100?",
+    blocks=tuple(_block(network, published) for network, published in _PUBLISHED.items()),
+)

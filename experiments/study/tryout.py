@@ -1,0 +1,79 @@
+"""What a study would do and cost here, before it is begun."""
+
+import pathlib
+import re
+import tempfile
+
+import afd_jax as afd
+from afd_jax.engine.init import state_shapes
+from afd_jax.reports.cost import flops_per_image, network_variables
+from afd_jax.runs.assemble import Run, assemble
+from afd_jax.runs.settings import smoke
+from experiments.study.plan import Block, Job, Setting, Study
+
+
+def try_all(study: Study, data_dir: str | None, wanted: str = "") -> None:
+    """Trains the smoke form of every setting once, with its teachers, in a temporary folder.
+
+    Args:
+      study: whose.
+      data_dir: folder of TFDS data sets.
+      wanted: regular expression; only what it finds in, as "300 labels: AFD".
+
+    Raises:
+      SettingError: if a setting cannot work.
+    """
+    for block in study.blocks:
+        for setting in block.settings:
+            if re.search(wanted, f"{block.name}: {setting.name}"):
+                with tempfile.TemporaryDirectory() as folder:
+                    accuracy = _try(block, setting, pathlib.Path(folder), data_dir)
+                print(f"{block.name}: {setting.name}: {accuracy}", flush=True)
+
+
+def _try(block: Block, setting: Setting, root: pathlib.Path, data_dir: str | None) -> str:
+    job = Job(block, setting, (block.seeds[0],))
+    for before in job.needs():
+        _try(before.block, before.setting, root, data_dir)
+    config = smoke(job.config(root, data_dir))
+    summary = afd.train(config, job.folder(root), show_progress=False)
+    return "/".join(f"{100 * node['test_accuracy']:.1f} %" for node in summary["networks"])
+
+
+def estimate(study: Study, data_dir: str | None, tera_flops: float) -> str:
+    """Hours of each block on one device, from the operations of its networks, as Markdown.
+
+    A network counts as one forward pass and, for each optimizer that moves it, two more; heads,
+    augmentation and evaluation are left out.
+
+    Args:
+      study: whose.
+      data_dir: folder of TFDS data sets.
+      tera_flops: what the device is assumed to sustain, in 10^12 operations a second.
+    """
+    lines = ["| block | runs | 10^15 operations | hours |", "|---|---|---|---|"]
+    for block in study.blocks:
+        each = [_operations(block, setting, data_dir) for setting in block.settings]
+        total = len(block.seeds) * sum(each)
+        runs, hours = len(block.seeds) * len(each), total / (tera_flops * 1e12) / 3600
+        lines.append(f"| {block.name} | {runs} | {total / 1e15:.1f} | {hours:.2g} |")
+    return "\n".join(lines)
+
+
+def _operations(block: Block, setting: Setting, data_dir: str | None) -> float:
+    root = pathlib.Path("nowhere")
+    config = Job(block, setting, (block.seeds[0],)).config(root, data_dir)
+    # Teachers by name: their folders are not there yet.
+    config.teachers = tuple(teacher.partition("@")[2] for teacher in setting.teachers)
+    run = assemble(config, root)
+    return run.total_steps * run.batch_size * sum(_of_networks(run))
+
+
+def _of_networks(run: Run) -> list[float]:
+    states = state_shapes(run.plan).networks
+    found = []
+    for name, network in run.plan.networks.items():
+        passes = 1 + 2 * len([u for u in states[name].optimizers if u != "discriminator"])
+        variables = network_variables(states[name])
+        found.append(passes * flops_per_image(run.plan, network.module, variables))
+    return found
