@@ -135,7 +135,10 @@ def _report(asked: argparse.Namespace, study: Study, results: Results) -> None:
         print("no results yet; --hours=H trains")
         return
     for block in study.blocks:
-        print(f"\n{tables.markdown(block, results)}")
+        if any(record["block"] == block.name for record in results.records):
+            print(f"\n{tables.markdown(block, results)}")
+    if study.claims:
+        print(f"\n{tables.claims(study, results)}")
     figures.differences(study, results, asked.results / f"{asked.name}.png")
     for n, block in enumerate(study.blocks):
         figures.similarity(block, results, asked.results / f"{asked.name}_similarity_{n}.png")

@@ -1,6 +1,7 @@
 """A study's results as pictures."""
 
 import pathlib
+import statistics
 from collections.abc import Sequence
 
 import matplotlib
@@ -8,9 +9,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from afd_jax.reports.paired import Difference
 from experiments.study.plan import Block, Study
 from experiments.study.records import Records
-from experiments.study.tables import Row, rows
+from experiments.study.tables import Row, points, rows
 
 
 def differences(study: Study, results: Records, file: pathlib.Path) -> None:
@@ -36,14 +38,24 @@ def differences(study: Study, results: Records, file: pathlib.Path) -> None:
         sharex=True,
     )
     networks = list(dict.fromkeys(r.network for _, table in tables for r in table))
+    limit = _limit([r.difference for _, table in tables for r in table if r.difference])
     for axis, (block, table) in zip(axes[:, 0], tables):
-        _panel(axis, block, [r for r in table if r.difference], networks)
+        _panel(axis, block, [r for r in table if r.difference], networks, limit)
+    axes[-1, 0].set_xlim(-limit, limit)
     axes[-1, 0].set_xlabel("difference in test accuracy, points: mean and 95 % interval")
     figure.savefig(file, dpi=120)
     plt.close(figure)
 
 
-def _panel(axis: plt.Axes, block: Block, table: Sequence[Row], networks: Sequence[str]) -> None:
+def _limit(values: Sequence[Difference]) -> float:
+    """How far the axis reaches: to what most intervals need, so that one outlier hides no other."""
+    ends = [max(abs(v.low or v.mean), abs(v.high or v.mean)) for v in values]
+    return 1.1 * max(end for end in ends if end <= 4 * statistics.median(ends) or end == min(ends))
+
+
+def _panel(
+    axis: plt.Axes, block: Block, table: Sequence[Row], networks: Sequence[str], limit: float
+) -> None:
     axis.axvline(0, color="0.4", lw=1)
     seen = set()
     for y, row in enumerate(table):
@@ -51,6 +63,12 @@ def _panel(axis: plt.Axes, block: Block, table: Sequence[Row], networks: Sequenc
         assert value is not None
         label = row.network if row.network not in seen else None
         seen.add(row.network)
+        if abs(value.mean) > limit:
+            side = -1 if value.mean < 0 else 1
+            axis.plot(0.98 * side * limit, y, "<" if side < 0 else ">", color=colour, label=label)
+            words, align = f"  {points(value).strip('*')}  ", "left" if side < 0 else "right"
+            axis.text(0.98 * side * limit, y, words, va="center", ha=align, fontsize="small")
+            continue
         if value.low is not None and value.high is not None:
             axis.plot([value.low, value.high], [y, y], color=colour, lw=1.6, alpha=0.7)
         face = colour if value.told else "white"
