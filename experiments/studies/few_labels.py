@@ -79,17 +79,18 @@ STUDY = Study(
         block("1000 labels", SOME, 1000),
     ),
     claims=tuple(
-        Claim(words, "300 labels", setting, against)
-        for words, setting, against in (
-            ("learning together with AFD helps", "AFD", "independent"),
-            ("the logits help alone", "logits only", "independent"),
-            ("the discriminators help alone", "adversarial only", "independent"),
-            ("the discriminators add to the logits", "AFD", "logits only"),
-            ("aligning maps by L1 harms", "L1", "independent"),
-            ("L1 harms beside the logits", "L1+KD", "logits only"),
-            ("discriminators do better than L1", "AFD", "L1+KD"),
-            ("AFD does better than DML", "AFD", "DML"),
-            ("AFD offline does better than KD", "AFD, offline", "KD"),
+        Claim(words, f"{labels} labels", setting, against)
+        for words, setting, against, *labelled in (
+            ("learning together with AFD helps", "AFD", "independent", 100, 300),
+            ("the logits help alone", "logits only", "independent", 100, 300),
+            ("the discriminators help alone", "adversarial only", "independent", 300),
+            ("the discriminators add to the logits", "AFD", "logits only", 100, 300),
+            ("aligning maps by L1 harms", "L1", "independent", 300),
+            ("L1 harms beside the logits", "L1+KD", "logits only", 300),
+            ("discriminators do better than L1", "AFD", "L1+KD", 300),
+            ("AFD does better than DML", "AFD", "DML", 100, 300),
+            ("AFD offline does better than KD", "AFD, offline", "KD", 300),
         )
+        for labels in labelled
     ),
 )

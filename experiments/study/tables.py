@@ -88,7 +88,8 @@ def claims(study: Study, results: Records) -> str:
 
     Architectures that both settings have are averaged within a seed.
     """
-    lines = ["| claim | compared | difference, points (95 %) | seeds |", "|---|---|---|---|"]
+    lines = ["| claim | compared | with | difference, points (95 %) | seeds |"]
+    lines.append("|---|---|---|---|---|")
     for claim in study.claims:
         own, other = (
             by_network(results.of(claim.block, name)) for name in (claim.setting, claim.against)
@@ -99,7 +100,8 @@ def claims(study: Study, results: Records) -> str:
         difference = paired(*({s: _mean(v, shared, s) for s in _seeds(v)} for v in (own, other)))
         compared = f"{claim.setting} minus {claim.against}"
         count = difference.count if difference else 0
-        lines.append(f"| {claim.words} | {compared} | {points(difference)} | {count} |")
+        cells = (claim.words, compared, claim.block, points(difference), str(count))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ def test_a_claim_compares_what_both_settings_have(results):
     own = 100 * (np.mean(TOGETHER, 1) - np.mean(ALONE, 1))
     low, high = stats.ttest_1samp(own, 0).confidence_interval(0.95)
     cell = f"{own.mean():+.2f} ({low:+.2f} to {high:+.2f})"
-    assert lines[2] == f"| together is better | AFD minus independent | {cell} | 3 |"
+    assert lines[2] == f"| together is better | AFD minus independent | few | {cell} | 3 |"
     # The teacher's student is a ResNet-8, say, so only that of the pair counts.
     own = 100 * (np.array(TAUGHT) - np.array(ALONE)[:, 0])
     assert f"| {own.mean():+.2f} (" in lines[3]

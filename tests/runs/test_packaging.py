@@ -53,7 +53,16 @@ def test_the_wheel_carries_every_room_and_the_configs(tmp_path):
     assert {name for name in names if name.endswith(".py")} == modules | configs
     assert "afd_jax/py.typed" in names
     always = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, re.MULTILINE)
-    few = {"absl-py", "flax", "jax", "ml-collections", "numpy", "optax", "orbax-checkpoint"}
+    few = {
+        "absl-py",
+        "flax",
+        "jax",
+        "ml-collections",
+        "numpy",
+        "optax",
+        "orbax-checkpoint",
+        "scipy",
+    }
     assert set(always) == few
 
 
