@@ -1,4 +1,5 @@
-"""Studies: settings times seeds, trained to the end and compared seed by seed.
+"""Studies: settings trained with several seeds each and compared seed by seed.
 
-Each module here with a `STUDY` is one; `python -m experiments.study NAME` trains what it lacks.
+Each module here that defines a `STUDY` is one; `python -m experiments.study NAME` trains its
+missing runs.
 """

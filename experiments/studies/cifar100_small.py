@@ -1,7 +1,8 @@
-"""CIFAR-100 at 16x16: what do AFD's two losses bring with all 50,000 images and a small budget?
+"""CIFAR-100 at 16x16: how much do AFD's two losses help on a small budget?
 
-Set before any run: 20 epochs, batch 128, SGD 0.1 with momentum 0.9, decay 5e-4 and a cosine;
-feature and discriminator optimizers as in `few_labels`. All assumed.
+All 50,000 images. Fixed before any run: 20 epochs, batch size 128, SGD 0.1 with momentum 0.9,
+weight decay 5e-4 and a cosine; feature and discriminator optimizers as in `few_labels`. All of
+this is assumed.
 
   python -m experiments.study cifar100_small --hours 5 --data-dir DIR
 """
@@ -12,7 +13,7 @@ from experiments.study.plan import Block, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
-    """What all settings share."""
+    """The recipe that all settings share."""
     config.data.name, config.data.image_size, config.data.heldout = "cifar100", 16, 0.0
     config.data.pad, config.data.pad_mode, config.data.flip = 2, "reflect", True
     config.batch_size = 128

@@ -1,4 +1,4 @@
-"""Digits with few labels: the 1,797 images of scikit-learn, cut into label, validation and test."""
+"""Digits with few labels: scikit-learn's 1,797 images, split into training, held-out and test."""
 
 import os
 import pathlib
@@ -14,13 +14,13 @@ TEST = 797  # images, the same for all seeds; the other 1,000 are the pool
 
 
 def few_labels(config: ml_collections.ConfigDict, seed: int, *, labels: int, choose: bool) -> None:
-    """Trains on some images of the pool, another draw for each seed, as many of each class.
+    """Trains on a class-balanced subset of the pool, drawn anew for each seed.
 
     Args:
-      config: gets the data.
+      config: receives the data settings.
       seed: of the draw.
-      labels: how many training images; 1,000 are all.
-      choose: for choosing settings: evaluate on the rest of the pool, not on the test images.
+      labels: number of training images; 1,000 is the whole pool.
+      choose: to choose settings: evaluate on the rest of the pool, not on the test images.
     """
     name = f"{labels}-{seed}-{'choose' if choose else 'test'}.npz"
     file = cache_dir("data", "few_labels", name)

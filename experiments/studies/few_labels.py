@@ -1,8 +1,8 @@
-"""Every method on digits with few labels: what does each bring?
+"""Every method on digits with few labels: how much does each help?
 
-The common recipe was chosen for networks that learn alone (`few_labels_recipe`), and every method
-has the options of its own config. Only AFD and alignment have a second optimizer, and AFD and AI-KD
-a third: Adam, 1e-4, cosine (assumed).
+The shared recipe was chosen for networks that learn alone (`few_labels_recipe`); every method keeps
+the options of its own config. AFD and alignment also have a feature optimizer, and AFD and AI-KD a
+discriminator optimizer: Adam, 1e-4, cosine (assumed).
 """
 
 import functools
@@ -18,7 +18,7 @@ TEACHER = ("independent@resnet14",)
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int, *, labels: int) -> None:
-    """What all settings share."""
+    """The recipe that all settings share."""
     digits.few_labels(config, seed, labels=labels, choose=False)
     base(config)
     for update in ("feature", "discriminator"):
@@ -67,7 +67,7 @@ SOME = (INDEPENDENT, LOGITS, DML, AFD, ONE, KD)
 
 
 def block(name: str, settings: tuple[Setting, ...], labels: int) -> Block:
-    """A table of these settings with so many labels."""
+    """A table of these settings with this many labels."""
     return Block(name, settings, functools.partial(recipe, labels=labels))
 
 

@@ -1,7 +1,7 @@
-"""What the AFD paper says beyond its main table, where digits with few labels can tell.
+"""The AFD paper's claims beyond its main table, as far as digits with few labels can test them.
 
-Equal networks, unlike ones, a small one beside a large one, and three. The recipe is that of
-`few_labels`; its block of 300 labels is part of the answer.
+Equal networks, different ones, a small one with a large one, and three. The recipe is that of
+`few_labels`, whose block with 300 labels is part of the answer.
 """
 
 import functools

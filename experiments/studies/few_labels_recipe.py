@@ -1,6 +1,6 @@
-"""Which recipe the study `few_labels` uses: chosen for networks that learn alone, before any other.
+"""The search for the recipe of `few_labels`: done first, for networks that learn alone.
 
-Evaluated on images of the pool that are not trained on; the test images are not touched.
+Candidates are evaluated on pool images that are not used for training, never on test images.
 """
 
 import ml_collections
@@ -10,7 +10,7 @@ from experiments.study.plan import Block, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
-    """What all candidates share."""
+    """The settings that all candidates share."""
     digits.few_labels(config, seed, labels=300, choose=True)
     base(config)
 
@@ -18,7 +18,8 @@ def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
 def base(config: ml_collections.ConfigDict) -> None:
     """SGD with a cosine, a small batch and small shifts; all assumed.
 
-    Rate, decay and length are the best of the candidates below, by the mean of both networks.
+    Learning rate, decay and length are the best of the candidates below, by the mean accuracy of
+    both networks.
     """
     config.data.pad, config.data.pad_mode, config.data.flip = 1, "zero", False
     config.batch_size = 64

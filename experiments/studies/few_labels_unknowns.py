@@ -1,7 +1,7 @@
-"""Which of AFD's unknown settings matter: each changed alone, on digits with 300 labels.
+"""Which of AFD's unknown settings matter: each is changed on its own, on digits with 300 labels.
 
-The recipe is that of `few_labels`. A setting matters if it moves the result more than AFD itself
-does, which is the line "logits only" with its sign turned.
+The recipe is that of `few_labels`. A setting matters if it changes the result more than the
+adversarial loss does; that is the line "logits only" with the opposite sign.
 """
 
 import functools
@@ -16,7 +16,7 @@ def _changed(name: str, networks: str, **changes: object) -> Setting:
 
 
 def _both(field: str, value: object) -> dict[str, object]:
-    """For the feature optimizer and the discriminators'."""
+    """Changes for the optimizers of the features and of the discriminators."""
     return {f"optimizers__{update}__{field}": value for update in ("feature", "discriminator")}
 
 

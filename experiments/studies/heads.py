@@ -1,6 +1,6 @@
-"""Other forms of AFD's transfer layer than the assumed one, to see whether it matters.
+"""Alternatives to the transfer layer that we assume for AFD, to see whether its form matters.
 
-For maps of one height and width: `shape` is (height, width, channels) of the map that comes out.
+For maps of equal height and width. `shape` is the (height, width, channels) of the output.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import jax
 
 
 class Linear(nn.Module):
-    """A 1x1 convolution alone."""
+    """Only a 1x1 convolution."""
 
     shape: Sequence[int]
 
@@ -21,7 +21,7 @@ class Linear(nn.Module):
 
 
 class Wide(nn.Module):
-    """Two 3x3 convolutions with a ReLU after each, no BatchNorm."""
+    """Two 3x3 convolutions, each followed by a ReLU, without BatchNorm."""
 
     shape: Sequence[int]
 

@@ -1,11 +1,12 @@
-"""Methods of networks and branches that teach each other, beside PCL's table. For GPUs.
+"""Networks and branches that teach each other, compared with PCL's table. For GPUs.
 
   python -m experiments.study online --hours 24 --seeds-at-once 3 --data-dir DIR
 
-The figures are top-1 on CIFAR-100 as measured for PCL (Wu and Gong, AAAI 2021), under one recipe:
-300 epochs, batch 128, SGD 0.1 with Nesterov and decay 5e-4, times 0.1 at 150 and 225. How many
-networks DML and KDCL have there is not known to us: pairs are assumed. Our tables have the mean of
-a network's branches; of OKDDip's the leader's accuracy is published, which `records` keep apart.
+The published figures are top-1 accuracy on CIFAR-100 from PCL's paper (Wu and Gong, AAAI 2021). All
+methods share one recipe: 300 epochs, batch size 128, SGD 0.1 with Nesterov momentum and weight
+decay 5e-4, the rate multiplied by 0.1 at epochs 150 and 225. We do not know how many
+networks DML and KDCL have there and assume pairs. Our tables show the mean over a network's
+branches. For OKDDip the paper gives the accuracy of the leader, which `records` keep separately.
 """
 
 import ml_collections
@@ -15,7 +16,7 @@ from experiments.study.plan import Block, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
-    """PCL's, for every method."""
+    """PCL's recipe, for every method."""
     cifar100(config)
     zero_padded(config, CIFAR100)  # assumed
     config.optimizers.logit.nesterov = True

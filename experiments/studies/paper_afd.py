@@ -2,10 +2,10 @@
 
   python -m experiments.study paper_afd --hours 24 --seeds-at-once 5 --data-dir DIR
 
-All settings of a block share the paper's recipe as the config `cifar100_afd` has it, with what is
-assumed there. The paper's figures are means of five runs. Which unlike networks it takes, and which
-teachers, is not known to us. For two networks "logits only" is DML at T = 3, too; "DML" is as
-published, at T = 1.
+All settings of a block share the paper's recipe as in the config `cifar100_afd`, including what we
+assume there. The paper's figures are means of five runs. We do not know which different networks it
+pairs, nor which teachers it uses. For two networks, "logits only" is the same as DML at T = 3;
+"DML" is as published, at T = 1.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ from experiments.study.plan import Block, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
-    """The paper's, for every method."""
+    """The paper's recipe, for every method."""
     cifar100(config)
     slow_adam(config.optimizers.feature)
     slow_adam(config.optimizers.discriminator)

@@ -2,11 +2,11 @@
 
   python -m experiments.study repdistiller --hours 48 --seeds-at-once 3 --data-dir DIR
 
-The figures are those of RepDistiller's and mdistiller's READMEs, the latter's of the best epoch.
-They have one teacher for all runs; here each seed has its own. RepDistiller's FT is another method
-than the authors', which is ours, so its line is not a reproduction.
+The published figures come from the READMEs of RepDistiller and mdistiller; mdistiller reports the
+best epoch. They use one teacher for all runs; here each seed has its own. RepDistiller's FT differs
+from the authors' method, which we implement, so its line is not a reproduction.
 
-Several GPUs wait for each other's teachers: train these first, `--only '^teachers'`.
+Several GPUs wait for each other's teachers. Train the teachers first: `--only '^teachers'`.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from experiments.study.plan import Block, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
-    """The table's; the learning rate is that of the network which learns."""
+    """The table's recipe; the learning rate depends on the network that learns."""
     cifar100_240(config, config.networks)
     config.eval_every = "10 epochs"
     config.checkpoint_every = "5 epochs"
@@ -63,7 +63,7 @@ _ALONE = Block(
 
 
 def _stages(column: str, teacher: str, student: str) -> dict[str, Any]:
-    """The public code leaves out a VGG's first stage: its hint is the third, its attention four."""
+    """The public code skips a VGG's first stage: its hint is the third, its attention uses four."""
     theirs, ours = (name.startswith("vgg") for name in (teacher, student))
     if column == "FitNet" and (theirs or ours):
         return {"method.stage": 3 if ours else 2, "method.teacher_stage": 3 if theirs else 2}

@@ -1,5 +1,5 @@
 """Runs the studies in `experiments.studies` and reports on them.
 
-`plan` says what a study is, `runner` trains what is missing, `records` keeps what came out;
-`tables`, `figures` and `page` show it, and `gather` does so for runs outside of any study.
+`plan` defines what a study is, `runner` trains what is missing, and `records` keeps the results.
+`tables`, `figures` and `page` present them; `gather` does this for runs outside any study.
 """

@@ -1,10 +1,11 @@
-"""Trains what a study lacks, and writes its results, table and figures.
+"""Trains a study's missing runs and writes its results, tables and figures.
 
   python -m experiments.study NAME --hours 2 [--data-dir DIR]
   python -m experiments.study --list
 
-experiments/results/NAME.json holds what is done, so any machine goes on from there; the tables in
-docs/results.md are made from it. Ctrl-C saves the run at hand, and the same command continues.
+experiments/results/NAME.json holds the finished runs, so any machine can continue from there; the
+tables in docs/results.md are made from it. Ctrl-C saves the current run, and the same command
+resumes it.
 """
 
 import argparse
@@ -26,7 +27,7 @@ RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """The parser of the command line."""
     own = argparse.ArgumentParser(
         prog="python -m experiments.study",
         description=__doc__,

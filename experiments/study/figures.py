@@ -1,4 +1,4 @@
-"""A study's results as pictures."""
+"""A study's results as figures."""
 
 import pathlib
 import statistics
@@ -16,12 +16,12 @@ from experiments.study.tables import Row, points, rows
 
 
 def differences(study: Study, results: Records, file: pathlib.Path) -> None:
-    """Draws every setting's difference to the baseline with its 95 % interval, a panel a block.
+    """Draws each setting's difference from the baseline with its 95 % interval, a panel per block.
 
     Args:
-      study: whose.
-      results: of it.
-      file: to write, PNG.
+      study: to draw.
+      results: of the study.
+      file: PNG to write.
     """
     tables = [(block, rows(block, results)) for block in study.blocks]
     tables = [(b, table) for b, table in tables if any(r.difference for r in table)]
@@ -48,9 +48,10 @@ def differences(study: Study, results: Records, file: pathlib.Path) -> None:
 
 
 def _limit(values: Sequence[Difference]) -> float:
-    """How far the axis reaches: to what most intervals need, so that one outlier hides no other."""
+    """The limit of the axis: enough for most intervals, so that no outlier hides the rest."""
     ends = [max(abs(v.low or v.mean), abs(v.high or v.mean)) for v in values]
-    return 1.1 * max(end for end in ends if end <= 4 * statistics.median(ends) or end == min(ends))
+    most = 4 * statistics.median(ends)
+    return 1.1 * max(end for end in ends if end <= most or end == min(ends)) or 1.0
 
 
 def _panel(
@@ -93,12 +94,12 @@ def _with_previous(table: Sequence[Row]) -> list[tuple[Row, str]]:
 
 
 def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
-    """Draws how alike the maps of two networks become, in four measures, over the epochs.
+    """Draws how similar the maps of two networks become over the epochs, by four measures.
 
     Args:
-      block: whose settings train two networks; others are left out.
+      block: to draw; settings that do not train two networks are left out.
       results: of the study.
-      file: to write, PNG.
+      file: PNG to write.
     """
     measures = {
         "cka": "CKA (1: equal up to rotation)",

@@ -1,8 +1,8 @@
-"""Sets finished runs that belong to no study beside each other, as a study does.
+"""Compares finished runs that belong to no study, as a study does.
 
   python -m experiments.study.gather experiments/results/NAME "DML=RUN,RUN,RUN" "AFD=RUN,RUN,RUN"
 
-writes NAME.json and, for two groups or more, NAME.png, and prints the table; all other groups are
+writes NAME.json and, for two or more groups, NAME.png, and prints the table. All other groups are
 compared with the first, seed by seed.
 """
 
@@ -20,7 +20,7 @@ from experiments.study.records import Records, as_text, records_of
 
 
 def gather(name: str, groups: dict[str, list[Workdir]]) -> tuple[Block, Records, dict[str, Any]]:
-    """A table of groups of runs: the block, its records, and what each group was trained with.
+    """A table of groups of runs: the block, its records, and the settings of each group.
 
     Raises:
       SettingError: if a folder holds no finished run, the runs of a group do not belong together,
@@ -53,7 +53,7 @@ def gather(name: str, groups: dict[str, list[Workdir]]) -> tuple[Block, Records,
 
 
 def _settings(folders: list[Workdir]) -> ml_collections.ConfigDict:
-    """What the runs of a group share: all but the seed, and where their teachers lie."""
+    """The settings that the runs of a group share: all but the seed and the folders of teachers."""
     first, kinds = folders[0], []
     for folder in folders:
         if not folder.summary.is_file():
@@ -78,7 +78,7 @@ def _seeds(folders: list[Workdir]) -> list[int]:
 
 
 def _recipe(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What makes one recipe; the methods, and what their own losses need, differ."""
+    """The settings that all groups must share; methods and what their losses need may differ."""
     data = {k: v for k, v in config.data.items() if k not in ("data_dir", "download", "workers")}
     own = {field: config[field] for field in ("batch_size", "duration")}
     return {"data": data, **own, "optimizers.logit": config.optimizers.logit.to_dict()}

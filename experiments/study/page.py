@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, made from the results: the page cannot say anything else."""
+"""The tables of docs/results.md, made from the results, so that they always agree."""
 
 import pathlib
 import re
@@ -16,7 +16,7 @@ _TABLE = re.compile(r"(<!-- (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
-    """The page with every table as the results have it."""
+    """The page with every table filled in from the results."""
 
     def table(found: re.Match[str]) -> str:
         head, study, what, end = found.groups()
@@ -34,7 +34,7 @@ def filled(text: str) -> str:
 
 
 def fill() -> None:
-    """Writes the page anew if a table has changed."""
+    """Rewrites the page if a table has changed."""
     text = PAGE.read_text()
     if (new := filled(text)) != text:
         PAGE.write_text(new)

@@ -1,4 +1,4 @@
-"""What a study is: settings and seeds, in blocks that are compared within themselves."""
+"""What a study is: blocks of settings and seeds, with comparisons inside each block."""
 
 import copy
 import dataclasses
@@ -22,13 +22,13 @@ class Setting:
     """One way to train.
 
     Attributes:
-      name: in tables.
-      config: a config and its networks, "cifar100_afd:resnet8,resnet14"; the block's recipe is laid
-        over it.
+      name: shown in tables.
+      config: a config and its networks, "cifar100_afd:resnet8,resnet14"; the block's recipe
+        overrides it.
       changes: fields set after the recipe, {"method.temperature": 1.0}.
-      teachers: frozen networks out of other settings of the block (or of its `teachers`), of the
+      teachers: frozen networks from other settings of the block (or of its `teachers`) with the
         same seed, in place of the config's: "independent@resnet14".
-      published: test accuracy in percent by architecture, where a public table has it.
+      published: test accuracy in percent by architecture, if a public table has it.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Settings that are compared with each other: one table.
+    """Settings that are compared with each other, in one table.
 
     Attributes:
-      name: in tables.
-      settings: what is compared.
-      recipe: that all of them share.
-      seeds: each setting is trained with each.
+      name: shown in tables.
+      settings: to compare.
+      recipe: shared by all settings.
+      seeds: every setting is trained with each of them.
       baseline: the setting that all others are compared with, seed by seed.
-      matters: a difference, in points, that one would like to see; how many seeds would show it
-        is part of the table.
-      teachers: the block that teachers are taken from, if it is another.
+      matters: a difference in points that would matter; the table says how many seeds would show
+        it.
+      teachers: the block that teachers come from, if it is a different one.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Block:
     teachers: "Block | None" = None
 
     def setting(self, name: str) -> Setting:
-        """The setting of that name."""
+        """The setting with that name."""
         return next(s for s in self.settings if s.name == name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Something that a paper says, and the two settings that would show it.
+    """A claim from a paper, and the two settings that test it.
 
     Attributes:
-      words: what it says.
-      block: that has both settings.
-      setting: should be better, or worse, ...
-      against: ... than this one.
+      words: the claim.
+      block: the block with both settings.
+      setting: should be better (or worse) than `against`.
+      against: the setting to compare with.
     """
 
     words: str
@@ -88,9 +88,9 @@ class Study:
     """Blocks that answer one question.
 
     Attributes:
-      question: in a sentence.
-      blocks: the tables.
-      claims: a table of their own.
+      question: in one sentence.
+      blocks: one table each.
+      claims: shown in a table of their own.
     """
 
     question: str
@@ -98,18 +98,18 @@ class Study:
     claims: Sequence[Claim] = ()
 
     def block(self, name: str) -> Block:
-        """The block of that name."""
+        """The block with that name."""
         return next(b for b in self.blocks if b.name == name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Some seeds of one setting, in one program.
+    """One or more seeds of one setting, trained in one program.
 
     Attributes:
-      block: where the setting stands.
+      block: contains the setting.
       setting: to train.
-      seeds: one after the other, from the first upwards.
+      seeds: consecutive, from the first upwards.
     """
 
     block: Block
@@ -121,7 +121,7 @@ class Job:
         return f"{self.block.name}: {self.setting.name}, seed {seeds}"
 
     def folder(self, root: pathlib.Path) -> pathlib.Path:
-        """Of the run, below the folder of the study's runs."""
+        """The folder of the run, below the folder of the study's runs."""
         first, last = self.seeds[0], self.seeds[-1]
         seeds = f"seed{first}" if first == last else f"seeds{first}-{last}"
         return root / _slug(self.block.name) / _slug(self.setting.name) / seeds
@@ -133,7 +133,7 @@ class Job:
         return [Job(block, block.setting(name), self.seeds) for name in names]
 
     def may_teach(self, study: Study) -> bool:
-        """Whether another run of the study takes a teacher from this one."""
+        """Whether another run of the study may take a teacher from this one."""
         return any(
             self.setting.name == teacher.partition("@")[0]
             for block in study.blocks
@@ -168,7 +168,7 @@ class Job:
 
 
 def settings(block: Block, setting: Setting, seed: int) -> ml_collections.ConfigDict:
-    """What a setting comes to, but for the seed itself and the folders of its teachers."""
+    """The full settings of a setting, without its seed and the folders of its teachers."""
     config = copy.deepcopy(read_config(setting.config))
     block.recipe(config, seed)
     for path, value in setting.changes.items():
@@ -187,10 +187,10 @@ def settings(block: Block, setting: Setting, seed: int) -> ml_collections.Config
 
 
 def stated(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The fields that differ from the defaults, {"batch_size": 64, ...}, but where data lie.
+    """The fields that differ from the defaults, {"batch_size": 64, ...}, except for data folders.
 
-    Fields that a later release adds do not appear, so that results stay valid. Of methods,
-    optimizers and schedules, options that differ from the defaults of the chosen one.
+    Fields that a later release adds do not appear, so results stay valid. Options of methods,
+    optimizers and schedules appear if they differ from the defaults of the chosen one.
     """
     base = base_config()
     first = _names(base)
@@ -206,7 +206,7 @@ def stated(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _names(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Which optimizers and schedules are chosen."""
+    """The names of the chosen optimizers and schedules."""
     chosen = {}
     for update, own in config.optimizers.items():
         chosen[f"optimizers.{update}.name"] = own.name
@@ -225,11 +225,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def jobs(study: Study, at_once: int) -> list[Job]:
-    """All runs of a study, seed by seed, so that all settings have some seeds before any has all.
+    """All runs of a study, seed by seed, so that every setting has some seeds before any has all.
 
     Args:
-      study: whose.
-      at_once: seeds in one program.
+      study: to list.
+      at_once: number of seeds in one program.
     """
     found = []
     for block in study.blocks:
@@ -249,7 +249,7 @@ NAMES = tuple(sorted(f.stem for f in _FOLDER.glob("*.py") if "\nSTUDY = Study(" 
 
 
 def load(name: str) -> Study:
-    """The study of that name.
+    """The study with that name.
 
     Raises:
       SettingError: if there is none.

@@ -1,4 +1,4 @@
-"""What is kept of a study's runs: one JSON file, small enough to commit."""
+"""What we keep of a study's runs: one JSON file, small enough to commit."""
 
 import contextlib
 import fcntl
@@ -19,9 +19,9 @@ Record = dict[str, Any]
 
 
 def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Record]:
-    """The records of a finished run, one per seed; accuracies are fractions, of the last epoch.
+    """The records of a finished run, one per seed; accuracies are fractions, from the last epoch.
 
-    Times are left out: a study shares its machine, so they would say little.
+    Times are left out: other programs may share the machine, so they would say little.
     """
     work = Workdir(folder)
     summary = read_json(work.summary)
@@ -59,14 +59,14 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
 
 
 def _rounded(value: Any, digits: int = 6) -> Any:
-    """To more digits than these numbers are worth."""
+    """Rounds to more digits than these numbers are worth."""
     if isinstance(value, dict):
         return {key: _rounded(v, digits) for key, v in value.items()}
     return round(value, digits) if isinstance(value, float) else value
 
 
 class Records:
-    """Records to look up.
+    """Records that can be looked up.
 
     Args:
       records: of one or more seeds and settings.
@@ -83,7 +83,7 @@ class Records:
         return [r for r in self.records if (r["block"], r["setting"]) == (block, setting)]
 
     def has(self, block: str, setting: str, seed: int) -> bool:
-        """Whether this seed of a setting is there."""
+        """Whether there is a record of this seed of a setting."""
         return any(r["seed"] == seed for r in self.of(block, setting))
 
 
@@ -91,8 +91,8 @@ class Results(Records):
     """The JSON file of a study; its records are in the order of the study.
 
     Args:
-      file: of the results; need not be there.
-      study: whose.
+      file: of the results; need not exist.
+      study: that the results belong to.
     """
 
     def __init__(self, file: pathlib.Path, study: Study):
@@ -128,7 +128,7 @@ class Results(Records):
         return super().of(block, setting)
 
     def add(self, records: list[Record]) -> None:
-        """Takes new records, and writes the file; errors as of `of`."""
+        """Adds new records and writes the file; raises the same errors as `of`."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with _held(self._file.parent):
             self._refresh()  # another share may have written meanwhile
@@ -138,7 +138,7 @@ class Results(Records):
             self._write(list(new.values()))
 
     def forget(self, setting: str) -> int:
-        """Drops the records of a setting in all blocks; returns their number."""
+        """Removes the records of a setting from all blocks; returns their number."""
         if not self._file.is_file():
             return 0
         with _held(self._file.parent):
@@ -168,7 +168,7 @@ class Results(Records):
 def as_text(
     question: str, stated_by_block: dict[str, dict[str, Any]], records: list[Record]
 ) -> str:
-    """JSON with a line for each setting and each record, so that a commit shows what is new."""
+    """JSON with one line per setting and per record, so that a diff shows what is new."""
     text = f'{{\n "question": {json.dumps(question)},\n "settings": {{\n'
     text += ",\n".join(
         f"  {json.dumps(name)}: {{\n"
@@ -182,7 +182,7 @@ def as_text(
 
 @contextlib.contextmanager
 def _held(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until nobody else writes there."""
+    """Waits until no other process writes there."""
     number = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(number, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Trains what a study lacks."""
+"""Trains a study's missing runs."""
 
 import contextlib
 import fcntl
@@ -39,10 +39,10 @@ def alone(root: pathlib.Path, part: tuple[int, int]) -> Iterator[None]:
 def missing(
     study: Study, results: Results, *, at_once: int = 1, part: tuple[int, int] = (1, 1)
 ) -> list[Job]:
-    """The runs that have no records yet, those that have waited longest first.
+    """The runs without records, those that have waited longest first.
 
     Args:
-      study: whose.
+      study: to look at.
       results: what is there.
       at_once: seeds in one program.
       part: (which, of how many): a share of all runs, whatever is there already.
@@ -66,27 +66,27 @@ def train_missing(
     only: str = "",
     data_dir: str | None = None,
 ) -> bool:
-    """Trains one run after the other until all are there or the time is over.
+    """Trains one run after the other until all are done or the time is up.
 
-    A run that was cut off goes on from its last checkpoint. The checkpoints of a finished run stay
+    An interrupted run resumes from its last checkpoint. The checkpoints of a finished run are kept
     only while another setting may need them for its teachers.
 
     Args:
-      study: whose.
-      results: gets the records.
+      study: to train.
+      results: receives the records.
       root: folder of the runs.
-      seconds: no run begins later than this.
+      seconds: no run starts later than this.
       at_once: seeds in one program.
       part: (which, of how many).
-      only: regular expression; train only what it finds in, as "300 labels: AFD".
+      only: regular expression; train only settings that match, such as "300 labels: AFD".
       data_dir: folder of TFDS data sets, for studies that read one.
 
     Returns:
-      Whether nothing is missing now.
+      Whether the study is complete.
 
     Raises:
       SettingError: if a setting cannot work.
-      afd_jax.runs.trainer.Interrupted: after Ctrl-C or SIGTERM, when the run's state is saved.
+      afd_jax.runs.trainer.Interrupted: after Ctrl-C or SIGTERM, once the run's state is saved.
     """
     end = time.monotonic() + seconds
     every = missing(study, results, at_once=at_once, part=part)
@@ -103,7 +103,7 @@ def train_missing(
 
 
 def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
-    """Trains a run after what it needs; a finished one is checked to be of these settings."""
+    """Trains a run after the runs it needs; checks that a finished one has these settings."""
     for before in job.needs():
         _train(before, root, data_dir)
     folder = job.folder(root)
@@ -114,7 +114,7 @@ def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
 
 @contextlib.contextmanager
 def _turn(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other share trains this run, which teaches a setting of each."""
+    """Waits until no other part trains this run, which may be a teacher in several parts."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     number = os.open(folder.with_name(f"{folder.name}.lock"), os.O_CREAT | os.O_RDWR)
     try:

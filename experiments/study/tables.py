@@ -14,11 +14,11 @@ class Row:
     """One architecture of one setting.
 
     Attributes:
-      setting: its name.
-      network: the architecture; networks of one architecture, and the branches of a network, are
-        averaged within a seed.
+      setting: name of the setting.
+      network: the architecture; networks with the same architecture, and the branches of a
+        network, are averaged within a seed.
       accuracy: on the test set after the last step, in percent.
-      difference: to the same architecture of the baseline, in points; None for the baseline itself.
+      difference: from the same architecture of the baseline, in points; None for the baseline.
       ensemble: accuracy of the averaged probabilities, in percent; None for a single network.
     """
 
@@ -30,7 +30,7 @@ class Row:
 
 
 def rows(block: Block, results: Records) -> list[Row]:
-    """The table of a block, in the order of the study, without what has no records yet."""
+    """The table of a block, in the order of the study, without settings that lack records."""
     baseline = by_network(results.of(block.name, block.baseline))
     found = []
     for setting in block.settings:
@@ -63,7 +63,7 @@ def _students(record: Record) -> dict[str, Record]:
 
 
 def markdown(block: Block, results: Records) -> str:
-    """The table of a block in Markdown, with what is missing said below it."""
+    """The table of a block in Markdown, followed by a line about missing seeds."""
     published = any(setting.published for setting in block.settings)
     head = [block.name, "network", "test accuracy, %"]
     head += ["published, %", "ours minus published"] if published else []
@@ -84,7 +84,7 @@ def markdown(block: Block, results: Records) -> str:
 
 
 def claims(study: Study, results: Records) -> str:
-    """The claims of a study with the differences that speak to them, in Markdown.
+    """The claims of a study with the differences that test them, in Markdown.
 
     Architectures that both settings have are averaged within a seed.
     """
@@ -114,7 +114,7 @@ def _mean(values: Mapping[str, Mapping[int, float]], networks: Sequence[str], se
 
 
 def likeness(block: Block, results: Records) -> str:
-    """How alike the networks' last maps are at the end, in Markdown; pairs are averaged."""
+    """How similar the networks' last maps are after training, in Markdown; pairs are averaged."""
     measures = ("cka", "cosine", "l1", "l2")
     lines = ["| setting | CKA | cosine | L1 | L2 |", "|---|---|---|---|---|"]
     for setting in block.settings:
@@ -147,12 +147,12 @@ def seeds_in_words(block: Block, results: Records) -> str:
 
 
 def percent(value: Spread) -> str:
-    """Mean and deviation."""
+    """Mean and standard deviation."""
     return f"{value.mean:.2f}" + ("" if value.deviation is None else f" ± {value.deviation:.2f}")
 
 
 def points(value: Difference | None) -> str:
-    """A difference with its interval; bold where the interval leaves out zero."""
+    """A difference with its interval; bold if the interval excludes zero."""
     if value is None:
         return ""
     if value.low is None or value.high is None:

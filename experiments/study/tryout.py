@@ -1,4 +1,4 @@
-"""What a study would do and cost here, before it is begun."""
+"""Tries a study and estimates its cost before it starts."""
 
 import pathlib
 import re
@@ -16,9 +16,9 @@ def try_all(study: Study, data_dir: str | None, wanted: str = "") -> None:
     """Trains the smoke form of every setting once, with its teachers, in a temporary folder.
 
     Args:
-      study: whose.
+      study: to try.
       data_dir: folder of TFDS data sets.
-      wanted: regular expression; only what it finds in, as "300 labels: AFD".
+      wanted: regular expression; only settings that match, such as "300 labels: AFD".
 
     Raises:
       SettingError: if a setting cannot work.
@@ -47,9 +47,9 @@ def estimate(study: Study, data_dir: str | None, tera_flops: float) -> str:
     augmentation and evaluation are left out.
 
     Args:
-      study: whose.
+      study: to estimate.
       data_dir: folder of TFDS data sets.
-      tera_flops: what the device is assumed to sustain, in 10^12 operations a second.
+      tera_flops: the assumed speed of the device, in 10^12 operations per second.
     """
     lines = ["| block | runs | 10^15 operations | hours |", "|---|---|---|---|"]
     for block in study.blocks:

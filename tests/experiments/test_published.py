@@ -39,7 +39,8 @@ def shallow(network):
     if network.startswith("okddip") and network != "okddip_vgg16":
         return "resnet8"
     network = re.sub(r"^resnet\d+", "resnet8", network)
-    return network.replace("wrn-40", "wrn-16").replace("vgg13", "vgg8")
+    network = network.replace("wrn-40", "wrn-16").replace("vgg13", "vgg8")
+    return network.replace("cifar_resnet50", "cifar_resnet18")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_every_setting_can_be_trained(name, images):
         config.networks = tuple(map(shallow, config.networks))
         config.teachers = tuple(map(shallow, config.teachers))
         key = (config.networks, config.teachers, config.graph, str(config.method))
-        if key in seen:
+        if key in seen or (setting.teachers and setting.name == "KD"):  # looks at no map
             continue
         seen.add(key)
         config.data.name, config.data.data_dir, config.parallel.devices = "arrays", images, 1

@@ -695,6 +695,9 @@ def test_figures_are_drawn(tmp_path):
     assert figures.over_time(block, Records(records), "AFD", "l1") == []
     records[3]["curve"][0]["similarity"]["a, c"] = {"cka": 9.0}  # of three networks: left out
     assert figures.over_time(block, Records(records), "AFD", "cka")[0] == (0.5, 0.375)
+    same = three("independent", 0.9, 0.9, 0.9) + three("AFD", 0.9, 0.9, 0.9)
+    figures.differences(own, Records(same), tmp_path / "same.png")
+    assert (tmp_path / "same.png").read_bytes().startswith(PNG)
     figures.differences(own, Records(records[:3]), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
