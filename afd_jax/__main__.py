@@ -158,16 +158,11 @@ def _wrapped(names: Iterable[str]) -> str:
 
 
 def _prepare_jax(distributed: bool) -> None:
-    import jax
-
-    from afd_jax.data.cache import cache_dir
+    from afd_jax.data.cache import keep_programs
 
     if distributed:
         _join()
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
-        # Small programs, too: together they take a second at every start.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    keep_programs()
 
 
 def _join() -> None:

@@ -10,3 +10,13 @@ def cache_dir(*parts: str) -> pathlib.Path:
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     root = pathlib.Path(own) if own else base / "afd_jax"
     return root.joinpath(*parts)
+
+
+def keep_programs() -> None:
+    """Lets JAX keep compiled programs there, unless it has a folder for them already."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+        # Small programs, too: together they take a second at every start.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

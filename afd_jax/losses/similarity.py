@@ -49,8 +49,10 @@ def linear_hsic(
     kept = jnp.ones(len(flat[0]), bool) if where is None else jnp.asarray(where)
     n = jnp.maximum(jnp.sum(kept), 4).astype(flat[0].dtype)
     pairs = kept[:, None] & kept[None] & ~jnp.eye(len(kept), dtype=bool)
-    # The estimate does not see the means; without them sums lose fewer digits.
-    centred = [x - jnp.sum(x, 0, keepdims=True) / n for x in flat]
+    # The estimate does not see a shift. Without the means sums lose fewer digits, and without a
+    # kept example before them, maps that are all the same become zeros, not rounding errors.
+    shifted = [jnp.where(kept[:, None], x - x[jnp.argmax(kept)][None], 0) for x in flat]
+    centred = [x - jnp.sum(x, 0, keepdims=True) / n for x in shifted]
     own, other = (jnp.where(pairs, x @ x.T, 0) for x in centred)
     own_rows, other_rows = jnp.sum(own, 1), jnp.sum(other, 1)
     trace, cross = jnp.sum(own * other), jnp.sum(own_rows * other_rows)
@@ -80,9 +82,10 @@ def linear_cka(
     >>> print(f"{linear_cka(x, 3 * x[:, ::-1] + 1):.4f}")
     1.0000
     """
+    between = linear_hsic(maps, other_maps, where=where)  # first, as it names the two in errors
     own = linear_hsic(maps, maps, where=where)
     other = linear_hsic(other_maps, other_maps, where=where)
-    return cka_ratio(linear_hsic(maps, other_maps, where=where), own, other)
+    return cka_ratio(between, own, other)
 
 
 def cka_ratio(between: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ this is assumed.
 
 import ml_collections
 
+from experiments.studies.few_labels import adam
 from experiments.study.plan import Block, Setting, Study
 
 
@@ -25,10 +26,7 @@ def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
     logit = config.optimizers.logit
     logit.learning_rate, logit.momentum, logit.weight_decay = 0.1, 0.9, 5e-4
     logit.schedule = {"name": "cosine"}
-    for update in ("feature", "discriminator"):
-        optimizer = config.optimizers[update]
-        optimizer.name, optimizer.learning_rate, optimizer.weight_decay = "adam", 1e-4, 0.0
-        optimizer.schedule = {"name": "cosine"}
+    adam(config)
 
 
 def _settings(names: str) -> tuple[Setting, ...]:

@@ -21,6 +21,11 @@ def recipe(config: ml_collections.ConfigDict, seed: int, *, labels: int) -> None
     """The recipe that all settings share."""
     digits.few_labels(config, seed, labels=labels, choose=False)
     base(config)
+    adam(config)
+
+
+def adam(config: ml_collections.ConfigDict) -> None:
+    """The optimizers of features and discriminators; assumed."""
     for update in ("feature", "discriminator"):
         optimizer = config.optimizers[update]
         optimizer.name, optimizer.learning_rate, optimizer.weight_decay = "adam", 1e-4, 0.0

@@ -12,16 +12,14 @@ import argparse
 import pathlib
 import sys
 
-import jax
-
-from afd_jax.data.cache import cache_dir
+from afd_jax.data.cache import keep_programs
 from afd_jax.errors import SettingError
 from afd_jax.runs.metrics import Diverged
 from afd_jax.runs.trainer import Interrupted
 from experiments.study import figures, page, tables, tryout
 from experiments.study.plan import NAMES, Study, load
 from experiments.study.records import Results
-from experiments.study.runner import alone, missing, train_missing
+from experiments.study.runner import alone, forget_runs, missing, train_missing
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -63,24 +61,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _part(text: str) -> tuple[int, int]:
-    which, of = (int(word) for word in text.split("/"))
+    words = text.split("/")
+    if len(words) != 2 or not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be I/N, such as 1/4")
+    which, of = map(int, words)
     if not 1 <= which <= of:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r}: must be one of 1/{of} to {of}/{of}")
     return which, of
 
 
 def main(arguments: list[str]) -> int:
     """Runs a command line; returns the exit code."""
     asked = parser().parse_args(arguments)
-    if asked.list or not asked.name:
-        for name in NAMES:
-            print(_state(name, asked.results))
-        return 0 if asked.list else 2
     try:
+        if asked.list or not asked.name:
+            for name in NAMES:
+                print(_state(name, asked.results))
+            return 0 if asked.list else 2
         study = load(asked.name)
         results = Results(asked.results / f"{asked.name}.json", study)
         if asked.forget:
             print(f"forgot {results.forget(asked.forget)} records of {asked.forget!r}")
+            forget_runs(study, asked.forget, asked.runs / asked.name)
         if asked.smoke:
             tryout.try_all(study, asked.data_dir, asked.only)
             return 0
@@ -113,10 +115,7 @@ def _state(name: str, folder: pathlib.Path) -> str:
 
 
 def _train(asked: argparse.Namespace, study: Study, results: Results) -> None:
-    # Programs compiled once serve all seeds of a setting.
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    keep_programs()  # compiled once, they serve all seeds of a setting
     root = asked.runs / asked.name
     with alone(root, asked.part):
         train_missing(

@@ -107,6 +107,8 @@ def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
         "l1": "mean absolute difference",
         "l2": "mean squared difference",
     }
+    if not any(over_time(block, results, setting.name, "cka") for setting in block.settings):
+        return
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained", sharex=True)
     for axis, (measure, label) in zip(axes.flat, measures.items()):
         for n, setting in enumerate(block.settings):

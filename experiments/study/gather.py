@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    study = Study(f"How do {', '.join(texts)} compare?", (block,))
+    study = Study(f"What do {', '.join(texts)} reach?", (block,))
     target.parent.mkdir(parents=True, exist_ok=True)
     # Not with_suffix: a name may hold a dot.
     text = as_text(study.question, {block.name: settings}, records.records)

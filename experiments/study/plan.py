@@ -150,9 +150,13 @@ class Job:
           data_dir: folder of TFDS data sets, for studies that read one.
 
         Raises:
-          SettingError: if a change names no field, or seeds in one program have different recipes.
+          SettingError: if a change names no field, or seeds in one program have different recipes
+            or do not follow each other.
         """
         own = settings(self.block, self.setting, self.seeds[0])
+        if self.seeds != tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds))):
+            remedy = f"{self.seeds} do not follow each other; train one at once"
+            raise SettingError("--seeds-at-once", len(self.seeds), remedy)
         for seed in self.seeds[1:]:
             if as_json(settings(self.block, self.setting, seed)) != as_json(own):
                 remedy = f"the recipe of {self.block.name!r} depends on the seed; train one at once"
@@ -175,6 +179,8 @@ def settings(block: Block, setting: Setting, seed: int) -> ml_collections.Config
         *parents, field = path.split(".")
         where = config
         for parent in parents:
+            if parent not in where:
+                raise SettingError(f"{setting.name}: {path}", value, one_of(parent, list(where)))
             where = where[parent]
         if field not in where and where is not config.method:
             raise SettingError(f"{setting.name}: {path}", value, one_of(field, list(where)))

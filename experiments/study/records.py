@@ -43,6 +43,11 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
             for part in ("networks", "twins", "others")
             for node in run[part]
         }
+        ensembles = {
+            name.replace("_test", ""): value
+            for name, value in run.items()
+            if name.endswith("ensemble_test_accuracy")
+        }
         kept = ("epoch", "accuracy", "ensemble_accuracy", "similarity")
         found.append(
             {
@@ -50,7 +55,7 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
                 "setting": setting.name,
                 "seed": run["seed"],
                 "nodes": nodes,
-                "ensemble_accuracy": _rounded(run["ensemble_test_accuracy"]),
+                **{name: _rounded(v) for name, v in ensembles.items()},
                 "curve": [{k: _rounded(r[k], 4) for k in kept if k in r} for r in tests],
                 **common,
             }

@@ -102,6 +102,13 @@ def train_missing(
     return True
 
 
+def forget_runs(study: Study, setting: str, root: pathlib.Path) -> None:
+    """Removes the runs of a setting in all blocks, which may have stayed for their teachers."""
+    for job in jobs(study, at_once=1):
+        if job.setting.name == setting:
+            shutil.rmtree(job.folder(root).parent, ignore_errors=True)
+
+
 def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
     """Trains a run after the runs it needs; checks that a finished one has these settings."""
     for before in job.needs():

@@ -16,7 +16,7 @@ class Row:
     Attributes:
       setting: name of the setting.
       network: the architecture; networks with the same architecture, and the branches of a
-        network, are averaged within a seed.
+        network, are averaged within a seed; a leader of branches stands apart, "resnet8 leader".
       accuracy: on the test set after the last step, in percent.
       difference: from the same architecture of the baseline, in points; None for the baseline.
       ensemble: accuracy of the averaged probabilities, in percent; None for a single network.
@@ -38,12 +38,15 @@ def rows(block: Block, results: Records) -> list[Row]:
         several = any(len(_students(r)) > 1 for r in records)
         ensemble = spread([100 * r["ensemble_accuracy"] for r in records]) if several else None
         for network, values in by_network(records).items():
-            difference = None
-            if setting.name != block.baseline and network in baseline:
-                difference = paired(values, baseline[network])
+            difference, plain = None, network.removesuffix(_LEADER)
+            if setting.name != block.baseline and plain in baseline:
+                difference = paired(values, baseline[plain])
             accuracy = spread([*values.values()])
             found.append(Row(setting.name, network, accuracy, difference, ensemble))
     return found
+
+
+_LEADER = " leader"
 
 
 def by_network(records: Sequence[Record]) -> dict[str, dict[int, float]]:
@@ -51,8 +54,9 @@ def by_network(records: Sequence[Record]) -> dict[str, dict[int, float]]:
     values: dict[str, dict[int, float]] = {}
     for record in records:
         own: dict[str, list[float]] = {}
-        for node in _students(record).values():
-            own.setdefault(node["network"], []).append(100 * node["accuracy"])
+        for name, node in _students(record).items():
+            network = node["network"] + (_LEADER if name == "leader" else "")
+            own.setdefault(network, []).append(100 * node["accuracy"])
         for network, each in own.items():
             values.setdefault(network, {})[record["seed"]] = statistics.fmean(each)
     return values

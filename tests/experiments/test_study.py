@@ -432,6 +432,30 @@ def test_the_command_line_forgets(quick, asked, tmp_path, monkeypatch, capsys):
     assert asked("tiny", "--hours=1", "--forget=DML") == 0
     assert "forgot 2 records of 'DML'" in capsys.readouterr().out
     assert [str(folder.parent.name) for folder, _ in quick[8:]] == ["DML", "DML"]
+    # What stayed for its teachers goes, too, or its old result would come back.
+    folder = tmp_path / "runs" / "tiny" / "few_steps" / "independent"
+    assert (folder / "seed0").is_dir()
+    assert asked("tiny", "--forget=independent") == 0 and not folder.exists()
+
+
+def test_a_list_names_the_study_that_has_changed(quick, asked, monkeypatch, capsys):
+    assert asked("tiny", "--hours=1") == 0
+    monkeypatch.setattr(command_line, "load", lambda name: study(**{"method.temperature": 2.0}))
+    assert asked("--list") == 2
+    assert "tiny.json: method.temperature = 2.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["3", "3/2", "0/2", "a/b"])
+def test_a_share_that_cannot_be(part, asked, capsys):
+    with pytest.raises(SystemExit):
+        asked("tiny", f"--part={part}")
+    assert f"argument --part: '{part}': must be" in capsys.readouterr().err
+
+
+def test_seeds_at_once_follow_each_other(tmp_path):
+    (block,) = study(seeds=(0, 2)).blocks
+    with pytest.raises(SettingError, match=r"--seeds-at-once = 2: \(0, 2\) do not follow"):
+        Job(block, block.setting("DML"), (0, 2)).config(tmp_path)
 
 
 def test_records_that_others_wrote_meanwhile_are_kept(tmp_path):
@@ -476,6 +500,7 @@ def test_a_change_that_names_no_field_is_named():
     for path, words in (
         ("optimizers.logit.lerning_rate", "did you mean 'learning_rate'"),
         ("batchsize", "did you mean 'batch_size'"),
+        ("optimisers.logit.learning_rate", "did you mean 'optimizers'"),
     ):
         (block,) = study(**{path: 1}).blocks
         with pytest.raises(SettingError, match=f"DML: {path} = 1: {words}"):
@@ -691,6 +716,7 @@ def test_figures_are_drawn(tmp_path):
     figures.similarity(block, Records([]), tmp_path / "nothing.png")
     for name in ("differences", "similarity"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+    assert not (tmp_path / "nothing.png").exists()
     assert figures.over_time(block, Records(records), "AFD", "cka") == [(0.5, 0.25), (1.0, 0.5)]
     assert figures.over_time(block, Records(records), "AFD", "l1") == []
     records[3]["curve"][0]["similarity"]["a, c"] = {"cka": 9.0}  # of three networks: left out

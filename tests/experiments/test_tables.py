@@ -40,6 +40,7 @@ STUDY = Study(
     (
         Claim("together is better", "few", "AFD", "independent"),
         Claim("a teacher is better", "few", "KD", "independent"),
+        Claim("alone is better", "few", "independent", "KD"),
         Claim("nobody tried", "few", "DML", "independent"),
     ),
 )
@@ -59,14 +60,28 @@ def results():
 
 def test_a_claim_compares_what_both_settings_have(results):
     lines = tables.claims(STUDY, results).splitlines()
-    assert len(lines) == 4  # one claim has no runs
+    assert len(lines) == 5  # one claim has no runs
     own = 100 * (np.mean(TOGETHER, 1) - np.mean(ALONE, 1))
     low, high = stats.ttest_1samp(own, 0).confidence_interval(0.95)
     cell = f"{own.mean():+.2f} ({low:+.2f} to {high:+.2f})"
     assert lines[2] == f"| together is better | AFD minus independent | few | {cell} | 3 |"
     # The teacher's student is a ResNet-8, say, so only that of the pair counts.
     own = 100 * (np.array(TAUGHT) - np.array(ALONE)[:, 0])
-    assert f"| {own.mean():+.2f} (" in lines[3]
+    assert f"| {own.mean():+.2f} (" in lines[3] and f"| {-own.mean():+.2f} (" in lines[4]
+
+
+def test_a_leader_of_branches_stands_apart():
+    found = []
+    for seed, (a, _) in enumerate(ALONE):
+        found.append(record("independent", seed, a=a, b=a))
+        own = record("KD", seed, **{"branch 0": a, "branch 1": a - 0.02, "leader": a + 0.01})
+        for node in own["nodes"].values():
+            node["network"] = "a"
+        found.append(own)
+    rows = {row.network: row for row in tables.rows(BLOCK, Records(found)) if row.setting == "KD"}
+    assert [*rows] == ["a", "a leader"]
+    np.testing.assert_allclose(rows["a"].difference.mean, -1)
+    np.testing.assert_allclose(rows["a leader"].difference.mean, 1)
 
 
 def test_likeness_leaves_out_single_networks(results):
