@@ -21,6 +21,14 @@ class UnreadableError(ValueError):
     """Data found to be damaged when read, possibly in a worker process."""
 
 
+class Diverged(Exception):
+    """A measurement is not finite any more: going on would only cost time."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; the state is saved."""
+
+
 @contextlib.contextmanager
 def within(prefix: str) -> Iterator[None]:
     """Puts `prefix` and a dot before the field of a SettingError raised inside.

@@ -4,7 +4,7 @@ import json
 import pathlib
 import signal
 
-from afd_jax.__main__ import main
+from afd_jax.commands.train import main
 from afd_jax.reports.terminal import Progress
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.checkpoint import Checkpoints

@@ -22,7 +22,8 @@ BELOW = {
     "reports": {"networks", "engine", "speedups"},
 }
 BELOW["runs"] = {*BELOW} - {"cpu", "drawing"}
-BELOW["__main__"] = {*BELOW} - {"cpu"}
+BELOW["commands"] = {*BELOW} - {"cpu"}
+BELOW["__main__"] = {"commands"}
 
 
 def modules():

@@ -9,12 +9,9 @@ from typing import Any
 import jax
 
 from afd_jax import losses
+from afd_jax.errors import Diverged
 
 Record = dict[str, Any]
-
-
-class Diverged(Exception):
-    """A measurement is not finite any more: going on would only cost time."""
 
 
 class MetricsLog:

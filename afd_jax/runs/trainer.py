@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from afd_jax.data.extra import need
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.state import TrainState
-from afd_jax.errors import SettingError
+from afd_jax.errors import Diverged, Interrupted, SettingError
 from afd_jax.reports.curves import plot_curves
 from afd_jax.reports.facts import Facts, graph_facts
 from afd_jax.reports.summary import commit, mean_record, summarise
@@ -23,7 +23,7 @@ from afd_jax.reports.terminal import Progress, table
 from afd_jax.runs.assemble import Run, assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.lock import claim_teachers, claimed
-from afd_jax.runs.metrics import Diverged, MetricsLog, Record, Window, evaluation
+from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.prerequisites import prerequisites
 from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
@@ -31,10 +31,6 @@ from afd_jax.runs.signals import Stop, stop_signals
 from afd_jax.runs.workdir import Workdir, read_json, write_json
 
 _MUCH = 2**30  # bytes of a method's memory that are worth a word
-
-
-class Interrupted(Exception):
-    """Training was asked to stop; the state is saved."""
 
 
 def train(

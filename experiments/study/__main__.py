@@ -13,9 +13,7 @@ import pathlib
 import sys
 
 from afd_jax.data.cache import keep_programs
-from afd_jax.errors import SettingError
-from afd_jax.runs.metrics import Diverged
-from afd_jax.runs.trainer import Interrupted
+from afd_jax.errors import Diverged, Interrupted, SettingError
 from experiments.study import figures, page, tables, tryout
 from experiments.study.plan import NAMES, Study, load
 from experiments.study.records import Results

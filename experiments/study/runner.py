@@ -86,7 +86,7 @@ def train_missing(
 
     Raises:
       SettingError: if a setting cannot work.
-      afd_jax.runs.trainer.Interrupted: after Ctrl-C or SIGTERM, once the run's state is saved.
+      afd_jax.errors.Interrupted: after Ctrl-C or SIGTERM, once the run's state is saved.
     """
     end = time.monotonic() + seconds
     every = missing(study, results, at_once=at_once, part=part)

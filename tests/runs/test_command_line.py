@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from afd_jax import methods, networks
-from afd_jax.__main__ import main
+from afd_jax.commands.train import main
 from afd_jax.runs import overrides
 from afd_jax.runs.configs import list_configs
 
@@ -36,7 +36,8 @@ def test_an_unknown_config_is_one_line(capsys):
 
 
 def test_help_answers_without_jax():
-    code = "import sys; sys.modules['jax'] = None; from afd_jax.__main__ import main; main(['-h'])"
+    code = "import sys; sys.modules['jax'] = None\n"
+    code += "from afd_jax.commands.train import main; main(['-h'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--config=digits_afd" in done.stdout

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from afd_jax.__main__ import main
+from afd_jax.commands.train import main
 from afd_jax.errors import SettingError
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.durations import to_steps
@@ -189,7 +189,7 @@ def test_dry_run_prints_graph_and_costs_and_trains_nothing(capsys, tmp_path, mon
 def test_help_is_quick_and_needs_no_jax():
     program = """
 import sys
-from afd_jax.__main__ import main
+from afd_jax.commands.train import main
 try:
     main(["--help"])
 except SystemExit:

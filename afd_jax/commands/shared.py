@@ -1,0 +1,63 @@
+"""What all command lines share: errors as one line and an exit code, and packages of extras."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+
+# Modules that only an extra installs.
+EXTRAS = {
+    "train": (
+        "PIL",
+        "array_record",
+        "etils",
+        "importlib_resources",
+        "matplotlib",
+        "sklearn",
+        "tensorflow_datasets",
+        "tqdm",
+    ),
+    "streaming": ("grain",),
+}
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Does a command's work, and turns its errors into one line and an exit code.
+
+    Returns:
+      What `work` does, 0 when done; 1 if a loss is not finite or an image cannot be read, 2 for a
+      setting that cannot work or an extra that is not installed, 130 after Ctrl-C.
+    """
+    from afd_jax.errors import Diverged, Interrupted, SettingError, UnreadableError
+
+    try:
+        return work()
+    except Interrupted as stop:
+        print(f"{stop}; the same command continues", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except Diverged as error:
+        return _refused(f"training diverged at {error}", 1)
+    except UnreadableError as error:
+        return _refused(f"{error}; the last checkpoint stays", 1)
+    except SettingError as error:
+        return _refused(str(error), 2)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        for extra, modules in EXTRAS.items():
+            if module in modules:
+                return _refused(f"{module} is missing; pip install 'afd-jax[{extra}]'", 2)
+        raise
+
+
+def require(*modules: str) -> None:
+    """Raises ModuleNotFoundError for a module that is not installed, before it is needed."""
+    for module in modules:
+        if not importlib.util.find_spec(module):
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+def _refused(words: str, code: int) -> int:
+    print(f"error: {words}", file=sys.stderr)
+    return code

@@ -1,0 +1,154 @@
+"""`afd-train`: trains a run, or says what it would cost."""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from afd_jax.commands.shared import guarded, require
+
+# Every run needs these, some only at its end.
+_ALWAYS = ("PIL", "matplotlib", "tqdm")
+
+_EPILOG = """\
+examples:
+  quick start, no download      %(prog)s --config=digits_afd --workdir=runs/digits
+  a pair on CIFAR-100           %(prog)s --config=cifar100_afd:resnet32,resnet32 \\
+                                  --workdir=runs/pair --config.data.data_dir=DIR
+  any setting                   ... --config.seed=1 --config.duration='30 epochs'
+  configs, methods, networks    %(prog)s --list
+
+The same command again continues an interrupted run.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: what follows the program's name; sys.argv if None.
+
+    Returns:
+      0 when done, 1 if a loss is not finite or an image cannot be read, 2 for a setting that cannot
+      work or an extra that is not installed, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(
+        prog="afd-train",
+        description="Train networks that teach each other (AFD and its relatives).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="NAME[:ARGS]", help="config, by its name or the path of a file"
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="folder of this run (or --dry-run)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print loss graph and costs; train nothing"
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes, started by SLURM, a TPU pod or by hand (JAX_* variables)",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the names of configs, methods and networks"
+    )
+    known, overrides = parser.parse_known_args(arguments)
+    if known.list:
+        print(_names())
+        return 0
+    if not known.config:
+        parser.error("--config: name a config; --list prints those that there are")
+    if not known.dry_run and not known.workdir:
+        parser.error("--workdir: name the folder of this run, or ask for --dry-run")
+
+    # A network of one's own may lie in the current folder, also for the installed command.
+    sys.path.insert(0, os.getcwd())
+    return guarded(lambda: _run(known, overrides))
+
+
+def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:
+    # Imports stand here so that --help answers at once.
+    from afd_jax.runs.overrides import read_config
+
+    require(*_ALWAYS)
+    config = read_config(known.config, overrides)
+    _prepare_jax(known.distributed)
+    if known.dry_run:
+        from afd_jax.runs.assemble import assemble
+        from afd_jax.runs.dry_run import describe
+
+        print(describe(assemble(config, known.workdir or "")))
+        return 0
+    from afd_jax.runs.trainer import train
+
+    train(config, known.workdir)
+    return 0
+
+
+def _names() -> str:
+    """The configs with a line on each; methods and networks."""
+    from afd_jax import methods, networks
+    from afd_jax.runs.configs import list_configs
+
+    configs = list_configs()
+    width = max(map(len, configs))
+    lines = [f"  {name:{width}}  {line}" for name, line in configs.items()]
+    return "\n".join(
+        [
+            "configs (--config=NAME):",
+            *lines,
+            "",
+            "methods (--config.method.name=NAME, or package.module:Class):",
+            _wrapped(methods.NAMES),
+            "",
+            "networks (--config=CONFIG:NAME,NAME, or package.module:Class):",
+            _wrapped(networks.NAMES),
+        ]
+    )
+
+
+def _wrapped(names: Iterable[str]) -> str:
+    # A hyphen in a name is no place to break.
+    return textwrap.indent(textwrap.fill(", ".join(names), 98, break_on_hyphens=False), "  ")
+
+
+def _prepare_jax(distributed: bool) -> None:
+    from afd_jax.data.cache import keep_programs
+
+    if distributed:
+        _join()
+    keep_programs()
+
+
+def _join() -> None:
+    """Meets the other processes, by the JAX_* variables or by what JAX knows about the cluster."""
+    import jax
+
+    from afd_jax.errors import SettingError, first_line
+
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, count, index = (os.environ.get(name) for name in names)
+    if address and (count or index):
+        for name, value in zip(names[1:], (count, index), strict=True):
+            if value is None or not value.isdecimal():
+                raise SettingError(name, value, f"must be a whole number, as {names[0]} is set")
+    try:
+        if address and count and index:
+            jax.distributed.initialize(address, int(count), int(index))
+        else:
+            jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        remedy = f"cannot join the other processes ({first_line(error)}); run under SLURM or on a "
+        remedy += f"TPU pod, or set {', '.join(names)}"
+        raise SettingError("--distributed", address, remedy) from error
+
+
+def program() -> int:
+    """The installed command."""
+    from afd_jax.speedups import use_huge_pages
+
+    use_huge_pages()
+    return main()
