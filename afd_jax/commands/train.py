@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from afd_jax.commands.shared import guarded, require
+from afd_jax.runs.signals import leave_at_once
 
 # Every run needs these, some only at its end.
 _ALWAYS = ("PIL", "matplotlib", "tqdm")
@@ -151,4 +152,5 @@ def program() -> int:
     from afd_jax.speedups import use_huge_pages
 
     use_huge_pages()
-    return main()
+    with leave_at_once():
+        return main()

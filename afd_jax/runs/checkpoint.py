@@ -87,8 +87,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Waits until everything is on disk."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits until everything is on disk; not if somebody is in a hurry."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            return
         self._manager.wait_until_finished()
         self._manager.close()
 

@@ -1,14 +1,18 @@
-"""Stopping when asked to, at the end of a step and on all hosts together."""
+"""Stopping when asked to: at the end of a step and on all hosts together, or at once."""
 
 import contextlib
+import os
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
-
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ASK_HOSTS_EVERY = 20
+
+EXIT_CODE = 130
+"""Of a program that was asked to stop: the same command continues."""
 
 
 class Stop:
@@ -22,31 +26,87 @@ class Stop:
 
     def wanted(self, step: int) -> bool:
         """Answers the same on every host: they exchange messages, so only every 20 steps."""
+        import jax  # late: `leave_at_once` comes before it
+        from jax.experimental import multihost_utils
+
         if jax.process_count() == 1:
             return self.asked
         ask = step % _ASK_HOSTS_EVERY == 0
         return ask and bool(multihost_utils.process_allgather(self.asked).any())
 
 
+_stops: list[Stop] = []  # the run that may finish its step first, if there is one
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop; a second one acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop; a second one acts as before."""
     stop = Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
 
     def handle(number: int, frame: Any) -> None:
         stop.asked = True
         signal.signal(number, before[signal.Signals(number)])
 
+    _stops.append(stop)
     try:
-        for number in numbers:
-            signal.signal(number, handle)
-    except ValueError:  # not in the main thread: then signals are somebody else's
-        yield stop
-        return
-    try:
+        # Elsewhere than in the main thread, or in `leave_at_once`, signals are somebody else's.
+        own = threading.current_thread() is threading.main_thread() and not _watched
+        if own:
+            for number in _SIGNALS:
+                signal.signal(number, handle)
         yield stop
     finally:
+        _stops.remove(stop)
+        if own:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+_watched: list[threading.Thread] = []
+
+
+@contextlib.contextmanager
+def leave_at_once() -> Iterator[None]:
+    """While inside, a signal ends the program with a word, whatever it is doing.
+
+    Within `stop_signals`, the first only asks the run to stop. A thread waits for signals, since
+    Python's own handlers would wait for a compiler, or for files, to come back.
+    """
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+    waker = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+    thread = threading.Thread(target=_watch, args=(here,), daemon=True)
+    thread.start()
+    _watched.append(thread)
+    try:
+        yield
+    finally:
+        _watched.remove(thread)
+        signal.set_wakeup_fd(waker)
         for number, handler in before.items():
             signal.signal(number, handler)
+        there.close()
+        thread.join()
+        here.close()
+
+
+def _watch(numbers: socket.socket) -> None:
+    while received := numbers.recv(1):
+        if received[0] not in _SIGNALS:
+            continue
+        if any(not stop.asked for stop in _stops):
+            for stop in _stops:
+                stop.asked = True
+            _say("stopping after this step; a second signal leaves at once")
+        else:
+            _say("stopped; the same command continues from the last checkpoint")
+            os._exit(EXIT_CODE)
+
+
+def _say(words: str) -> None:
+    # Not by print: the main thread may be in the middle of one.
+    os.write(2, f"\n{words}\n".encode())
