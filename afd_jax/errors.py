@@ -21,6 +21,10 @@ class UnreadableError(ValueError):
     """Data found to be damaged when read, possibly in a worker process."""
 
 
+class StorageError(OSError):
+    """Results that cannot be written: a disk is full, or not to be written on."""
+
+
 class Diverged(Exception):
     """A measurement is not finite any more: going on would only cost time."""
 

@@ -24,10 +24,17 @@ def guarded(work: Callable[[], int]) -> int:
     """Does a command's work, and turns its errors into one line and an exit code.
 
     Returns:
-      What `work` does, 0 when done; 1 if a loss is not finite or an image cannot be read, 2 for a
-      setting that cannot work or an extra that is not installed, 130 after Ctrl-C.
+      What `work` does, 0 when done; 1 if a loss is not finite, an image cannot be read or results
+      cannot be written; 2 for a setting that cannot work or an extra that is not installed; 130
+      after Ctrl-C.
     """
-    from afd_jax.errors import Diverged, Interrupted, SettingError, UnreadableError
+    from afd_jax.errors import (
+        Diverged,
+        Interrupted,
+        SettingError,
+        StorageError,
+        UnreadableError,
+    )
 
     try:
         return work()
@@ -41,6 +48,9 @@ def guarded(work: Callable[[], int]) -> int:
         return _refused(f"training diverged at {error}", 1)
     except UnreadableError as error:
         return _refused(f"{error}; the last checkpoint stays", 1)
+    except StorageError as error:
+        words = f"{error}; the last whole checkpoint stays, and the same command continues from it"
+        return _refused(words, 1)
     except SettingError as error:
         return _refused(str(error), 2)
     except ModuleNotFoundError as error:

@@ -1,7 +1,14 @@
-"""Saving and restoring a run with Orbax."""
+"""Saving and restoring a run with Orbax.
 
+A checkpoint knows whose it is: its notes hold its step, the run's settings and the versions that
+wrote it. Files of another run, or under another step's name, are refused.
+"""
+
+import contextlib
+import importlib.metadata
 import logging
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +17,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from afd_jax.engine.state import TrainState
-from afd_jax.errors import SettingError, first_line
+from afd_jax.errors import SettingError, StorageError, first_line
+
+Check = Callable[[dict[str, Any]], None]
+"""Raises SettingError for settings that are not the run's."""
 
 _logger = logging.getLogger("afd_jax")
 
@@ -20,12 +30,22 @@ class Checkpoints:
 
     Args:
       folder: where they are.
+      settings: of the run, as config.json has them.
+      check: compares those of a checkpoint with them.
       keep: how many.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int = 2):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        settings: dict[str, Any] | None = None,
+        check: Check | None = None,
+        keep: int = 2,
+    ):
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = folder.resolve()
+        self._settings, self._check = settings, check
+        self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -35,13 +55,25 @@ class Checkpoints:
         Args:
           state: of the run.
           notes: what else must survive, JSON values (time spent so far).
+
+        Raises:
+          StorageError: if this save or the one before fails.
         """
         step = state.steps_done
+        self.require_saved()
         if step not in self._manager.all_steps():
+            own = {"step": step, "settings": self._settings, "versions": _versions()}
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+                state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave({**notes, "of": own})
             )
-            self._manager.save(step, args=items, force=True)
+            self._saving = step
+            with _failing(self._folder, step):
+                self._manager.save(step, args=items, force=True)
+
+    def require_saved(self) -> None:
+        """Raises StorageError if a save in the background has failed; does not wait for one."""
+        with _failing(self._folder, self._saving):
+            self._manager.check_for_errors()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Returns the newest state that can be read, and its notes, or None if there is none.
@@ -52,7 +84,8 @@ class Checkpoints:
           like: a state of the same shape, whose placement on devices is taken over.
 
         Raises:
-          SettingError: if there are checkpoints and none can be read.
+          SettingError: if there are checkpoints and none can be read, or the newest is of another
+            run.
         """
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(
@@ -65,8 +98,10 @@ class Checkpoints:
             except Exception as error:  # Orbax, TensorStore and JSON each have their own
                 damaged[step] = first_line(error)
                 continue
+            notes = restored["notes"]
+            _require_own(self._folder / str(step), notes, restored["state"].steps_done, self._check)
             self._set_aside(damaged)
-            return restored["state"], restored["notes"]
+            return restored["state"], {k: v for k, v in notes.items() if k != "of"}
         if damaged:
             raise _unreadable(self._folder, damaged)
         return None
@@ -91,16 +126,65 @@ class Checkpoints:
         """Waits until everything is on disk; not if somebody is in a hurry."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             return
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            with _failing(self._folder, self._saving):
+                self._manager.wait_until_finished()
+        except StorageError:
+            if kind is None:  # else that error has been raised already, or another matters more
+                raise
+        finally:
+            self._manager.close()
 
 
-def load_variables(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
+@contextlib.contextmanager
+def _failing(folder: pathlib.Path, step: int | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax, TensorStore and the system each have their own
+        words = f"checkpoint {step} cannot be saved in {folder}: {first_line(error)[:200]}"
+        raise StorageError(words) from error
+
+
+def _versions() -> dict[str, str]:
+    names = ("afd-jax", "flax", "jax", "orbax-checkpoint")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _require_own(path: pathlib.Path, notes: dict[str, Any], step: int, check: Check | None) -> None:
+    """Raises SettingError for a checkpoint of another run, or under another step's name.
+
+    Those of before settings were noted cannot be told apart.
+    """
+    of = notes.get("of")
+    if str(step) != path.name or (of and of["step"] != step):
+        found = step if of is None else of["step"]
+        remedy = f"holds the state of step {found}; put the run's own checkpoint back, or remove it"
+        raise SettingError("--workdir", str(path), remedy)
+    if check is None or not of or not of["settings"]:
+        return
+    try:
+        check(of["settings"])
+    except SettingError as error:
+        remedy = f"is a checkpoint of another run: {error.field} is {error.value!r} here; put the "
+        remedy += "run's own back, or remove it"
+        raise SettingError("--workdir", str(path), remedy) from error
+
+
+def load_variables(
+    folder: pathlib.Path,
+    network: str,
+    check: Check | None = None,
+    expected: int | None = None,
+) -> dict[str, Any] | None:
     """Reads one network's variables from the newest readable checkpoint; writes nothing.
+
+    A newer one that cannot be read is named in a warning.
 
     Args:
       folder: of the checkpoints.
       network: its name.
+      check: compares a checkpoint's settings with the run's.
+      expected: step that it should be of; another is used with a warning.
 
     Returns:
       {"params": ..., "batch_stats": ...} as NumPy arrays; None if there is no checkpoint.
@@ -112,30 +196,49 @@ def load_variables(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
     manager = ocp.CheckpointManager(
         folder.resolve(),
         options=ocp.CheckpointManagerOptions(read_only=True),
-        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
+        item_handlers={
+            "state": ocp.PyTreeCheckpointHandler(),
+            "notes": ocp.JsonCheckpointHandler(),
+        },
     )
     damaged: dict[int, str] = {}
     with manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                return _variables(manager, step, network)
+                own, notes = _variables(manager, step, network)
             except Exception as error:  # as in `restore`
                 damaged[step] = first_line(error)
+                continue
+            _require_own(folder / str(step), notes, step, check)
+            for other, reason in damaged.items():
+                words = "checkpoint %d in %s cannot be read (%s): using checkpoint %d"
+                _logger.warning(words, other, folder, reason[:200], step)
+            if expected is not None and expected not in (step, *damaged):
+                words = "summary.json is of step %s, but checkpoint %s/%d is the newest: using it"
+                _logger.warning(words, expected, folder, step)
+            return own
     if damaged:
         raise _unreadable(folder, damaged)
     return None
 
 
-def _variables(manager: ocp.CheckpointManager, step: int, network: str) -> dict[str, Any]:
+def _variables(
+    manager: ocp.CheckpointManager, step: int, network: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One network's variables, and the checkpoint's notes."""
     stored = manager.item_metadata(step)["state"].tree
     paths, treedef = jax.tree.flatten_with_path(stored)
     is_ours = [_is_of(path, network) for path, _ in paths]
     wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
     types = [np.ndarray if own else None for own in is_ours]
     how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
-    items = ocp.args.Composite(state=ocp.args.PyTreeRestore(item=wanted, restore_args=how))
-    own = manager.restore(step, args=items)["state"]["networks"][network]
-    return {"params": own["params"]["network"], **own["statistics"]["network"]}
+    items = ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(item=wanted, restore_args=how), notes=ocp.args.JsonRestore()
+    )
+    restored = manager.restore(step, args=items)
+    own = restored["state"]["networks"][network]
+    variables = {"params": own["params"]["network"], **own["statistics"]["network"]}
+    return variables, restored["notes"]
 
 
 def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:

@@ -92,7 +92,10 @@ def load(
         raise SettingError("node", node, remedy)
     network = nodes[node]
     folders = folder.checkpoints
-    variables = load_variables(folders, network.name) if folders.is_dir() else None
+    steps = read_json(folder.summary).get("steps") if folder.summary.is_file() else None
+    variables = None
+    if folders.is_dir():
+        variables = load_variables(folders, network.name, folder.require_own, steps)
     if variables is None:
         raise SettingError("workdir", str(workdir), "no checkpoint in this folder")
     first, count = config["seed"], config["seeds"]

@@ -142,7 +142,8 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     state = run.devices.put_state(run.initial_state())
     notes: dict[str, Any] = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     facts = graph_facts(run.plan)
-    with Checkpoints(folder.checkpoints) as checkpoints, stop_signals() as stop:
+    saved = Checkpoints(folder.checkpoints, folder.settings(), folder.require_own)
+    with saved as checkpoints, stop_signals() as stop:
         restored = checkpoints.restore(state)
         if restored:
             state, notes = restored
@@ -232,6 +233,7 @@ class _Loop:
                 learning = learns(run) and step % run.steps_per_epoch == 0
                 if not (logging or evaluating or saving or learning):
                     continue
+                self.checkpoints.require_saved()
                 # Fetching the metrics waits for the device, so the clock is read after it.
                 clock.lap(window.fold())
                 window.require_finite(step)  # so that no checkpoint holds a run that has diverged

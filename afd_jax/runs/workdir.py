@@ -80,6 +80,11 @@ class Workdir:
         """Raises SettingError unless the folder's run has the numbers of these settings."""
         require_same(as_json(config), self.settings(), self.path)
 
+    def require_own(self, settings: dict[str, Any]) -> None:
+        """Raises SettingError unless settings that a checkpoint holds are those of this run."""
+        noted = _with_defaults(ml_collections.ConfigDict(settings))
+        require_same(self.settings(), noted, self.path)
+
     def generations(self) -> list[dict[str, Any]]:
         """The networks of the generations that were trained in folders below, in order."""
         count = len(list(self.path.glob("generation_*/summary.json")))

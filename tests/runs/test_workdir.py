@@ -7,6 +7,7 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from afd_jax import data
@@ -178,12 +179,64 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
     assert (copied / "damaged_checkpoint_24_2").is_dir()
 
 
-def test_loading_passes_over_a_damaged_checkpoint(copied):
+def test_loading_passes_over_a_damaged_checkpoint_and_says_so(copied, caplog):
+    assert load(copied, "Tiny").variables["params"]
+    assert not caplog.records
     damage(copied / "checkpoints" / "24")
     assert load(copied, "Tiny").variables["params"]
+    (words,) = (r.getMessage() for r in caplog.records if r.name == "afd_jax")
+    assert "checkpoint 24 in" in words and words.endswith("using checkpoint 18")
     damage(copied / "checkpoints" / "18")
     with pytest.raises(SettingError, match=r"no checkpoint can be read \(step 24"):
         load(copied, "Tiny")
+
+
+def test_loading_says_so_when_the_summary_speaks_of_another_checkpoint(copied, caplog):
+    shutil.rmtree(copied / "checkpoints" / "24")
+    assert load(copied, "Tiny").variables["params"]
+    (record,) = caplog.records
+    assert "summary.json is of step 24, but checkpoint" in record.getMessage()
+
+
+def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path, capsys):
+    assert command(tmp_path / "other", "--config.seed=5") == 0
+    shutil.rmtree(copied / "checkpoints" / "24")
+    shutil.copytree(tmp_path / "other" / "checkpoints" / "24", copied / "checkpoints" / "24")
+    with pytest.raises(SettingError, match=r"24': is a checkpoint of another run: config\.seed"):
+        load(copied, "Tiny")
+    (copied / "summary.json").unlink()
+    before = (copied / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert command(copied) == 2
+    assert "is a checkpoint of another run: config.seed is 0 here" in one_line(capsys)
+    assert (copied / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(copied, capsys):
+    shutil.rmtree(copied / "checkpoints" / "24")
+    (copied / "checkpoints" / "18").rename(copied / "checkpoints" / "24")
+    with pytest.raises(SettingError, match="24': holds the state of step 18"):
+        load(copied, "Tiny")
+    (copied / "summary.json").unlink()
+    assert command(copied) == 2
+    assert "holds the state of step 18; put the run's own" in one_line(capsys)
+
+
+def test_a_save_that_fails_ends_the_run_with_a_line(tmp_path, capsys, monkeypatch):
+    save = ocp.CheckpointManager.save
+
+    def full(self, step, **kwargs):
+        if step == 12:
+            raise OSError(28, "No space left on device")
+        return save(self, step, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    assert command(tmp_path) == 1
+    error = one_line(capsys)
+    assert "checkpoint 12 cannot be saved in" in error and "No space left on device" in error
+    monkeypatch.undo()
+    assert command(tmp_path) == 0
+    assert "continuing" in capsys.readouterr().out
 
 
 def test_when_no_checkpoint_can_be_read_the_run_says_so(copied, capsys):
