@@ -7,7 +7,7 @@ Equal networks, different ones, a small one with a large one, and three. The rec
 import functools
 
 from experiments.studies.few_labels import recipe
-from experiments.study.plan import Block, Setting, Study
+from experiments.study.plan import Block, Claim, Setting, Study
 
 
 def _four(names: str) -> tuple[Setting, ...]:
@@ -31,10 +31,19 @@ _BLOCKS = {
     "ResNet-8 beside ResNet-14x2": _four("resnet8,resnet14x2"),
 }
 
+_PAIRS = [name for name in _BLOCKS if name != "three ResNet-8"]
+
 STUDY = Study(
     question="Do the AFD paper's other claims hold for digits with 300 labels?",
     blocks=tuple(
         Block(name, settings, functools.partial(recipe, labels=300))
         for name, settings in _BLOCKS.items()
+    ),
+    claims=(
+        *(Claim("learning together with AFD helps", b, "AFD", "independent") for b in _PAIRS),
+        *(Claim("L1 harms beside the logits", b, "L1+KD", "logits only") for b in _PAIRS),
+        *(Claim("discriminators do better than L1", b, "AFD", "L1+KD") for b in _PAIRS),
+        Claim("AFD in a cycle helps", "three ResNet-8", "AFD, cycle", "independent"),
+        Claim("a cycle is better than all pairs", "three ResNet-8", "AFD, cycle", "AFD, all pairs"),
     ),
 )
