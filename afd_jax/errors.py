@@ -11,10 +11,22 @@ class SettingError(ValueError):
     """A setting that cannot work: one line that names field, value and remedy."""
 
     def __init__(self, field: str, value: Any, remedy: str):
-        super().__init__(f"{field} = {value!r}: {remedy}")
+        super().__init__(f"{shortened(field)} = {shortened(repr(value))}: {remedy}")
         self.field = field
         self.value = value
         self.remedy = remedy
+
+
+_SHOWN = 200  # characters of a value in a message
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning and its length.
+
+    >>> shortened("x" * 1000)[190:]
+    'xxxxxxxxxx... (1000 characters)'
+    """
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 class UnreadableError(ValueError):
@@ -68,6 +80,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+_LONGEST = 2**31 - 1
+
+
 def require_number(
     field: str,
     value: Any,
@@ -80,8 +95,11 @@ def require_number(
 ) -> None:
     """Raises SettingError unless `value` is a finite number within the bounds.
 
-    `above` and `below` are exclusive, `least` and `most` inclusive.
+    `above` and `below` are exclusive, `least` and `most` inclusive. A whole number must be one that
+    arrays can be as long as, unless `most` says otherwise.
     """
+    if whole and most is None and below is None:
+        most = None if not isinstance(value, int) or abs(value) <= _LONGEST else _LONGEST
     bounds = [
         f"{words} {bound}"
         for words, bound in (

@@ -29,6 +29,8 @@ from afd_jax.runs.settings import check_keys
 from afd_jax.runs.teachers import Teacher, load_teachers
 from afd_jax.runs.workdir import Workdir
 
+_SEEDS = 1000  # more would compile for hours
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -101,7 +103,8 @@ def assemble(config: ml_collections.ConfigDict, workdir: str | pathlib.Path = ""
 
 def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
-    require_number("seeds", config.seeds, least=1, most=2**32 - config.seed, whole=True)
+    most = min(2**32 - config.seed, _SEEDS)
+    require_number("seeds", config.seeds, least=1, most=most, whole=True)
     for field in ("twins", "second_forward", "own_augmentation"):
         require_flag(field, config[field])
     for field in ("batch_size", "eval_batch_size"):
@@ -276,5 +279,5 @@ def _steps_per_call(wanted: int | None, devices: Devices, streams: bool) -> int:
         # A loop costs a CPU more than the calls it saves; elsewhere the number is assumed. Large
         # images would have to wait for each other.
         return 1 if streams or devices.platform == "cpu" else 10
-    require_number("parallel.steps_per_call", wanted, least=1, whole=True)
+    require_number("parallel.steps_per_call", wanted, least=1, most=10_000, whole=True)
     return wanted

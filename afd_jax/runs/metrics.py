@@ -68,6 +68,20 @@ def read_metrics(path: pathlib.Path) -> Iterator[Record]:
             yield record
 
 
+def set_metrics_aside(path: pathlib.Path) -> pathlib.Path | None:
+    """Moves the metrics of a run that has lost its checkpoints out of the way, if there are any.
+
+    Returns:
+      Where they are now.
+    """
+    if jax.process_index() or not any(record["step"] for record in read_metrics(path)):
+        return None
+    count = len(list(path.parent.glob(f"{path.stem}_before*")))
+    aside = path.with_name(f"{path.stem}_before_{count + 1}{path.suffix}")
+    path.rename(aside)
+    return aside
+
+
 class Window:
     """Sums of metrics since the last log line, for each seed.
 

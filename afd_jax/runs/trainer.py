@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,12 +23,12 @@ from afd_jax.reports.terminal import Progress, table
 from afd_jax.runs.assemble import Run, assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.lock import claim_teachers, claimed
-from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation
+from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation, set_metrics_aside
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.prerequisites import prerequisites
 from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
 from afd_jax.runs.signals import Stop, stop_signals
-from afd_jax.runs.workdir import Workdir, read_json, write_json
+from afd_jax.runs.workdir import Workdir, write_json
 
 _MUCH = 2**30  # bytes of a method's memory that are worth a word
 
@@ -133,7 +133,7 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     # 1. Finished already?
     claim_teachers(folder, run)
     if folder.summary.is_file():
-        summary = read_json(folder.summary)
+        summary = folder.read_summary()
         say(f"{folder.path} is finished; remove it or name another --workdir to train again")
         say(table(summary))
         return summary
@@ -154,15 +154,14 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
             say(f"preparing the teachers of {type(run.plan.method).__name__} ...")
             state = run.devices.put_state(prepared(run, jax.device_get(state), _unless(stop)))
             checkpoints.save(run.devices.shared_state(state), notes)
+        if not restored and (aside := set_metrics_aside(folder.metrics)):
+            say(f"no checkpoints in {folder.path}: from the beginning; old metrics are in {aside}")
         log = MetricsLog(folder.metrics, state.steps_done)
 
         # 4. Train.
         _Loop(run, facts, log, checkpoints, notes, stop, shown).go(state)
 
     # 5. Summary, from the last epoch.
-    if not any(r["kind"] == "test" and r["step"] == run.total_steps for r in log.records):
-        remedy = f"lacks the evaluation of the last step, {run.total_steps}; put a copy back"
-        raise SettingError("--workdir", str(folder.metrics), remedy)
     summary = summarise(
         facts,
         log.records,
@@ -244,10 +243,8 @@ class _Loop:
                 if learning:
                     state = learn(state)
                 if evaluating:
-                    for split in ("heldout", "test"):
-                        if len(getattr(run.splits, split)):
-                            each = self._evaluate(evaluations, state, split)
-                            progress.evaluated(self._write(split, step, each))
+                    for record in self._evaluated(evaluations, state, step):
+                        progress.evaluated(record)
                 if saving:
                     notes = {**self.notes, "window": window.notes()}
                     self.checkpoints.save(run.devices.shared_state(state), notes)
@@ -255,6 +252,17 @@ class _Loop:
                 if stopping and not last:
                     where = f"step {step} of {run.total_steps}"
                     raise Interrupted(f"stopped at {where}, state saved")
+        if not any(r["kind"] == "test" and r["step"] == run.total_steps for r in self.log.records):
+            # Lost since the last checkpoint was saved.
+            list(self._evaluated(evaluations, state, run.total_steps))
+
+    def _evaluated(
+        self, evaluations: Mapping[str, Evaluate], state: TrainState, step: int
+    ) -> Iterator[Record]:
+        """Evaluates, and logs it; yields the mean over seeds for each split."""
+        for split in ("heldout", "test"):
+            if len(getattr(self.run.splits, split)):
+                yield self._write(split, step, self._evaluate(evaluations, state, split))
 
     def _has(self, kind: str) -> bool:
         return any(record["kind"] == kind for record in self.log.records)

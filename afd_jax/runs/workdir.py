@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from afd_jax.errors import SettingError, first_line
+from afd_jax.errors import SettingError, first_line, shortened
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.prerequisites import names_network
 from afd_jax.runs.settings import base_config
@@ -91,7 +91,7 @@ class Workdir:
         return [
             {"generation": g, **network}
             for g in range(1, count + 1)
-            for network in read_json(self.path / f"generation_{g}" / "summary.json")["networks"]
+            for network in Workdir(self.path / f"generation_{g}").read_summary()["networks"]
         ]
 
     def settings(self) -> dict[str, Any]:
@@ -100,7 +100,22 @@ class Workdir:
         Raises:
           SettingError: if the file is damaged.
         """
-        return _with_defaults(ml_collections.ConfigDict(read_json(self.config)))
+        content = read_json(self.config)
+        for field, kind in _KINDS.items():
+            if not isinstance(content.get(field, kind()), kind):
+                raise _damaged(self.config, f"{field} is {shortened(repr(content[field]))}")
+        return _with_defaults(ml_collections.ConfigDict(content))
+
+    def read_summary(self) -> dict[str, Any]:
+        """What summary.json holds.
+
+        Raises:
+          SettingError: if the file is damaged.
+        """
+        content = read_json(self.summary)
+        if missing := {"networks", "steps", "differences"} - {*content}:
+            raise _damaged(self.summary, f"{', '.join(sorted(missing))} missing")
+        return content
 
     def noted_teachers(self) -> list[dict[str, Any]]:
         """What teachers.json holds; nothing if there are none.
@@ -115,9 +130,23 @@ class Workdir:
         if not isinstance(noted, list) or not all(
             isinstance(t, dict) and keys <= {*t} for t in noted
         ):
-            remedy = "is damaged; put a copy back, or name another --workdir"
-            raise SettingError("--workdir", str(self.teachers), remedy)
+            raise _damaged(self.teachers, "no list of teachers")
         return noted
+
+
+# What the fields of config.json must be, to be compared.
+_KINDS: dict[str, type] = {
+    "data": dict,
+    "method": dict,
+    "networks": list,
+    "optimizers": dict,
+    "teachers": list,
+}
+
+
+def _damaged(file: pathlib.Path, how: str) -> SettingError:
+    remedy = f"is damaged ({how}); put a copy back, or name another --workdir"
+    return SettingError("--workdir", str(file), remedy)
 
 
 def read_json(file: pathlib.Path) -> dict[str, Any]:
@@ -128,12 +157,10 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
-        remedy = f"is damaged ({first_line(error)}); put a copy back, or name another --workdir"
-        raise SettingError("--workdir", str(file), remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, first_line(error)) from error
     if not isinstance(content, dict):
-        remedy = "is damaged (no JSON object); put a copy back, or name another --workdir"
-        raise SettingError("--workdir", str(file), remedy)
+        raise _damaged(file, "no JSON object")
     return content
 
 

@@ -140,11 +140,57 @@ def test_a_damaged_line_costs_that_line_only(copied):
     assert log.read_text() == "".join(good) and (copied / "summary.json").is_file()
 
 
-def test_a_metrics_file_without_its_end_is_named(copied, capsys):
-    (copied / "summary.json").unlink()
-    (copied / "metrics.jsonl").write_text("")
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("summary.json", "{}", "differences, networks, steps missing"),
+        ("config.json", "[" * 100_000, "recursion"),
+        ("config.json", '{"teachers": null}', "teachers is None"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(name, content, found, copied, capsys):
+    (copied / name).write_text(content)
     assert command(copied) == 2
-    assert "lacks the evaluation of the last step, 24" in one_line(capsys)
+    error = one_line(capsys)
+    assert f"{name}': is damaged (" in error and found in error
+
+
+def test_a_lost_last_evaluation_is_made_again(finished, copied):
+    (copied / "summary.json").unlink()
+    kept = [json.dumps(r) for r in lines(copied) if r["step"] < 24]
+    (copied / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    assert command(copied) == 0
+    accuracies = [
+        [n["test_accuracy"] for n in json.loads((f / "summary.json").read_text())["networks"]]
+        for f in (finished, copied)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_metrics_are_kept_when_the_checkpoints_are_lost(copied, capsys):
+    (copied / "summary.json").unlink()
+    shutil.rmtree(copied / "checkpoints")
+    before = (copied / "metrics.jsonl").read_bytes()
+    assert command(copied) == 0
+    assert "no checkpoints in" in capsys.readouterr().out
+    assert (copied / "metrics_before_1.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "most"),
+    [("seeds", 1000), ("parallel.steps_per_call", 10_000), ("batch_size", 2**31 - 1)],
+)
+def test_a_size_beyond_reason_is_refused(setting, most, tmp_path, capsys):
+    assert command(tmp_path, f"--config.{setting}={10**18}") == 2
+    error = one_line(capsys)
+    assert f"config.{setting} = {10**18}: must be a whole number" in error
+    assert f"at most {most}" in error
+
+
+def test_a_message_shows_the_beginning_of_a_long_value(tmp_path, capsys):
+    assert command(tmp_path, f"--config.graph={'x' * 3000}") == 2
+    error = one_line(capsys)
+    assert len(error) < 600 and "characters)" in error
 
 
 def test_settings_from_python_need_not_name_every_option(tmp_path):
