@@ -52,10 +52,11 @@ def photos(tmp_path):
 
 
 def bars(size=(40, 20)):
-    """Red at the left, green, blue at the right."""
+    """Red at the left, green, blue at the right; darker above."""
     image = np.zeros((size[1], size[0], 3), np.uint8)
     for place in range(3):
         image[:, size[0] * place // 3 : size[0] * (place + 1) // 3, place] = 200
+    image[: size[1] // 4] //= 2
     return image
 
 
