@@ -17,6 +17,7 @@ EXTRAS = {
         "tqdm",
     ),
     "streaming": ("grain",),
+    "parquet": ("pyarrow",),
 }
 
 

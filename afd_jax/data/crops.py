@@ -12,9 +12,11 @@ _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
 _TEST_MARGIN = 256 / 224
-# Numbers of Pillow: left to right, and the resampling.
+# Numbers of Pillow: left to right, and the resampling; of EXIF: which way is up.
 _FLIP: Any = 0
 _BILINEAR = 2
+_ORIENTATION = 0x0112
+_GREY = ("1", "L", "LA")
 
 Box = tuple[float, float, float, float]
 
@@ -25,16 +27,16 @@ def augmented(image: "Image.Image", size: int, draw: np.random.Generator) -> "Im
     return cut.transpose(_FLIP) if draw.random() < 0.5 else cut
 
 
-def central(image: "Image.Image", size: int) -> "Image.Image":
-    """What resizing the shorter side to 256/224 of `size` and cutting out the centre gives."""
+def central(image: "Image.Image", size: int, margin: float = _TEST_MARGIN) -> "Image.Image":
+    """What resizing the shorter side to `margin` times `size` and cutting out the centre gives."""
     width, height = image.size
-    side = min(width, height) * size / round(size * _TEST_MARGIN)
+    side = min(width, height) * size / round(size * margin)
     left, top = (width - side) / 2, (height - side) / 2
     return resized(image, (left, top, left + side, top + side), size)
 
 
 def resized(image: "Image.Image", box: Box, size: int) -> "Image.Image":
-    """Resizes what lies in the box (left, top, right, bottom) to [size, size] RGB.
+    """Resizes what lies in the box (left, top, right, bottom) to [size, size], grey or RGB.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is no smaller than `size`.
     """
@@ -46,7 +48,37 @@ def resized(image: "Image.Image", box: Box, size: int) -> "Image.Image":
         if drafted:
             scale = drafted[1][2] / width
             box = (box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale)
-    return image.convert("RGB").resize((size, size), _BILINEAR, box=box)
+    return plain(image).resize((size, size), _BILINEAR, box=box)
+
+
+def upright(image: "Image.Image") -> "Image.Image":
+    """Turns a photograph as its EXIF data say; others are not decoded for that."""
+    from PIL import ImageOps
+
+    turned = image.getexif().get(_ORIENTATION, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def plain(image: "Image.Image") -> "Image.Image":
+    """The image as 8-bit grey ("L") or RGB.
+
+    Of 16 bits the upper 8 are kept; what is transparent is laid on white; images with a palette
+    are RGB.
+
+    Raises:
+      ValueError: for pixels that are floating-point numbers.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.clip(np.asarray(image), 0, 2**16 - 1) >> 8).astype(np.uint8))
+    mode = "L" if image.mode in _GREY else "RGB"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
 
 
 def random_box(width: int, height: int, draw: np.random.Generator) -> Box:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -65,6 +65,15 @@ class Examples:
         return {"image": images, "label": self.labels[rows], "index": rows}
 
 
+class _Labelled(Protocol):
+    @property
+    def labels(self) -> np.ndarray: ...
+    def take(self, rows: np.ndarray | slice) -> Any: ...
+
+
+Labelled = TypeVar("Labelled", bound=_Labelled)
+
+
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """A data set as training sees it: `Examples` in memory, or `Streamed` from disk.
@@ -73,13 +82,18 @@ class Splits:
       train: what is learned from.
       heldout: taken from the training part for choosing epochs and settings; may be empty.
       test: only ever reported.
-      classes: number of classes.
+      class_names: of each label.
     """
 
     train: Any
     heldout: Any
     test: Any
-    classes: int
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -87,30 +101,33 @@ class Splits:
         return self.train.image_shape
 
 
-def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+def hold_out(
+    examples: Labelled, fraction: float, seed: int, *, field: str = "data.heldout"
+) -> tuple[Labelled, Labelled]:
     """Splits off a fraction of the examples, the same share of each class.
 
     Args:
-      examples: to split.
+      examples: to split: `Examples`, or anything else with labels and `take`.
       fraction: of the examples to hold out, in [0, 1).
       seed: of the split; the same seed gives the same split in every run.
+      field: the setting that asks for it, for errors.
 
     Returns:
       (kept, held out).
     """
     if not fraction:
         return examples, examples.take(slice(0, 0))
-    model_selection = need("sklearn.model_selection", "data.heldout", fraction)
+    model_selection = need("sklearn.model_selection", field, fraction)
     try:
         kept, held = model_selection.train_test_split(
-            np.arange(len(examples)),
+            np.arange(len(examples.labels)),
             test_size=fraction,
             random_state=seed,
             stratify=examples.labels,
         )
     except ValueError as error:
-        remedy = f"cannot hold out that share of {len(examples)} examples: {error}"
-        raise SettingError("data.heldout", fraction, remedy) from error
+        remedy = f"cannot hold out that share of {len(examples.labels)} examples: {error}"
+        raise SettingError(field, fraction, remedy) from error
     return examples.take(np.sort(kept)), examples.take(np.sort(held))
 
 
@@ -131,6 +148,13 @@ def even_order(labels: np.ndarray, seed: int) -> np.ndarray:
         places = np.flatnonzero(labels[rows] == own)
         rank[places] = np.arange(len(places))
     return rows[np.argsort(rank, kind="stable")]
+
+
+def evenly(examples: Labelled, count: int | None, seed: int) -> Labelled:
+    """So many examples, as many of each class as can be, in their order; all if None."""
+    if count is None:
+        return examples
+    return examples.take(np.sort(even_order(examples.labels, seed)[:count]))
 
 
 def channel_statistics(images: np.ndarray) -> tuple[Sequence[float], Sequence[float]]:

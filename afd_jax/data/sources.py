@@ -1,4 +1,21 @@
-"""Where images come from: TFDS, arrays on disk, or the digits that scikit-learn ships."""
+"""Where images come from: folders, tables, arrays on disk, TFDS, or scikit-learn's digits.
+
+"folder" and "parquet" read files of images; see `folder.py` and `parquet.py`. "arrays" reads a .npz
+file, which a few lines of NumPy write, here from Pillow's images and their labels:
+
+>>> import numpy as np, tempfile
+>>> from PIL import Image
+>>> train = [(Image.new("RGB", (48, 32), colour), n) for n, colour in enumerate(["red", "blue"])]
+>>> def arrays(pairs):
+...     images = np.stack([np.array(image.resize((32, 32))) for image, _ in pairs])
+...     return images, np.array([label for _, label in pairs])  # [n, h, w, c] uint8, [n]
+>>> (images, labels), (test_images, test_labels) = arrays(train), arrays(train)
+>>> path = tempfile.mkdtemp() + "/colours.npz"
+>>> np.savez(path, images=images, labels=labels, test_images=test_images, test_labels=test_labels,
+...          class_names=["red", "blue"])  # may be left out
+>>> load("arrays", data_dir=path).class_names
+('red', 'blue')
+"""
 
 import hashlib
 import logging
@@ -11,14 +28,18 @@ from typing import Any
 
 import numpy as np
 
+from afd_jax.data import folder
 from afd_jax.data.cache import cache_dir
-from afd_jax.data.examples import Examples, Splits, even_order, hold_out
+from afd_jax.data.encoded import Encoded, decoded
+from afd_jax.data.examples import Examples, Splits, evenly, hold_out
 from afd_jax.data.extra import need
+from afd_jax.data.parquet import open_parquet
 from afd_jax.data.streaming import Streamed, require_grain
 from afd_jax.errors import SettingError, first_line, one_of, require_flag, require_number
 
 TFDS_NAMES = ("cifar10", "cifar100")
-NAMES = ("arrays", "digits", *TFDS_NAMES)
+FILES = ("folder", "parquet")
+NAMES = ("arrays", "digits", *FILES, *TFDS_NAMES)
 
 _SPLIT_SEED = 0
 _DIGITS_TEST_SHARE = 0.2
@@ -38,44 +59,78 @@ def load(
 
     Args:
       name: "digits" (1,797 real 8x8 images, needs no download), "cifar10", "cifar100", any other
-        image classification set as "tfds:NAME", or "arrays".
-      data_dir: for TFDS the folder that holds its data sets (its own default if None); for
-        "arrays" a .npz file with images [n, h, w, c] uint8, labels [n], test_images, test_labels.
+        image classification set as "tfds:NAME"; "folder", "parquet" or "arrays".
+      data_dir: for TFDS the folder that holds its data sets (its own default if None); for "folder"
+        and "parquet" the folder that `folder.py` and `parquet.py` describe; for "arrays" a .npz
+        file with images [n, h, w, c] uint8, labels [n], test_images, test_labels, and perhaps
+        class_names [classes].
       download: let TFDS fetch and prepare a data set that is not there.
-      image_size: side of the images that come out, each pixel the mean of a block of those in the
-        set; None for the images as they are.
+      image_size: side of the images that come out; None for the images as they are. For "folder"
+        and "parquet" the shorter side is resized to it and the centre kept; for others each pixel
+        is the mean of a block of those in the set.
       heldout: share of the training part to hold out for model selection.
       labels: train on so many examples only, as many of each class as can be; None for all. The
         same examples whatever the seed of a run; held-out and test parts stay whole.
       limit: use only so many training and test examples, for quick checks.
+
+    Returns:
+      `Splits` of `Examples`.
 
     Raises:
       SettingError: if the name is unknown, the data cannot be found or read, or their size is no
         multiple of the one wanted.
     """
     require_flag("data.download", download)
+    if image_size is not None:
+        require_number("data.image_size", image_size, least=1, whole=True)
+    if name in FILES:
+        files, names = _from_files(name, data_dir, heldout, labels, limit)
+        kept, held, test = decoded(files, image_size, str(data_dir))
+        return Splits(kept, held, test, names)
     if name == "digits":
-        train, test, classes = _digits()
+        train, test, names = _digits()
     elif name == "arrays":
-        train, test, classes = _arrays(data_dir)
+        train, test, names = _arrays(data_dir)
     elif name in TFDS_NAMES or str(name).startswith("tfds:"):
-        train, test, classes = _tfds(name.removeprefix("tfds:"), data_dir, download)
+        train, test, names = _tfds(name.removeprefix("tfds:"), data_dir, download)
     else:
         raise SettingError("data.name", name, one_of(name, NAMES) + ", or 'tfds:NAME'")
     if image_size is not None:
         train, test = (_reduced(part, image_size) for part in (train, test))
+    kept, held = _split(train, heldout, labels)
+    kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
+    return Splits(kept, held, test, names)
+
+
+def _split(train: Any, heldout: float, labels: int | None) -> tuple[Any, Any]:
+    """What is learned from, perhaps so many examples only, and what is held out."""
     kept, held = hold_out(train, heldout, _SPLIT_SEED)
     if labels is not None:
         require_number("data.labels", labels, least=1, most=len(kept), whole=True)
-        kept = kept.take(np.sort(even_order(kept.labels, _SPLIT_SEED)[:labels]))
-    return Splits(
-        kept.take(slice(limit)), held.take(slice(limit)), test.take(slice(limit)), classes
-    )
+    return evenly(kept, labels, _SPLIT_SEED), held
+
+
+def _from_files(
+    name: str,
+    data_dir: str | None,
+    heldout: float,
+    labels: int | None,
+    limit: int | None,
+    stream: bool = False,
+) -> tuple[tuple[Encoded, Encoded, Encoded], tuple[str, ...]]:
+    """Training, held-out and test part of images in files, none of them read; class names."""
+    if name == "folder":
+        train, test, names = folder.open_folder(data_dir)
+    else:
+        train, test, names = open_parquet(data_dir, stream)
+    kept, held = _split(train, heldout, labels)
+    # Files are sorted by class, so the first ones would be of a single class.
+    kept, held, test = (evenly(part, limit, _SPLIT_SEED) for part in (kept, held, test))
+    return (kept, held, test), names
 
 
 def _reduced(examples: Examples, side: int) -> Examples:
     """Images of a smaller side, rounded to whole values, halves to even."""
-    require_number("data.image_size", side, least=1, whole=True)
     count, height, width, channels = examples.images.shape
     if height != width or height % side:
         remedy = f"the images are {height}x{width}; their side must be a multiple of it"
@@ -96,15 +151,17 @@ def load_streamed(
     heldout: float = 0.0,
     limit: int | None = None,
 ) -> Splits:
-    """Opens a data set that TFDS has prepared as ArrayRecord; reads no images yet.
+    """Opens a data set whose images are read from disk all along; decodes none yet.
 
     Args:
-      name: of any image classification set of TFDS, such as "imagenet2012"; "tfds:NAME" will do.
-      data_dir: the folder that holds TFDS data sets; its own default if None.
+      name: "folder", "parquet", or any image classification set of TFDS that is prepared as
+        ArrayRecord, such as "imagenet2012" or "tfds:imagenet2012".
+      data_dir: as for `load`.
       download: let TFDS fetch and prepare a data set that is not there.
       image_size: side of the images that come out.
       workers: processes that decode; 0 for threads of this process.
-      heldout: share of the training part to hold out for model selection, drawn at random.
+      heldout: share of the training part to hold out for model selection: of each class, or, for
+        TFDS, whose labels are not read ahead, at random.
       limit: use only so many training and test examples, for quick checks.
 
     Returns:
@@ -118,6 +175,12 @@ def load_streamed(
     require_number("data.workers", workers, least=0, whole=True)
     require_number("data.heldout", heldout, least=0, below=1)
     require_grain()
+    if name in FILES:
+        files, names = _from_files(name, data_dir, heldout, None, limit, stream=True)
+        if name == "folder":
+            folder.check(files, str(data_dir))
+        kept, held, test = (part.streamed(image_size, workers) for part in files)
+        return Splits(kept, held, test, names)
     builder = _prepared_builder(name.removeprefix("tfds:"), data_dir, download)
     facts = (pathlib.Path(builder.data_path) / "dataset_info.json").read_bytes()
 
@@ -137,9 +200,8 @@ def load_streamed(
     train = opened("train")
     test = opened(_test_split(builder, opened))
     kept, held = _hold_out(train, heldout)
-    parts: dict[str, Any] = {"train": kept, "heldout": held, "test": test}
-    parts = {name: part.take(slice(limit)) for name, part in parts.items()}
-    return Splits(classes=builder.info.features["label"].num_classes, **parts)
+    kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
+    return Splits(kept, held, test, tuple(builder.info.features["label"].names))
 
 
 def _test_split(builder: Any, opened: Callable[[str], Streamed]) -> str:
@@ -159,16 +221,24 @@ def _hold_out(streamed: Streamed, share: float) -> tuple[Streamed, Streamed]:
     return streamed.take(np.sort(order[count:])), streamed.take(np.sort(order[:count]))
 
 
-def _digits() -> tuple[Examples, Examples, int]:
+_Loaded = tuple[Examples, Examples, tuple[str, ...]]
+"""Training part, test part, class names."""
+
+
+def _numbers(classes: int) -> tuple[str, ...]:
+    return tuple(map(str, range(classes)))
+
+
+def _digits() -> _Loaded:
     bunch = need("sklearn.datasets", "data.name", "digits").load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     everything = Examples(images, bunch.target.astype(np.int32))
     # The bundled set has no test part of its own; this split is fixed for all runs.
     train, test = hold_out(everything, _DIGITS_TEST_SHARE, _SPLIT_SEED)
-    return train, test, 10
+    return train, test, _numbers(10)
 
 
-def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
+def _arrays(path: str | None) -> _Loaded:
     field = "data.data_dir"
     keys = ("images", "labels", "test_images", "test_labels")
     if path is None or not pathlib.Path(path).is_file():
@@ -176,7 +246,7 @@ def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
         raise SettingError(field, path, remedy)
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in keys if key in file.files}
+            arrays = {key: file[key] for key in (*keys, "class_names") if key in file.files}
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         remedy = f"not a readable .npz file of plain arrays ({first_line(error)})"
         raise SettingError(field, path, remedy) from error
@@ -204,21 +274,28 @@ def _arrays(path: str | None) -> tuple[Examples, Examples, int]:
     if train.images.shape[1:] != test.images.shape[1:]:
         found = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
         raise SettingError(field, path, f"training and test images differ in shape: {found}")
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    largest = int(max(train.labels.max(), test.labels.max()))
+    names = _numbers(largest + 1)
+    if "class_names" in arrays:
+        names = tuple(np.atleast_1d(arrays["class_names"]).astype(str).tolist())
+        if len({*names}) != len(names) or len(names) <= largest:
+            remedy = f"class_names must be different names, one for each label 0 to {largest}"
+            raise SettingError(field, path, remedy)
+    classes = len(names)
     if not 2 <= classes <= len(train) + len(test):
         remedy = f"labels go up to {classes - 1} for {len(train)} training images; number at least "
         remedy += "two classes from 0"
         raise SettingError(field, path, remedy)
-    return train, test, classes
+    return train, test, names
 
 
-def _tfds(name: str, data_dir: str | None, download: bool) -> tuple[Examples, Examples, int]:
+def _tfds(name: str, data_dir: str | None, download: bool) -> _Loaded:
     """Reads a prepared TFDS data set without TensorFlow; decodes it once and keeps the arrays."""
     builder = _prepared_builder(name, data_dir, download)
-    classes = builder.info.features["label"].num_classes
+    names = tuple(builder.info.features["label"].names)
     split = "test" if "test" in builder.info.splits else "validation"
     train, test = (_decoded(builder, part, data_dir) for part in ("train", split))
-    return train, test, classes
+    return train, test, names
 
 
 def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from afd_jax.data.batches import NumpyBatch, epoch_order
-from afd_jax.data.crops import augmented, central
+from afd_jax.data.crops import augmented, central, upright
 from afd_jax.data.extra import need
 from afd_jax.errors import UnreadableError, first_line
 
@@ -42,12 +42,14 @@ class Streamed:
     """A labelled set of images on disk.
 
     Attributes:
-      source: random access to dicts with "image", an encoded file, and "label", a number.
+      source: random access to dicts with "image", an encoded file, and "label", a number; perhaps
+        "file", its name for messages.
       image_size: side of the images that come out.
       rows: [examples] int32, the rows of the source that belong to the set.
       workers: processes that decode; 0 for threads of this process.
       name: for messages.
       identity: tells the source's contents from others'.
+      upright: turn images as their EXIF data say; prepared sets are taken as they are.
     """
 
     source: Any
@@ -56,6 +58,7 @@ class Streamed:
     workers: int
     name: str
     identity: str
+    upright: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,18 +89,20 @@ class Streamed:
           (image [size, size, 3] uint8, label).
 
         Raises:
-          UnreadableError: for a damaged image; it names the row of the source.
+          UnreadableError: for a damaged image; it names the file, or the row of the source.
         """
         from PIL import Image
 
         row = int(self.rows[index])
+        what = f"row {row} of {self.name}"
         try:
             example = self.source[row]
+            what = example.get("file", what)
             with Image.open(io.BytesIO(example["image"])) as file:
-                image = np.asarray(convert(file))
+                cut = convert(upright(file) if self.upright else file)
+                image = np.asarray(cut.convert("RGB"))
         except Exception as error:  # each decoder has its own
-            words = f"row {row} of {self.name} cannot be read: {first_line(error)}"
-            raise UnreadableError(words) from error
+            raise UnreadableError(f"{what} cannot be read: {first_line(error)}") from error
         return image, example["label"]
 
 

@@ -111,10 +111,13 @@ def _compare_data(
     folder: Workdir, facts: Mapping[str, Any], config: ml_collections.ConfigDict
 ) -> None:
     saved = read_json(folder.data)
-    for name, value in facts.items():
-        if saved.get(name) != value:
+    for name, now in facts.items():
+        was = saved.get(name)
+        if name == "class_names" and was is None:  # of a run from before they were kept
+            continue
+        if was != now:
             remedy = f"holds other data than the run in {folder.path} began with ({name} was "
-            remedy += f"{saved.get(name)!r}, is {value!r}); use that data, or another --workdir"
+            remedy += f"{was!r}, is {now!r}); use that data, or another --workdir"
             raise SettingError("config.data.data_dir", config.data.data_dir, remedy)
 
 
@@ -125,6 +128,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return {
         "image_shape": list(run.splits.image_shape),
         "classes": run.splits.classes,
+        "class_names": list(run.splits.class_names),
         "mean": list(run.recipe.mean),
         "std": list(run.recipe.std),
         "train": len(run.splits.train),

@@ -49,19 +49,22 @@ def base_config() -> ml_collections.ConfigDict:
                 "discriminator": _optimizer("adam", 1e-3),
             },
             "data": {
-                # "digits", "cifar10", "cifar100", "tfds:NAME", or "arrays".
+                # "digits", "cifar10", "cifar100", "tfds:NAME"; or of your own: "folder",
+                # "parquet", "arrays" (afd_jax.data.folder, .parquet, .sources).
                 "name": "digits",
-                # Folder of TFDS data sets (None: TFDS's own default), or .npz file for "arrays".
+                # Folder of TFDS data sets (None: TFDS's own default), of images in folders of
+                # classes, or of tables; .npz file for "arrays".
                 "data_dir": placeholder(str),
                 "download": False,
                 "heldout": 0.0,  # share of the training set kept for model selection
                 # Train on so many images only, as many of each class as can be (None: all).
                 "labels": placeholder(int),
                 "limit": placeholder(int),  # use only so many examples, for quick checks
-                # Read from disk all along, for sets too large for memory ("tfds:NAME" only):
-                # cut at random, resized and flipped by worker processes; needs Grain.
+                # Read from disk all along, for sets too large for memory ("tfds:NAME", "folder",
+                # "parquet"): cut at random, resized and flipped by worker processes; needs Grain.
                 "stream": False,
-                # Side of the images. In memory: blocks of pixels are averaged (None: as they are);
+                # Side of the images. In memory: blocks of pixels are averaged, or, for "folder" and
+                # "parquet", the shorter side is resized and the centre kept (None: as they are);
                 # streamed: see above (None: 224).
                 "image_size": placeholder(int),
                 "workers": placeholder(int),  # processes that decode them; None: one for each core

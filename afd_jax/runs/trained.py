@@ -30,6 +30,7 @@ class TrainedNetwork:
       variables: {"params": ..., "batch_stats": ...}, as `networks.functional` takes them.
       recipe: `recipe.normalise` turns uint8 images into the network's input.
       output: which of the module's nodes it is, if the module has several.
+      class_names: of each logit; numbers if the run does not know them.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TrainedNetwork:
     variables: dict[str, Any]
     recipe: Recipe
     output: int = 0
+    class_names: tuple[str, ...] = ()
 
     def __call__(self, images: jax.typing.ArrayLike) -> Outputs:
         """Classifies images [batch, height, width, channels] uint8, with running statistics.
@@ -105,4 +107,5 @@ def load(
     index = network.nodes.index(node)
     module, variables, output = single(network.module.module, variables, index)
     recipe = Recipe(mean=data["mean"], std=data["std"])
-    return TrainedNetwork(node, module, variables, recipe, output)
+    names = tuple(data.get("class_names") or map(str, range(data["classes"])))
+    return TrainedNetwork(node, module, variables, recipe, output, names)

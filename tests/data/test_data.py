@@ -65,6 +65,7 @@ def test_cifar100_without_tensorflow():
     splits = load("cifar100", data_dir=str(TFDS_DIR), heldout=0.1)
     assert [len(p) for p in (splits.train, splits.heldout, splits.test)] == [45000, 5000, 10000]
     assert splits.image_shape == (32, 32, 3) and splits.classes == 100
+    assert splits.class_names[:2] == ("apple", "aquarium_fish")
     mean, std = channel_statistics(splits.train.images)
     np.testing.assert_allclose(mean, (0.5071, 0.4865, 0.4409), atol=2e-3)
     np.testing.assert_allclose(std, (0.2673, 0.2564, 0.2762), atol=2e-3)
@@ -176,6 +177,9 @@ def test_arrays_of_ones_own(npz):
     splits = load("arrays", data_dir=npz())
     assert (len(splits.train), len(splits.heldout), len(splits.test)) == (12, 0, 6)
     assert splits.classes == 3 and splits.image_shape == (8, 8, 1)
+    assert splits.class_names == ("0", "1", "2")
+    named = load("arrays", data_dir=npz(class_names=["ant", "bee", "cow"]))
+    assert named.class_names == ("ant", "bee", "cow")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,8 @@ def test_arrays_of_ones_own(npz):
         ({"labels": np.arange(11)}, r"labels must be integers \[12\]"),
         ({"labels": np.full(12, -1)}, "labels must be 0 or more"),
         ({"test_images": np.zeros((6, 4, 8, 1), np.uint8)}, "differ in shape"),
+        ({"class_names": ["ant", "bee"]}, "different names, one for each label 0 to 2"),
+        ({"class_names": ["ant", "bee", "ant"]}, "different names, one for each label"),
     ],
 )
 def test_bad_arrays_are_named(npz, changes, words):
