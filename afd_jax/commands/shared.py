@@ -17,6 +17,8 @@ EXTRAS = {
         "tqdm",
     ),
     "streaming": ("grain",),
+    "export": ("flatbuffers", "safetensors"),
+    "onnx": ("jax2onnx", "onnxruntime"),
 }
 
 
