@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 _INTRODUCE = {
-    "safetensors": '''The tensors, by their paths; `architecture.json` has shapes and normalisation:
+    "safetensors": """The tensors, by their paths; `architecture.json` has shapes and normalisation:
 
 ```python
 from safetensors.numpy import load_file
 
 tensors = load_file("model.safetensors")
-```''',
-    "stablehlo": '''A program for CPU, CUDA and TPU, normalisation included (needs `jax` and `flatbuffers`):
+```""",
+    "stablehlo": """A program for CPU, CUDA and TPU, normalisation included (needs `jax` and `flatbuffers`):
 
 ```python
 import jax
@@ -20,8 +20,8 @@ import numpy as np
 exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 images = np.zeros((2, {shape}), np.uint8)
 probabilities = jax.jit(exported.call)(images)
-```''',
-    "onnx": '''The same for ONNX Runtime (needs `onnxruntime`, no JAX):
+```""",
+    "onnx": """The same for ONNX Runtime (needs `onnxruntime`, no JAX):
 
 ```python
 import numpy as np
@@ -30,7 +30,7 @@ import onnxruntime
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 images = np.zeros((2, {shape}), np.uint8)
 (probabilities,) = session.run(["probabilities"], {{"images": images}})
-```''',
+```""",
 }
 
 

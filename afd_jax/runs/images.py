@@ -57,7 +57,9 @@ def _require_shape(given: Sequence[int], wanted: Sequence[int] | None) -> None:
     given = tuple(given)
     remedy = f"must be [batch, {height}, {width}, {channels}]"
     if given == (height, width, channels):
-        raise SettingError("images", given, f"is one image; add a batch axis (images[None]): {remedy}")
+        raise SettingError(
+            "images", given, f"is one image; add a batch axis (images[None]): {remedy}"
+        )
     if len(given) == 4 and given[1:] == (height, width, channels):
         return
     if len(given) == 4 and given[1:] == (channels, height, width):

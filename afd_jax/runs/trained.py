@@ -43,9 +43,7 @@ class TrainedNetwork:
     image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] = ()
 
-    def __call__(
-        self, images: Any, *, images_range: tuple[float, float] | None = None
-    ) -> Outputs:
+    def __call__(self, images: Any, *, images_range: tuple[float, float] | None = None) -> Outputs:
         """Classifies images [batch, height, width, channels], with running statistics.
 
         Args:

@@ -16,6 +16,7 @@ from afd_jax import networks
 from afd_jax.commands.export import main
 from afd_jax.data.recipe import Recipe
 from afd_jax.exports import check
+from afd_jax.exports import write as write_module
 from afd_jax.exports.folder import export
 from afd_jax.exports.write import WrongOutputs, write
 from afd_jax.networks.functional import functional
@@ -40,7 +41,9 @@ def test_the_tensors_are_those_of_the_network_alone(finished, written):
     tensors = load_file(written / "model.safetensors")
     variables = load(finished, "Tiny").variables
     for name, tensor in tensors.items():
-        np.testing.assert_array_equal(tensor, functools.reduce(dict.get, name.split("/"), variables))
+        np.testing.assert_array_equal(
+            tensor, functools.reduce(dict.get, name.split("/"), variables)
+        )
     assert len(tensors) == len(jax.tree.leaves(variables))
     assert not any("critic" in name or "transfer" in name for name in tensors)
     facts = json.loads((written / "architecture.json").read_text())
@@ -78,8 +81,9 @@ def test_a_changed_tensor_is_found(written, tmp_path):
 
 def test_a_file_with_other_numbers_fails(finished, tmp_path, monkeypatch):
     network = load(finished, "Tiny")
-    wrong = lambda *_: (network, lambda x: jnp.full((x.shape[0], 10), 0.1))  # noqa: E731
-    monkeypatch.setattr("afd_jax.exports.write._functions", wrong)
+    forward, _ = write_module._functions(network)
+    functions = (forward, lambda x: jnp.full((x.shape[0], 10), 0.1))
+    monkeypatch.setattr(write_module, "_functions", lambda _: functions)
     with pytest.raises(WrongOutputs, match="other probabilities"):
         write(network, tmp_path / "x", ["stablehlo"], {})
 
