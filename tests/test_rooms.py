@@ -22,6 +22,7 @@ BELOW = {
     "reports": {"networks", "engine", "speedups"},
 }
 BELOW["runs"] = {*BELOW} - {"cpu", "drawing"}
+BELOW["exports"] = {*BELOW} - {"cpu", "drawing"}
 BELOW["commands"] = {*BELOW} - {"cpu"}
 BELOW["__main__"] = {"commands"}
 

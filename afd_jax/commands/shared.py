@@ -18,6 +18,8 @@ EXTRAS = {
     ),
     "streaming": ("grain",),
     "parquet": ("pyarrow",),
+    "export": ("flatbuffers", "safetensors"),
+    "onnx": ("jax2onnx", "onnxruntime"),
 }
 
 

@@ -81,7 +81,7 @@ class DenseNet(StagedNetwork):
         x = norm_relu(x, train, self.axis_name, f"{name}_norm")
         channels = x.shape[-1] // (2 if self.bottleneck else 1)
         x = conv(channels, 1, kernel_init=self.kernel_init, name=name)(x)
-        return nn.avg_pool(x, (2, 2), (2, 2))
+        return nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
 
     def finish(self, x: jax.Array, train: bool) -> jax.Array:
         """BatchNorm and ReLU, as layers begin with them."""

@@ -48,7 +48,7 @@ class ImageNetResNet(StagedNetwork):
         if self.small:
             return ConvNorm(64, axis_name=self.axis_name, name="stem")(x, train=train)
         x = ConvNorm(64, 7, 2, axis_name=self.axis_name, name="stem")(x, train=train)
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Blocks; the later stages halve the map."""

@@ -26,6 +26,11 @@ class Outputs:
     stages: tuple[jax.Array, ...] = ()
     extras: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
 
+    @property
+    def probabilities(self) -> jax.Array:
+        """[batch, classes], float32: the softmax of the logits."""
+        return jax.nn.softmax(self.logits.astype(jax.numpy.float32))
+
 
 def as_nodes(result: Any) -> tuple[Outputs, ...]:
     """A network's answer as one `Outputs` for each of its nodes.

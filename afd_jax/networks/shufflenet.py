@@ -63,7 +63,7 @@ class GroupedUnit(nn.Module):
         )
         if self.stride == 1:
             return relu(x + y)
-        x = nn.avg_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = nn.avg_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         return relu(jnp.concatenate([y, x], axis=-1))
 
 

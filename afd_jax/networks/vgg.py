@@ -65,7 +65,7 @@ class VGG(StagedNetwork):
 
     def transition(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Max-pooling after the first stages."""
-        return nn.max_pool(x, (2, 2), (2, 2)) if index < self.halvings else x
+        return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2)) if index < self.halvings else x
 
     def finish(self, x: jax.Array, train: bool) -> jax.Array:
         """Max-pooling after the last stage, too, if it halves the image."""

@@ -17,6 +17,7 @@ from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.runs.checkpoint import load_variables
 from afd_jax.runs.choices import make_method, named_networks
+from afd_jax.runs.images import as_pixels
 from afd_jax.runs.workdir import Workdir, read_json
 
 
@@ -30,7 +31,8 @@ class TrainedNetwork:
       variables: {"params": ..., "batch_stats": ...}, as `networks.functional` takes them.
       recipe: `recipe.normalise` turns uint8 images into the network's input.
       output: which of the module's nodes it is, if the module has several.
-      class_names: of each logit; numbers if the run does not know them.
+      image_shape: [height, width, channels] of the images that it was trained with.
+      class_names: by class; their numbers if the data has no names.
     """
 
     name: str
@@ -38,19 +40,21 @@ class TrainedNetwork:
     variables: dict[str, Any]
     recipe: Recipe
     output: int = 0
+    image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] = ()
 
-    def __call__(self, images: jax.typing.ArrayLike) -> Outputs:
-        """Classifies images [batch, height, width, channels] uint8, with running statistics.
+    def __call__(self, images: Any, *, images_range: tuple[float, float] | None = None) -> Outputs:
+        """Classifies images [batch, height, width, channels], with running statistics.
+
+        Args:
+          images: uint8, as they come from the data, or floats with their range; not normalised.
+          images_range: of float images, (0, 1) or (0, 255).
 
         Raises:
-          SettingError: for images of another type.
+          SettingError: for images of another type, shape or range.
         """
-        images = jax.numpy.asarray(images)
-        if images.dtype != jax.numpy.uint8:
-            remedy = "give uint8, as they come from the data; they are normalised here"
-            raise SettingError("images", images.dtype.name, remedy)
-        return self._run(self.variables, self.recipe.normalise(images))
+        pixels = as_pixels(images, self.image_shape, images_range)
+        return self._run(self.variables, self.recipe.normalise(pixels))
 
     @functools.cached_property
     def _run(self) -> Callable[..., Outputs]:
@@ -107,5 +111,6 @@ def load(
     index = network.nodes.index(node)
     module, variables, output = single(network.module.module, variables, index)
     recipe = Recipe(mean=data["mean"], std=data["std"])
+    shape = tuple(data["image_shape"])
     names = tuple(data.get("class_names") or map(str, range(data["classes"])))
-    return TrainedNetwork(node, module, variables, recipe, output, names)
+    return TrainedNetwork(node, module, variables, recipe, output, shape, names)

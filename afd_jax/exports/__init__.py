@@ -1,0 +1,1 @@
+"""A trained network in files that need no afd_jax: safetensors, StableHLO, ONNX."""

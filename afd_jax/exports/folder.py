@@ -1,0 +1,115 @@
+"""From the folder of a run to the folder of an exported network."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax
+import jax
+
+import afd_jax
+from afd_jax.errors import SettingError
+from afd_jax.exports import check
+from afd_jax.exports.card import card
+from afd_jax.exports.write import FORMATS, write
+from afd_jax.runs.trained import load
+from afd_jax.runs.workdir import Workdir, read_json, write_json
+
+
+def export(
+    workdir: str | pathlib.Path,
+    to: str | pathlib.Path,
+    *,
+    node: str | None = None,
+    seed: int | None = None,
+    formats: Sequence[str] = FORMATS,
+    force: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Writes one network of a run with a description of it, and checks every file.
+
+    Args:
+      workdir: folder of the run, finished or not; nothing is written there.
+      to: folder to write; new, empty, or of an earlier export of a node of that name.
+      node: as for `afd_jax.load`.
+      seed: likewise.
+      formats: some of `exports.write.FORMATS`.
+      force: write into a folder that holds something else.
+
+    Returns:
+      As `exports.write.write`.
+
+    Raises:
+      SettingError: if there is no such run, node, seed or format, or `to` holds something else.
+      WrongOutputs: if a file does not give the trained network's probabilities.
+    """
+    network = load(workdir, node, seed=seed)
+    run, folder = Workdir(pathlib.Path(workdir)), pathlib.Path(to)
+    _require_free(folder, network.name, force)
+    settings, data = run.settings(), read_json(run.data)
+    graph = read_json(run.graph) if run.graph.is_file() else {"nodes": [], "edges": []}
+    summary = read_json(run.summary) if run.summary.is_file() else {}
+    own = next((n for n in graph["nodes"] if n["name"] == network.name), {})
+    now = {"afd_jax": afd_jax.__version__, "flax": flax.__version__}
+    versions = {**summary.get("versions", now), "jax": summary.get("jax_version", jax.__version__)}
+    facts = {
+        "node": network.name,
+        "network": type(network.module).__name__,
+        "role": own.get("role", "student"),
+        "classes": data["classes"],
+        "seed": settings["seed"] if seed is None else seed,
+        "note": "" if summary else f"Not finished, step {_step(run)}",
+        "method": settings["method"]["name"],
+    }
+    described = {
+        **facts,
+        "image_shape": data["image_shape"],
+        "edges": graph["edges"],
+        "data": {"name": settings["data"]["name"], "size": _size(data)},
+        "accuracy": _accuracy(summary, network.name),
+        "commit": summary.get("commit"),
+        "versions": versions,
+    }
+    files = write(network, folder, formats, facts)
+    write_json(folder / "settings.json", settings)
+    (folder / "README.md").write_text(card(described, files), encoding="utf-8")
+    return files
+
+
+def _require_free(folder: pathlib.Path, node: str, force: bool) -> None:
+    if force or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if folder.is_dir() and (folder / check.ARCHITECTURE).is_file():
+        earlier = read_json(folder / check.ARCHITECTURE).get("node")
+        if earlier == node:
+            return
+        remedy = f"holds {earlier!r}, this is {node!r}; name another folder, or add --force"
+        raise SettingError("--to", str(folder), remedy)
+    raise SettingError("--to", str(folder), "holds other files; name a new folder, or add --force")
+
+
+def _step(run: Workdir) -> int:
+    return max(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdecimal())
+
+
+def _size(data: Mapping[str, Any]) -> str:
+    sizes = [f"{data[k]:,} {k}" for k in ("train", "test") if isinstance(data.get(k), int)]
+    return f" ({', '.join(sizes)} images)" if sizes else ""
+
+
+def _accuracy(summary: Mapping[str, Any], node: str) -> dict[str, str]:
+    """Of the node and of its twin, with the seeds; nothing before a run is finished."""
+    seeds = len(summary.get("seeds", [0]))
+    found = {}
+    for part in ("networks", "twins", "others"):
+        for record in summary.get(part, []):
+            if record["name"] == node:
+                name = "test accuracy"
+            elif part == "twins" and record["of"] == node:
+                name = "test accuracy of the same alone"
+            else:
+                continue
+            value = f"{100 * record['test_accuracy']:.2f} %"
+            if (deviation := record.get("test_accuracy_deviation")) is not None:
+                value += f" ± {100 * deviation:.2f} (mean and deviation of {seeds} seeds)"
+            found[name] = value
+    return found

@@ -1,0 +1,142 @@
+"""Exported networks: what is written, checked and refused."""
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afd_jax import networks
+from afd_jax.commands.export import main
+from afd_jax.data.recipe import Recipe
+from afd_jax.exports import check
+from afd_jax.exports import write as write_module
+from afd_jax.exports.folder import export
+from afd_jax.exports.write import WrongOutputs, write
+from afd_jax.networks.functional import functional
+from afd_jax.runs.trained import TrainedNetwork, load
+from tests.runs.test_from_outside import OnDigits
+
+pytest.importorskip("safetensors", reason="needs the extra export")
+pytest.importorskip("flatbuffers", reason="needs the extra export")
+
+
+@pytest.fixture(scope="module")
+def written(finished, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    words = ["--network=Tiny", f"--to={folder}", "--formats=safetensors,stablehlo"]
+    assert main([str(finished), *words]) == 0
+    return folder
+
+
+def test_the_tensors_are_those_of_the_network_alone(finished, written):
+    from safetensors.numpy import load_file
+
+    tensors = load_file(written / "model.safetensors")
+    variables = load(finished, "Tiny").variables
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(
+            tensor, functools.reduce(dict.get, name.split("/"), variables)
+        )
+    assert len(tensors) == len(jax.tree.leaves(variables))
+    assert not any("critic" in name or "transfer" in name for name in tensors)
+    facts = json.loads((written / "architecture.json").read_text())
+    assert facts["classifier"] == ["params/Dense_0/kernel", "params/Dense_0/bias"]
+    assert facts["image_shape"] == [8, 8, 1] and len(facts["class_names"]) == 10
+
+
+def test_stablehlo_is_for_three_platforms_with_a_free_batch(finished, written):
+    exported = jax.export.deserialize(bytearray((written / "model.stablehlo").read_bytes()))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    images = np.random.default_rng(2).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+    wanted = load(finished, "Tiny")(images).probabilities
+    np.testing.assert_allclose(exported.call(images), wanted, atol=1e-5)
+
+
+def test_the_snippets_of_the_card_run_where_afd_jax_is_not(written):
+    card = (written / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 2 and "test accuracy of the same alone" in card
+    for code in blocks:
+        code += "\nimport sys; assert 'afd_jax' not in sys.modules"
+        subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=written)
+
+
+def test_a_changed_tensor_is_found(written, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(written, tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["params/Dense_0/bias"] = tensors["params/Dense_0/bias"] + 1e-3
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="digest"):
+        check.check("safetensors", folder)
+
+
+def test_a_file_with_other_numbers_fails(finished, tmp_path, monkeypatch):
+    network = load(finished, "Tiny")
+    forward, _ = write_module._functions(network)
+    functions = (forward, lambda x: jnp.full((x.shape[0], 10), 0.1))
+    monkeypatch.setattr(write_module, "_functions", lambda _: functions)
+    with pytest.raises(WrongOutputs, match="other probabilities"):
+        write(network, tmp_path / "x", ["stablehlo"], {})
+
+
+def test_only_an_earlier_export_of_the_network_is_replaced(finished, written, tmp_path, capsys):
+    again = ["--formats=safetensors"]
+    copy = shutil.copytree(written, tmp_path / "copy")
+    assert main([str(finished), "--network=Wider", f"--to={copy}", *again]) == 2
+    assert "holds 'Tiny', this is 'Wider'" in capsys.readouterr().err
+    assert main([str(finished), "--network=Tiny", f"--to={copy}", *again]) == 0
+    assert not (copy / "model.stablehlo").exists()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").touch()
+    own = [str(finished), "--network=Tiny", f"--to={tmp_path / 'own'}", *again]
+    assert main(own) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert main([*own, "--force"]) == 0
+    assert main([str(finished), "--network=Tiny", "--to=x", "--formats=onyx"]) == 2
+    assert "did you mean 'onnx'?" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_says_so(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "summary.json").unlink()
+    export(run, tmp_path / "out", node="Tiny", formats=["safetensors"])
+    step = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdecimal())
+    assert f"Not finished, step {step}" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("resnet8", 8),
+        ("wrn-16-1", 8),
+        ("vgg8", 32),
+        ("mobilenet_v2", 32),
+        ("shufflenet_v1", 32),
+        ("shufflenet_v2", 32),
+        ("densenet-40-12", 32),
+        ("cifar_resnet18", 8),
+        ("imagenet_resnet18", 64),
+        ("resnet56", 8),
+        ("nnx", 8),
+    ],
+)
+def test_every_kind_of_layer_goes_through_onnx(name, side, tmp_path):
+    pytest.importorskip("jax2onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    shape = (side, side, 1)
+    module = functools.partial(OnDigits, 10) if name == "nnx" else networks.create(name, 10)
+    variables = functional(module).init(jax.random.key(0), jnp.zeros((1, *shape)))
+    network = TrainedNetwork(
+        name, module, dict(variables), Recipe([0.5], [0.25]), image_shape=shape
+    )
+    found = write(network, tmp_path, ["onnx"], {})
+    assert found["onnx"]["difference"] < 1e-5

@@ -1,0 +1,57 @@
+"""What a trained network takes, and what it refuses."""
+
+import jax
+import numpy as np
+import pytest
+
+from afd_jax.errors import SettingError
+from afd_jax.runs.trained import load
+
+
+@pytest.fixture(scope="module")
+def network(finished):
+    return load(finished, "Tiny")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_floats_of_a_stated_range_are_the_same_images(network, pixels, high):
+    floats = pixels.astype(np.float32) / np.float32(255 / high)
+    found = network(floats, images_range=(0, high)).logits
+    np.testing.assert_allclose(found, network(pixels).logits, atol=1e-5)
+    inside = jax.jit(lambda x: network(x, images_range=(0, high)).logits)(floats)
+    np.testing.assert_allclose(inside, found, atol=1e-5)
+
+
+def test_probabilities_and_names(network, pixels):
+    outputs = network(pixels)
+    logits = np.asarray(outputs.logits, np.float64)
+    wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(outputs.probabilities, wanted, atol=1e-6)
+    assert len(network.class_names) == 10
+    assert all(isinstance(name, str) for name in network.class_names)
+
+
+@pytest.mark.parametrize(
+    ("images", "images_range", "words"),
+    [
+        (np.zeros((2, 8, 8, 1), np.float32), None, "'float32': give uint8.* images_range"),
+        (np.zeros((2, 8, 8, 1), np.int32), None, "'int32': give uint8"),
+        (np.full((2, 8, 8, 1), 2.0, np.float32), (0, 1), "'2 to 2': must lie in images_range"),
+        (np.full((2, 8, 8, 1), -0.1, np.float32), (0, 255), "must lie in images_range"),
+        (np.full((2, 8, 8, 1), np.nan, np.float32), (0, 1), "must lie in images_range"),
+        (np.zeros((2, 8, 8, 1), np.float32), (-1, 1), r"must be \(0, 1\) or \(0, 255\)"),
+        (np.zeros((2, 8, 8, 1), np.uint8), (0, 1), "uint8 images are 0 to 255"),
+        (np.zeros((8, 8, 1), np.uint8), None, "one image; add a batch axis"),
+        (np.zeros((2, 1, 8, 8), np.uint8), None, "channels first.*transpose"),
+        (np.zeros((2, 9, 8, 3), np.uint8), None, r"\[batch, 8, 8, 1\].*height and channels differ"),
+        (np.zeros((2, 64), np.uint8), None, r"must be \[batch, 8, 8, 1\]"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(network, images, images_range, words):
+    with pytest.raises(SettingError, match=words):
+        network(images, images_range=images_range)
