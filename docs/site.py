@@ -26,7 +26,11 @@ API = {
     "graph": ("Graph", ["afd_jax.graph"]),
     "cohort": (
         "Cohort",
-        ["afd_jax.engine.cohort.Cohort", "afd_jax.engine.build.make_plan", "afd_jax.engine.plan.Plan"],
+        [
+            "afd_jax.engine.cohort.Cohort",
+            "afd_jax.engine.build.make_plan",
+            "afd_jax.engine.plan.Plan",
+        ],
     ),
     "data": ("Data", ["afd_jax.data"]),
     "train": ("Train", ["afd_jax.runs.trainer.train", "afd_jax.runs.settings"]),

@@ -21,7 +21,9 @@ from afd_jax.runs.overrides import read_config
 from tests.running import command
 
 ROOT = pathlib.Path(__file__).parents[2]
-DOCS = sorted(str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCS = sorted(
+    str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+)
 GALLERY = (ROOT / "docs" / "methods.md").read_text()
 
 # Runs blocks (line, code) one after another; a traceback names document and line. A block that
