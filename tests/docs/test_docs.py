@@ -21,7 +21,9 @@ from afd_jax.runs.overrides import read_config
 from tests.running import command
 
 ROOT = pathlib.Path(__file__).parents[2]
-DOCS = sorted(["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+DOCS = sorted(
+    str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+)
 GALLERY = (ROOT / "docs" / "methods.md").read_text()
 
 # Runs blocks (line, code) one after another; a traceback names document and line. A block that
@@ -112,6 +114,13 @@ TRAININGS = [
     for words in commands(document)
     if words[0] == "afd-train" or words[:3] == ["python", "-m", "afd_jax"]
 ]
+
+
+@pytest.mark.parametrize("document", [d for d in DOCS if blocks(d, "(?:bash|sh)")])
+def test_shell_blocks_are_shell(document):
+    for line, text in blocks(document, "(?:bash|sh)"):
+        done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+        assert done.returncode == 0, f"{document}, line {line}: {done.stderr}"
 
 
 class Enough(Exception):
