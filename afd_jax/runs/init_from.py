@@ -125,6 +125,7 @@ def _load(
         raise SettingError(field, source.setting, remedy)
     each = [trained.variables for trained in each_seed(field, source, count)]
     shapes = functools.partial(draw, network.module, image_shape, network.start)
-    if remedy := difference(each[0], jax.eval_shape(shapes, jax.random.key(0))):
-        raise SettingError(field, source.setting, f"weights of another network; {remedy}")
+    wrong = difference(each[0], jax.eval_shape(shapes, jax.random.key(0)))
+    if wrong is not None:
+        raise SettingError(field, source.setting, f"weights of another network; {wrong}")
     return seeds.join(each)

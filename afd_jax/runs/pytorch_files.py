@@ -80,7 +80,7 @@ class _RefusedError(ValueError):
 class _Storage(NamedTuple):
     kind: str
     key: str
-    count: int
+    size: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -160,7 +160,7 @@ def _read_zip(file: pathlib.Path) -> dict[str, np.ndarray]:
 
         def numbers(storage: _Storage) -> np.ndarray:
             entry = archive.getinfo(f"{root}data/{storage.key}")
-            if entry.file_size != storage.count * storage.dtype.itemsize:
+            if entry.file_size != storage.size * storage.dtype.itemsize:
                 raise ValueError(f"{entry.filename} has another size than its tensors say")
             return np.frombuffer(archive.read(entry), storage.dtype.newbyteorder("<"))
 
@@ -183,7 +183,7 @@ def _read_legacy(file: pathlib.Path) -> dict[str, np.ndarray]:
         for key in order:
             storage, count = kinds[key], int.from_bytes(stream.read(8), "little")
             data = stream.read(count * storage.dtype.itemsize)
-            if count != storage.count or len(data) != count * storage.dtype.itemsize:
+            if count != storage.size or len(data) != count * storage.dtype.itemsize:
                 raise ValueError("its end is missing")
             read[storage] = np.frombuffer(data, storage.dtype.newbyteorder("<"))
         return _tensors(content, read.__getitem__)
