@@ -59,6 +59,8 @@ def read_tensors(field: str, value: Any, file: pathlib.Path) -> dict[str, np.nda
     try:
         if file.suffix == ".safetensors":
             tensors = need("safetensors.numpy", field, value).load_file(file)
+        elif tarfile.is_tarfile(file):
+            raise _RefusedError("the file is a tar archive; unpack it, and name a file in it")
         elif zipfile.is_zipfile(file):
             tensors = _read_zip(file)
         else:
@@ -168,8 +170,6 @@ def _read_zip(file: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_legacy(file: pathlib.Path) -> dict[str, np.ndarray]:
-    if tarfile.is_tarfile(file):
-        raise _RefusedError("the file is a tar archive; unpack it, and name a file in it")
     with file.open("rb") as stream:
         head = tuple(_Unpickler(stream).load() for _ in _LEGACY)
         if head != _LEGACY:
