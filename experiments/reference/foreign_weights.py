@@ -85,7 +85,12 @@ class ResNet(nn.Module):
     def __init__(self, stem, widths, counts, block, last="fc", large=False):
         super().__init__()
         self.conv1 = conv(3, stem, 7, 2) if large else conv(3, stem)
-        self.bn1, self.stages, self.large, self.last = nn.BatchNorm2d(stem), len(widths), large, last
+        self.bn1, self.stages, self.large, self.last = (
+            nn.BatchNorm2d(stem),
+            len(widths),
+            large,
+            last,
+        )
         for stage, (width, count) in enumerate(zip(widths, counts), 1):
             blocks = []
             for n in range(count):

@@ -157,7 +157,7 @@ def test_mistakes_are_named(before, file, tmp_path, capsys):
     assert "no PyTorch names are known for Tiny" in error(entries(file))
     other = f"{ROOT}/tests/digits_config.py:tests.tiny:Wider"
     words = error(entries(before), config=other)
-    assert "for Wider: weights of another network; the network's params/" in words
+    assert "for Wider: weights of another network; the network's batch_stats/" in words
     two = f"{RESNET[: -len('resnet8')]}resnet14"
     words = error(entries(file), config=two)
     assert "for resnet14: lacks layer1.1.bn1.bias" in words
