@@ -1,4 +1,4 @@
-"""Weights of public PyTorch networks, against logits of experiments/reference/foreign_weights.py."""
+"""Weights of public PyTorch networks, against experiments/reference/foreign_weights.py."""
 
 import functools
 import json

@@ -160,7 +160,7 @@ def test_mistakes_are_named(before, file, tmp_path, capsys):
     assert "for Wider: weights of another network; the network's batch_stats/" in words
     two = f"{RESNET[: -len('resnet8')]}resnet14"
     words = error(entries(file), config=two)
-    assert "for resnet14: lacks layer1.1.bn1.bias" in words
+    assert "for resnet14: lacks layer1.1.bn1." in words
     kd = "--config.method.name=kd"
     teacher = error(kd, entries(file, field="teachers"))
     assert f"or name the network of this file, 'resnet56={file}'" in teacher
