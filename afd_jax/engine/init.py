@@ -19,7 +19,10 @@ from afd_jax.networks.heads import BoundHead
 
 
 def init_state(
-    plan: Plan, rng: jax.Array, teachers: Mapping[str, Mapping[str, Any]] | None = None
+    plan: Plan,
+    rng: jax.Array,
+    teachers: Mapping[str, Mapping[str, Any]] | None = None,
+    init_from: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> TrainState:
     """Makes the arrays of a new run; equal networks are drawn by one compiled program.
 
@@ -28,9 +31,11 @@ def init_state(
       rng: a key, `jax.random.key(seed)`, or [seeds] keys for as many runs side by side.
       teachers: variables of each frozen teacher by name, {"params": ..., "batch_stats": ...}, with
         an axis of seeds if the keys have one.
+      init_from: likewise of networks that do not start at random; their twins, averages and
+        snapshots start as they do.
 
     Raises:
-      SettingError: if variables are missing or not those of the teacher's network.
+      SettingError: if variables are missing or not those of the network.
     """
     if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):  # as `jax.random.PRNGKey` makes them
         rng = jax.random.wrap_key_data(rng)
@@ -47,9 +52,12 @@ def init_state(
     compiled = jax.jit(drawn, static_argnums=0, compiler_options=options)
     first = {}
     for name, network in plan.networks.items():
+        field, given = "init_from", (init_from or {}).get(network.of or name)
         if network.role == "teacher":
+            field, given = "teachers", teachers[name]
+        if given is not None:
             shapes = jax.eval_shape(lambda key, m=network.module: drawn(m, 0, key), rng)
-            first[name] = _given(name, teachers[name], shapes)
+            first[name] = _given(field, name, given, shapes)
         else:
             first[name] = compiled(network.module, network.start, rng)
 
@@ -157,8 +165,13 @@ def _state(variables: Any, heads: Heads) -> NetworkState:
     )
 
 
-def _given(name: str, variables: Mapping[str, Any], shapes: Any) -> Any:
-    """A teacher's variables, checked and in the types of its network."""
+def difference(variables: Mapping[str, Any], shapes: Any) -> str | None:
+    """The first array of a network that is missing, unknown or of another shape, in words.
+
+    Args:
+      variables: that are given.
+      shapes: that the network needs.
+    """
     wanted, given = (
         {
             jax.tree_util.keystr(path, simple=True, separator="/"): np.shape(leaf)
@@ -168,8 +181,12 @@ def _given(name: str, variables: Mapping[str, Any], shapes: Any) -> Any:
     )
     for path in {**wanted, **given}:
         if wanted.get(path) != given.get(path):
-            remedy = (
-                f"the network's {path} has shape {wanted.get(path)}, the given {given.get(path)}"
-            )
-            raise SettingError("teachers", name, remedy)
+            return f"the network's {path} has shape {wanted.get(path)}, the given {given.get(path)}"
+    return None
+
+
+def _given(field: str, name: str, variables: Mapping[str, Any], shapes: Any) -> Any:
+    """Variables for a network, checked and in its types."""
+    if remedy := difference(variables, shapes):
+        raise SettingError(field, name, remedy)
     return jax.tree.map(lambda like, x: jnp.array(x, like.dtype), shapes, dict(variables))

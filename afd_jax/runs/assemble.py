@@ -24,6 +24,7 @@ from afd_jax.networks import create
 from afd_jax.networks.functional import functional
 from afd_jax.runs.choices import call, make_method, named_networks
 from afd_jax.runs.durations import to_steps
+from afd_jax.runs.init_from import Start, load_starts, start_sources
 from afd_jax.runs.prerequisites import prerequisites, sources
 from afd_jax.runs.settings import check_keys
 from afd_jax.runs.teachers import Teacher, load_teachers
@@ -52,6 +53,7 @@ class Run:
       checkpoint_every: steps between two checkpoints.
       steps_per_call: at most so many steps run without the host.
       teachers: the frozen networks, by node.
+      starts: what networks start from, by name; those that are not here are drawn.
     """
 
     plan: Plan
@@ -69,11 +71,13 @@ class Run:
     checkpoint_every: int
     steps_per_call: int
     teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
+    starts: Mapping[str, Start] = dataclasses.field(default_factory=dict)
 
     def initial_state(self) -> TrainState:
         """The arrays at the beginning, the teachers' included."""
         variables = {name: teacher.variables for name, teacher in self.teachers.items()}
-        return init_state(self.plan, self.keys, variables)
+        starts = {name: start.variables for name, start in self.starts.items()}
+        return init_state(self.plan, self.keys, variables, starts)
 
     @property
     def streams(self) -> bool:
@@ -128,6 +132,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
                 create(source.network, classes=10)
             except SettingError as error:
                 raise SettingError(f"teachers[{n}]", error.value, error.remedy) from error
+    starts = start_sources(config)
     devices = make_devices(config.parallel.mode, config.parallel.devices)
     devices.check_batch_size("batch_size", config.batch_size)
     _optimizers(config.optimizers, total_steps=10_000)  # as a check, too
@@ -203,6 +208,13 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         checkpoint_every=steps("checkpoint_every"),
         steps_per_call=_steps_per_call(config.parallel.steps_per_call, devices, config.data.stream),
         teachers=teachers,
+        starts=load_starts(
+            starts,
+            plan.networks,
+            image_shape=splits.image_shape,
+            classes=splits.classes,
+            count=config.seeds,
+        ),
     )
 
 

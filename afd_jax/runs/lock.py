@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,27 +85,42 @@ def _lock(folder: Workdir, stack: contextlib.ExitStack) -> None:
         pass
 
 
-def claim_teachers(folder: Workdir, run: Run) -> None:
-    """Notes the teachers' fingerprints, or checks that they are those noted.
+def claim_weights(folder: Workdir, run: Run) -> None:
+    """Notes fingerprints of teachers and of what networks start from, or checks those noted.
 
     Raises:
-      SettingError: if the run began with other teachers.
+      SettingError: if the run began with other weights.
     """
+    own = [
+        {"network": name, "from": start.origin, "sha256": start.digest}
+        for name, start in run.starts.items()
+    ]
+    if own:
+        _claim_weights("init_from", folder.init_from, own, folder.noted_starts(), "from")
     if not run.teachers or any(t.variables is None for t in run.teachers.values()):
         return  # a finished run whose teachers' folders are gone has none to compare
     own = [
         {"name": t.name, "method": t.method, "folder": t.folder, "sha256": t.digest}
         for t in run.teachers.values()
     ]
-    if not folder.teachers.is_file():
+    _claim_weights("teachers", folder.teachers, own, folder.noted_teachers(), "folder")
+
+
+def _claim_weights(
+    field: str,
+    file: pathlib.Path,
+    own: Sequence[Mapping[str, str]],
+    noted: Sequence[Mapping[str, str]],
+    place: str,
+) -> None:
+    """Writes a list of weights into a file, or compares it; `place` is where each came from."""
+    if not file.is_file():
         if jax.process_index() == 0:
-            write_json(folder.teachers, {"teachers": own})
-        return
-    noted = folder.noted_teachers()
-    if [t["sha256"] for t in noted] != [t["sha256"] for t in own]:
-        remedy = f"holds other networks than the run in {folder.path} began with, those of "
-        remedy += f"{[t['folder'] for t in noted]}; use those, or another --workdir"
-        raise SettingError("config.teachers", [t["folder"] for t in own], remedy)
+            write_json(file, {field: own})
+    elif [weights["sha256"] for weights in noted] != [weights["sha256"] for weights in own]:
+        remedy = f"holds other networks than the run in {file.parent} began with, those of "
+        remedy += f"{[weights[place] for weights in noted]}; use those, or another --workdir"
+        raise SettingError(f"config.{field}", [weights[place] for weights in own], remedy)
 
 
 def _compare_data(

@@ -24,15 +24,23 @@ class Source:
 
     Attributes:
       setting: as the settings have it, for errors.
-      network: name of the network that is trained in `folder` first; None if that is there.
+      network: name of the network that is trained in `folder` first, or whose weights are in
+        `file`; None if a run is there.
       folder: of a run.
       node: of that run, by name; its only student if None.
+      file: of PyTorch weights, instead of a run; then there is no `folder`.
     """
 
     setting: str
     network: str | None
-    folder: pathlib.Path
+    folder: pathlib.Path = pathlib.Path()
     node: str | None = None
+    file: pathlib.Path | None = None
+
+    @property
+    def trained_first(self) -> bool:
+        """Whether a network is trained in the folder before the run."""
+        return self.network is not None and self.file is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +73,8 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
     require_number("generations", config.generations, least=1, most=1000, whole=True)
     entries = config.teachers
     if not isinstance(entries, list | tuple) or not all(isinstance(e, str) and e for e in entries):
-        remedy = "must be a list of folders and names, ('runs/teacher', 'resnet32')"
+        remedy = "must be a list of folders, names and files, "
+        remedy += "('runs/teacher', 'resnet32', 'resnet56=FILE.pth')"
         raise SettingError("teachers", entries, remedy)
     if config.generations > 1:
         if len(config.networks) != 1:
@@ -81,9 +90,27 @@ def names_network(entry: str) -> bool:
     return entry in NAMES or re.fullmatch(r"[\w.]+:\w+", entry) is not None
 
 
+def in_file(entry: str) -> tuple[str, str] | None:
+    """Network and file that an entry of `config.teachers` names; None if it names no file.
+
+    >>> in_file("resnet56=weights/lr=0.1/best.pth")
+    ('resnet56', 'weights/lr=0.1/best.pth')
+    >>> in_file("runs/lr=0.1@resnet56")
+    """
+    match = re.fullmatch(r"([\w.:-]+)=(.+)", entry)
+    return None if match is None or pathlib.Path(entry).is_dir() else (match[1], match[2])
+
+
 def _source(entry: str, own: pathlib.Path) -> Source:
     if names_network(entry):
         return Source(entry, entry, own)
+    if named := in_file(entry):
+        return Source(entry, named[0], file=pathlib.Path(named[1]))
+    return of_run(entry)
+
+
+def of_run(entry: str) -> Source:
+    """The run, and perhaps node, that "FOLDER" or "FOLDER@NODE" names."""
     folder, at, node = entry.rpartition("@")
     if not at or pathlib.Path(entry).is_dir():
         return Source(entry, None, pathlib.Path(entry))
@@ -98,9 +125,9 @@ def prerequisites(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> l
         before = [_generation(config, workdir, g) for g in range(1, config.generations)]
     else:
         for n, source in enumerate(found):
-            if source.network is not None:
+            if source.network is not None and source.trained_first:
                 alone = _variant(config, _TEACHER * (n + 1), labels_only=True)
-                alone.networks = (source.network,)
+                alone.networks, alone.init_from = (source.network,), ()
                 name = f"teacher {n}, {source.network}"
                 before.append(Prerequisite(name, source.folder, alone))
     most = 2**32 - max([own.config.seed - config.seed for own in before], default=0)

@@ -22,10 +22,17 @@ def base_config() -> ml_collections.ConfigDict:
             # Names of afd_jax.networks, or "package.module:Class". Nodes of the graph (equal names
             # get numbers: resnet8, resnet8_1), or one network in branches.
             "networks": ("resnet8", "resnet8"),
+            # What the networks start from, one entry for each or one for all (none: at random): a
+            # file of PyTorch weights, "resnet56.pth", or the folder of a finished run, "runs/a" or
+            # "runs/a@resnet14". Parameters and BatchNorm statistics are taken; optimizers, their
+            # schedules and all else begin anew.
+            "init_from": (),
             # Frozen networks that teach the others: folders of finished runs, "runs/a" or, for one
-            # of several nodes, "runs/a@resnet14"; or names of networks, each trained first, alone
-            # and by this recipe, in WORKDIR/teacher_0, ... As nodes they are called "teacher",
-            # "teacher_1", ...
+            # of several nodes, "runs/a@resnet14"; files of PyTorch weights behind the name of
+            # their network, "resnet56=resnet56.pth"; or names of networks, each trained first,
+            # alone and by this recipe, in WORKDIR/teacher_0, ... As nodes they are called
+            # "teacher", "teacher_1", ... A file does not say how its images were normalised: here
+            # they are as config.data says.
             "teachers": (),
             # A chain of so many, each with the one before for its teacher, in WORKDIR/generation_1,
             # ... and the last in WORKDIR; the first has `teachers`, or the labels alone.

@@ -1,8 +1,9 @@
-"""Frozen teachers: read from the folders of finished runs, and checked against the data."""
+"""Frozen teachers: from folders of finished runs or PyTorch files, checked against the data."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from afd_jax.engine.build import numbered
 from afd_jax.errors import SettingError, one_of
 from afd_jax.networks import NAMES, create
 from afd_jax.networks.functional import functional
+from afd_jax.networks.pytorch_names import from_pytorch
 from afd_jax.runs.prerequisites import Source
+from afd_jax.runs.pytorch_files import read_tensors
 from afd_jax.runs.trained import TrainedNetwork, load
 from afd_jax.runs.workdir import Workdir, read_json
 
@@ -25,10 +28,10 @@ class Teacher:
 
     Attributes:
       name: of the network.
-      method: that trained it.
+      method: that trained it; "PyTorch" for weights from a file.
       module: Linen or NNX.
       variables: as `engine.init.init_state` takes them; None as long as it is not trained.
-      folder: of the run that it comes from, as text.
+      folder: of the run that it comes from, or the file, as text.
     """
 
     name: str
@@ -40,10 +43,15 @@ class Teacher:
     @property
     def digest(self) -> str:
         """A fingerprint of the variables."""
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(self.variables):
-            digest.update(np.ascontiguousarray(leaf).data)
-        return digest.hexdigest()
+        return fingerprint(self.variables)
+
+
+def fingerprint(variables: Any) -> str:
+    """The SHA-256 of arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
 
 
 def load_teachers(
@@ -93,10 +101,14 @@ def _load(
 ) -> Teacher:
     if source.network is not None:
         module = create(source.network, classes)  # finds wrong names before anything is trained
+        if source.file is not None:
+            own = from_file(field, source.setting, source.file, module, image_shape)
+            own = seeds.join([own] * count)
+            return Teacher(source.network, "PyTorch", module, own, str(source.file))
         if not Workdir(source.folder).summary.is_file():
             return Teacher(source.network, "independent", module, None, str(source.folder))
     _check(field, source, image_shape, classes, recipe)
-    each = _each_seed(field, source, count)
+    each = each_seed(field, source, count)
     variables = seeds.join([network.variables for network in each])
     method = Workdir(source.folder).settings()["method"]["name"]
     return Teacher(each[0].name, method, each[0].module, variables, str(source.folder))
@@ -105,14 +117,10 @@ def _load(
 def _check(
     field: str, source: Source, image_shape: Sequence[int], classes: int, recipe: Recipe
 ) -> None:
-    folder = Workdir(source.folder)
-    if not folder.config.is_file() or not folder.data.is_file():
-        remedy = "no run in this folder; give the folder of a finished run, or a network's name: "
-        raise SettingError(field, source.setting, remedy + one_of(source.setting, NAMES))
-    if not folder.summary.is_file():
-        remedy = "that run is not finished (no summary.json); the command that began it continues"
-        raise SettingError(field, source.setting, remedy)
-    data: Mapping[str, Any] = read_json(folder.data)
+    hint = f"or a network's name: {one_of(source.setting, NAMES)}"
+    if pathlib.Path(source.setting).is_file():
+        hint = f"or name the network of this file, 'resnet56={source.setting}'"
+    data = data_of_finished(field, source, hint)
     wanted = {"classes": classes, "image_shape": list(image_shape)}
     for name, value in wanted.items():
         if data[name] != value:
@@ -127,6 +135,43 @@ def _check(
             raise SettingError(field, source.setting, remedy)
 
 
+def data_of_finished(field: str, source: Source, otherwise: str) -> dict[str, Any]:
+    """What data.json of a finished run holds.
+
+    Args:
+      field: of the setting, for errors.
+      source: the run.
+      otherwise: what else may be given, for errors.
+
+    Raises:
+      SettingError: if there is no run in the folder, or it is not finished.
+    """
+    folder = Workdir(source.folder)
+    if not folder.config.is_file() or not folder.data.is_file():
+        remedy = f"no run in this folder; give the folder of a finished run, {otherwise}"
+        raise SettingError(field, source.setting, remedy)
+    if not folder.summary.is_file():
+        remedy = "that run is not finished (no summary.json); the command that began it continues"
+        raise SettingError(field, source.setting, remedy)
+    return read_json(folder.data)
+
+
+def from_file(
+    field: str, setting: str, file: pathlib.Path, module: Any, image_shape: Sequence[int]
+) -> dict[str, Any]:
+    """Variables of a network, in float32, from a file of PyTorch weights.
+
+    Raises:
+      SettingError: if the file cannot be read, or holds another network's weights.
+    """
+    tensors = read_tensors(field, setting, file)
+    try:
+        variables = from_pytorch(tensors, module, image_shape)
+    except ValueError as error:
+        raise SettingError(field, setting, str(error)) from error
+    return jax.tree.map(np.float32, variables)
+
+
 def _check_shapes(field: str, source: Source, network: TrainedNetwork, shape: Any) -> None:
     images = jax.ShapeDtypeStruct((1, *shape), np.float32)
     wanted = jax.eval_shape(functional(network.module).init, jax.random.key(0), images)
@@ -136,7 +181,12 @@ def _check_shapes(field: str, source: Source, network: TrainedNetwork, shape: An
         raise SettingError(field, source.setting, remedy)
 
 
-def _each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
+def each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
+    """The network of a run for each of `count` seeds; a run of one seed has one for all.
+
+    Raises:
+      SettingError: if the run has another number of seeds, or the node is no single network.
+    """
     settings = Workdir(source.folder).settings()
     first, its = settings["seed"], settings["seeds"]
     if its not in (1, count):

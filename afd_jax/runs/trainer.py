@@ -22,7 +22,7 @@ from afd_jax.reports.summary import commit, mean_record, summarise
 from afd_jax.reports.terminal import Progress, table
 from afd_jax.runs.assemble import Run, assemble
 from afd_jax.runs.checkpoint import Checkpoints
-from afd_jax.runs.lock import claim_teachers, claimed
+from afd_jax.runs.lock import claim_weights, claimed
 from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation, set_metrics_aside
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.prerequisites import prerequisites
@@ -131,7 +131,7 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     code = commit()  # of what runs, before anybody changes it
 
     # 1. Finished already?
-    claim_teachers(folder, run)
+    claim_weights(folder, run)
     if folder.summary.is_file():
         summary = folder.read_summary()
         say(f"{folder.path} is finished; remove it or name another --workdir to train again")

@@ -10,7 +10,7 @@ import ml_collections
 
 from afd_jax.errors import SettingError, first_line, shortened
 from afd_jax.runs.overrides import as_json
-from afd_jax.runs.prerequisites import names_network
+from afd_jax.runs.prerequisites import in_file, names_network
 from afd_jax.runs.settings import base_config
 
 # What may differ between two commands that continue one run: what changes its numbers by rounding
@@ -55,6 +55,11 @@ class Workdir:
     def teachers(self) -> pathlib.Path:
         """Where the frozen teachers came from, and fingerprints of their variables."""
         return self.path / "teachers.json"
+
+    @property
+    def init_from(self) -> pathlib.Path:
+        """What networks started from, likewise."""
+        return self.path / "init_from.json"
 
     @property
     def metrics(self) -> pathlib.Path:
@@ -123,20 +128,27 @@ class Workdir:
         Raises:
           SettingError: if the file is damaged.
         """
-        if not self.teachers.is_file():
-            return []
-        noted = read_json(self.teachers).get("teachers")
-        keys = {"name", "method", "folder", "sha256"}
-        if not isinstance(noted, list) or not all(
-            isinstance(t, dict) and keys <= {*t} for t in noted
-        ):
-            raise _damaged(self.teachers, "no list of teachers")
-        return noted
+        return _noted(self.teachers, {"name", "method", "folder", "sha256"})
+
+    def noted_starts(self) -> list[dict[str, Any]]:
+        """What init_from.json holds, as `noted_teachers`."""
+        return _noted(self.init_from, {"network", "from", "sha256"})
+
+
+def _noted(file: pathlib.Path, keys: set[str]) -> list[dict[str, Any]]:
+    """The list in a JSON file, whose key is the file's name."""
+    if not file.is_file():
+        return []
+    noted = read_json(file).get(file.stem)
+    if not isinstance(noted, list) or not all(isinstance(t, dict) and keys <= {*t} for t in noted):
+        raise _damaged(file, f"no list of {file.stem}")
+    return noted
 
 
 # What the fields of config.json must be, to be compared.
 _KINDS: dict[str, type] = {
     "data": dict,
+    "init_from": list,
     "method": dict,
     "networks": list,
     "optimizers": dict,
@@ -202,11 +214,22 @@ def require_same(new: Any, old: Any, folder: pathlib.Path, *, but: Sequence[str]
 def _compare(new: Any, old: Any, folder: pathlib.Path, field: str, free: Sequence[str]) -> None:
     if field in free:
         return
-    if field == "config.teachers":  # folders may move: what is in them is compared elsewhere
-        new, old = ([e if names_network(e) else "folder" for e in own] for own in (new, old))
+    # Folders and files may move: what is in them is compared elsewhere.
+    if field == "config.teachers":
+        new, old = ([_lasting(entry) for entry in own] for own in (new, old))
+    if field == "config.init_from":
+        new, old = (["weights" for _ in own[:1]] for own in (new, old))
     if isinstance(new, dict) and isinstance(old, dict):
         for key in {**old, **new}:
             _compare(new.get(key), old.get(key), folder, f"{field}.{key}", free)
     elif new != old:
         remedy = f"the run in {folder} has {old!r}; use that value, or another --workdir"
         raise SettingError(field, new, remedy)
+
+
+def _lasting(teacher: str) -> str:
+    """An entry of `config.teachers` without the place that it names."""
+    if names_network(teacher):
+        return teacher
+    named = in_file(teacher)
+    return f"{named[0]}=file" if named else "folder"
