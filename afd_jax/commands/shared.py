@@ -17,6 +17,8 @@ EXTRAS = {
         "tqdm",
     ),
     "streaming": ("grain",),
+    "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
 }
 
 
