@@ -20,6 +20,8 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "export": ("flatbuffers", "safetensors"),
     "onnx": ("jax2onnx", "onnxruntime"),
+    "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
 }
 
 

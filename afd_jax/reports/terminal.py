@@ -2,12 +2,17 @@
 
 import datetime
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from afd_jax.reports.facts import OTHERS, Facts, with_role
 
 Record = Mapping[str, Any]
+
+_TICK = 1.0  # seconds between two looks at the clock while the first step compiles
+_FIRST_LINE = 30.0  # seconds of compiling after which plain lines say so; then 60, 120, ...
 
 
 class Progress:
@@ -35,13 +40,43 @@ class Progress:
             disable=not shown or self._lines,
             dynamic_ncols=True,
         )
-        self.say("compiling the training step ...")
+        self._compiled = threading.Event()
+        self._ticker: threading.Thread | None = None
+        if self._lines:
+            self.say("compiling the training step ...")
 
     def __enter__(self) -> "Progress":
+        if self._shown:
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.compiled()
         self._bar.close()
+
+    def _tick(self) -> None:
+        """Shows for how long the first step has been compiling, until it is done."""
+        start, next_line, seconds = time.monotonic(), _FIRST_LINE, 0.0
+        while True:
+            if not self._lines:
+                self._bar.set_postfix_str(f"compiling ... {seconds:.0f} s")
+            elif seconds >= next_line:
+                self.say(f"compiling ... {seconds:.0f} s")
+                next_line *= 2
+            if self._compiled.wait(_TICK):
+                break
+            seconds = time.monotonic() - start
+        seconds = time.monotonic() - start
+        if not self._lines:
+            self._bar.set_postfix_str(f"compiled in {seconds:.0f} s")
+
+    def compiled(self) -> None:
+        """The first step is done."""
+        self._compiled.set()
+        if self._ticker is not None:
+            self._ticker.join()
+            self._ticker = None
 
     def trained(self, record: Record) -> None:
         """Shows a training record."""

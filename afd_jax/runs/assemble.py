@@ -26,9 +26,11 @@ from afd_jax.runs.choices import call, make_method, named_networks
 from afd_jax.runs.durations import to_steps
 from afd_jax.runs.init_from import Start, load_starts, start_sources
 from afd_jax.runs.prerequisites import prerequisites, sources
+from afd_jax.runs.profile import Span, read_span
 from afd_jax.runs.settings import check_keys
 from afd_jax.runs.teachers import Teacher, load_teachers
 from afd_jax.runs.workdir import Workdir
+from afd_jax.runs.writers import require_writers
 
 _SEEDS = 1000  # more would compile for hours
 
@@ -52,6 +54,7 @@ class Run:
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
       steps_per_call: at most so many steps run without the host.
+      profile: the steps to trace; None for none.
       teachers: the frozen networks, by node.
       starts: what networks start from, by name; those that are not here are drawn.
     """
@@ -70,6 +73,7 @@ class Run:
     eval_every: int
     checkpoint_every: int
     steps_per_call: int
+    profile: Span | None = None
     teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
     starts: Mapping[str, Start] = dataclasses.field(default_factory=dict)
 
@@ -113,6 +117,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         require_flag(field, config[field])
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
+    require_writers(config.writers)
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
     method = make_method(config.method)
@@ -167,6 +172,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         return to_steps(field, config[field], batch_size=size, examples=examples)
 
     total_steps = steps("duration")
+    profile = read_span(config.profile, total_steps)
     teachers = load_teachers(
         found,
         image_shape=splits.image_shape,
@@ -207,6 +213,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
         steps_per_call=_steps_per_call(config.parallel.steps_per_call, devices, config.data.stream),
+        profile=profile,
         teachers=teachers,
         starts=load_starts(
             starts,

@@ -91,6 +91,10 @@ def base_config() -> ml_collections.ConfigDict:
             "log_every": "50 steps",
             "eval_every": "1 epochs",
             "checkpoint_every": "1 epochs",
+            # Tools that get what metrics.jsonl gets: "tensorboard", "wandb".
+            "writers": (),
+            # "20 steps at 100" leaves a trace of them in WORKDIR/profile, for xprof and Perfetto.
+            "profile": "",
             "parallel": {
                 # "auto" (pmap on several devices, jit on one), "jit", "pmap", "shard_map".
                 "mode": "auto",

@@ -24,11 +24,13 @@ from afd_jax.runs.assemble import Run, assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.lock import claim_weights, claimed
 from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation, set_metrics_aside
-from afd_jax.runs.overrides import read_config
+from afd_jax.runs.overrides import as_json, read_config
 from afd_jax.runs.prerequisites import prerequisites
+from afd_jax.runs.profile import Profile, peak_memory
 from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
 from afd_jax.runs.signals import Stop, stop_signals
 from afd_jax.runs.workdir import Workdir, write_json
+from afd_jax.runs.writers import Writers
 
 _MUCH = 2**30  # bytes of a method's memory that are worth a word
 
@@ -71,7 +73,8 @@ def train(
     with claimed(folder, config, run):
         if not folder.summary.is_file() and _train_before(config, folder, shown):
             run = assemble(config, workdir)
-        return _train(run, folder, shown)
+        with Writers(config.writers, folder.path, as_json(config), run.seeds) as writers:
+            return _train(run, folder, writers, shown)
 
 
 def _train_before(config: ml_collections.ConfigDict, folder: Workdir, shown: bool) -> bool:
@@ -126,7 +129,7 @@ def _device_memory(run: Run) -> int | None:
         return None
 
 
-def _train(run: Run, folder: Workdir, shown: bool) -> Record:
+def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
     say = print if shown else _silent
     code = commit()  # of what runs, before anybody changes it
 
@@ -157,9 +160,11 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
         if not restored and (aside := set_metrics_aside(folder.metrics)):
             say(f"no checkpoints in {folder.path}: from the beginning; old metrics are in {aside}")
         log = MetricsLog(folder.metrics, state.steps_done)
+        writers.begin(log.records, state.steps_done)
 
         # 4. Train.
-        _Loop(run, facts, log, checkpoints, notes, stop, shown).go(state)
+        profile = Profile(run.profile, folder.path / "profile")
+        _Loop(run, facts, log, writers, profile, checkpoints, notes, stop, shown).go(state)
 
     # 5. Summary, from the last epoch.
     summary = summarise(
@@ -176,6 +181,7 @@ def _train(run: Run, folder: Workdir, shown: bool) -> Record:
     if generations := folder.generations():
         summary["generations"] = generations
     if jax.process_index() == 0:
+        writers.finish(summary)
         plot_curves(facts, log.records, folder.curves)
         write_json(folder.summary, summary)  # the last file: it says that the run is finished
     say(table(summary))
@@ -198,6 +204,8 @@ class _Loop:
     run: Run
     facts: Facts
     log: MetricsLog
+    writers: Writers
+    profile: Profile
     checkpoints: Checkpoints
     notes: dict[str, Any]
     stop: Stop
@@ -214,7 +222,7 @@ class _Loop:
         progress = Progress(
             self.facts, total_steps=run.total_steps, batch_size=size, start=start, shown=self.shown
         )
-        with progress, contextlib.closing(batches):
+        with progress, contextlib.closing(batches), self.profile:
             clock = _Clock(self.notes)
             for call, batch in enumerate(batches, 1):
                 state, metrics = update(state, batch)
@@ -223,6 +231,8 @@ class _Loop:
                 if call == 1:
                     jax.block_until_ready(metrics)
                     clock.compiled(update.steps)
+                    progress.compiled()
+                clock.skip(self.profile.after(step, metrics))
 
                 last = step == run.total_steps
                 stopping = self.stop.wanted(step)
@@ -238,8 +248,9 @@ class _Loop:
                 window.require_finite(step)  # so that no checkpoint holds a run that has diverged
                 # Windows are of one length; a run of less than one has a line at its end.
                 if logging or (last and not self._has("train")):
-                    speed = {"images_per_second": clock.rate() * size}
-                    progress.trained(self._write("train", step, window.means(), speed))
+                    more = {"images_per_second": clock.rate() * size}
+                    more |= peak_memory(run.devices.devices)
+                    progress.trained(self._write("train", step, window.means(), more))
                 if learning:
                     state = learn(state)
                 if evaluating:
@@ -302,6 +313,7 @@ class _Loop:
         ]
         for record in records:
             self.log.write(record)
+            self.writers.write(record)
         return mean_record(records)
 
 
@@ -322,6 +334,10 @@ class _Clock:
     def restart(self) -> None:
         """Starts to count from here."""
         self._start = time.perf_counter()
+
+    def skip(self, seconds: float) -> None:
+        """Leaves out seconds that just went into something else."""
+        self._start += seconds
 
     def compiled(self, steps: int) -> None:
         """The first steps are done, compilation included."""

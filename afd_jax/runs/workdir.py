@@ -17,6 +17,8 @@ from afd_jax.runs.settings import base_config
 # at most (and by dropout, which each device draws for itself).
 _MAY_CHANGE = (
     "config.parallel",
+    "config.profile",
+    "config.writers",
     "config.log_every",
     "config.checkpoint_every",
     "config.eval_batch_size",

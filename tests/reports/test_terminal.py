@@ -1,0 +1,52 @@
+"""The display while the first step compiles: seconds on a terminal, few lines elsewhere."""
+
+import io
+import sys
+import time
+
+from afd_jax.reports import terminal
+from afd_jax.reports.terminal import Progress
+
+FACTS = {"nodes": [], "edges": []}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def wait_for(words, read):
+    end = time.monotonic() + 10
+    while words not in read():
+        assert time.monotonic() < end, read()
+        time.sleep(0.01)
+
+
+def test_a_terminal_shows_how_long_it_compiles(monkeypatch):
+    monkeypatch.setattr(terminal, "_TICK", 0.3)
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with Progress(FACTS, total_steps=5, batch_size=2, start=0, shown=True) as progress:
+        wait_for("compiling ... 1 s", screen.getvalue)
+        progress.compiled()
+        assert "compiled in 1 s" in screen.getvalue()
+        length = len(screen.getvalue())
+        time.sleep(0.7)
+        assert len(screen.getvalue()) == length  # nobody ticks any more
+    assert "compiling ... 0 s" in screen.getvalue()
+
+
+def test_lines_come_ever_more_seldom(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "_TICK", 0.05)
+    monkeypatch.setattr(terminal, "_FIRST_LINE", 0.1)
+    with Progress(FACTS, total_steps=5, batch_size=2, start=0, shown=True):
+        time.sleep(1.2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "compiling the training step ..."
+    # After 0.1, 0.2, 0.4 and 0.8 seconds.
+    assert lines[1:] and len(lines) <= 5 and all(w.startswith("compiling ... ") for w in lines[1:])
+
+
+def test_what_is_not_shown_says_nothing(capsys):
+    with Progress(FACTS, total_steps=5, batch_size=2, start=0, shown=False) as progress:
+        progress.compiled()
+    assert capsys.readouterr() == ("", "")
