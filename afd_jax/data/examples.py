@@ -100,6 +100,12 @@ class Splits:
         """(height, width, channels)."""
         return self.train.image_shape
 
+    @property
+    def digest(self) -> str:
+        """A fingerprint of all three parts, as hexadecimal SHA-256."""
+        parts = (self.train, self.heldout, self.test)
+        return hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
+
 
 def hold_out(
     examples: Labelled, fraction: float, seed: int, *, field: str = "data.heldout"

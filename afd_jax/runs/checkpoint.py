@@ -8,7 +8,7 @@ import contextlib
 import importlib.metadata
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -172,22 +172,23 @@ def _require_own(path: pathlib.Path, notes: dict[str, Any], step: int, check: Ch
 
 def load_variables(
     folder: pathlib.Path,
-    network: str,
+    networks: Sequence[str],
     check: Check | None = None,
     expected: int | None = None,
-) -> dict[str, Any] | None:
-    """Reads one network's variables from the newest readable checkpoint; writes nothing.
+) -> tuple[int, dict[str, dict[str, Any]]] | None:
+    """Reads some networks' variables from the newest readable checkpoint; writes nothing.
 
     A newer one that cannot be read is named in a warning.
 
     Args:
       folder: of the checkpoints.
-      network: its name.
+      networks: their names.
       check: compares a checkpoint's settings with the run's.
       expected: step that it should be of; another is used with a warning.
 
     Returns:
-      {"params": ..., "batch_stats": ...} as NumPy arrays; None if there is no checkpoint.
+      (step, by network {"params": ..., "batch_stats": ...} as NumPy arrays), all of one checkpoint;
+      None if there is none.
 
     Raises:
       SettingError: if there are checkpoints and none can be read.
@@ -205,7 +206,7 @@ def load_variables(
     with manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                own, notes = _variables(manager, step, network)
+                own, notes = _variables(manager, step, networks)
             except Exception as error:  # as in `restore`
                 damaged[step] = first_line(error)
                 continue
@@ -216,19 +217,19 @@ def load_variables(
             if expected is not None and expected not in (step, *damaged):
                 words = "summary.json is of step %s, but checkpoint %s/%d is the newest: using it"
                 _logger.warning(words, expected, folder, step)
-            return own
+            return step, own
     if damaged:
         raise _unreadable(folder, damaged)
     return None
 
 
 def _variables(
-    manager: ocp.CheckpointManager, step: int, network: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One network's variables, and the checkpoint's notes."""
+    manager: ocp.CheckpointManager, step: int, networks: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """By network, and the checkpoint's notes."""
     stored = manager.item_metadata(step)["state"].tree
     paths, treedef = jax.tree.flatten_with_path(stored)
-    is_ours = [_is_of(path, network) for path, _ in paths]
+    is_ours = [_is_of(path, networks) for path, _ in paths]
     wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
     types = [np.ndarray if own else None for own in is_ours]
     how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
@@ -236,9 +237,11 @@ def _variables(
         state=ocp.args.PyTreeRestore(item=wanted, restore_args=how), notes=ocp.args.JsonRestore()
     )
     restored = manager.restore(step, args=items)
-    own = restored["state"]["networks"][network]
-    variables = {"params": own["params"]["network"], **own["statistics"]["network"]}
-    return variables, restored["notes"]
+    found = {}
+    for name in networks:
+        own = restored["state"]["networks"][name]
+        found[name] = {"params": own["params"]["network"], **own["statistics"]["network"]}
+    return found, restored["notes"]
 
 
 def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
@@ -247,6 +250,7 @@ def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
     return SettingError("--workdir", str(folder), f"{remedy}another --workdir")
 
 
-def _is_of(path: Any, network: str) -> bool:
+def _is_of(path: Any, networks: Sequence[str]) -> bool:
     names = [str(getattr(key, "key", getattr(key, "idx", None))) for key in path[:4]]
-    return names in [["networks", network, part, "network"] for part in ("params", "statistics")]
+    parts = ("params", "statistics")
+    return names in [["networks", name, part, "network"] for name in networks for part in parts]
