@@ -99,6 +99,7 @@ def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any
         "learning_rate": learning_rate,
         "weight_decay": 0.0,
         "decay": "gradient",  # or "decoupled"
+        "clip": placeholder(float),  # largest norm of the gradient; None: any
         **options,
         "schedule": {"name": "constant"},
     }
