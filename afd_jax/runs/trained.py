@@ -83,7 +83,7 @@ def load(
     method = make_method(config["method"])
     modules = named_networks(config["networks"], data["classes"])
     own = students({n: functional(m) for n, m in modules.items()}, method, data["classes"])
-    every = [*own, *beside(own, method, config["twins"])]
+    every = [*own, *beside(own, method, config["twins"], config.get("averages", False))]
     nodes = {name: network for network in every for name in network.nodes}
     if node is None and len(own) == 1 and len(own[0].nodes) == 1:
         (node,) = own[0].nodes
