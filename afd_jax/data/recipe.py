@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from afd_jax.data.erase import erased
+from afd_jax.data.mix import Mix
+from afd_jax.data.trivial import trivially_augmented
 from afd_jax.errors import SettingError, one_of, require_flag, require_list, require_number
 
 PAD_MODES = ("reflect", "zero")
@@ -14,7 +17,7 @@ PAD_MODES = ("reflect", "zero")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Pad, crop back to size at random, flip, rotate, normalise.
+    """Pad, crop back to size at random, flip, rotate, TrivialAugment, erase, normalise, mix.
 
     Attributes:
       mean: per channel, as fractions of 255.
@@ -23,6 +26,10 @@ class Recipe:
       pad_mode: "reflect", or "zero" for black.
       flip: mirror half of the images left to right.
       rotate: turn by up to so many degrees either way; what comes in from outside is black.
+      trivial_augment: one operation of TrivialAugment, see `data.trivial`.
+      erase: probability that a box is filled with random pixels, see `data.erase`.
+      mixup: alpha of mixup, 0 for none; see `data.mix`.
+      cutmix: alpha of CutMix, likewise.
 
     Raises:
       SettingError: for a value that is no number, a deviation of 0, a negative pad or an unknown
@@ -35,11 +42,18 @@ class Recipe:
     pad_mode: str = "reflect"
     flip: bool = False
     rotate: float = 0.0
+    trivial_augment: bool = False
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         require_number("data.pad", self.pad, least=0, whole=True)
         require_flag("data.flip", self.flip)
         require_number("data.rotate", self.rotate, least=0, most=180)
+        require_flag("data.trivial_augment", self.trivial_augment)
+        require_number("data.erase", self.erase, least=0, most=1)
+        Mix(self.mixup, self.cutmix)
         for field, values in (("data.mean", self.mean), ("data.std", self.std)):
             require_list(field, values)
             for value in values:
@@ -56,6 +70,11 @@ class Recipe:
         if self.pad >= min(image_shape[:2]):  # nothing to reflect, or crops without any image
             remedy = f"images of {image_shape[:2]} allow at most {min(image_shape[:2]) - 1}"
             raise SettingError("data.pad", self.pad, remedy)
+
+    @property
+    def mix(self) -> Mix | None:
+        """How images are mixed after `train`; None if they are not."""
+        return Mix(self.mixup, self.cutmix) or None
 
     def train(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Augments and normalises a batch.
@@ -100,6 +119,10 @@ class Recipe:
             angle_rng = jax.random.fold_in(rng, 1)
             angle = jax.random.uniform(angle_rng, (), minval=-limit, maxval=limit)
             image = _rotated(image, angle)
+        if self.trivial_augment:
+            image = trivially_augmented(jax.random.fold_in(rng, 2), image)
+        if self.erase:
+            image = erased(jax.random.fold_in(rng, 3), image, self.erase)
         return image
 
 

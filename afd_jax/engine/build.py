@@ -31,6 +31,7 @@ def make_plan(
     graph: Any = "own",
     teachers: Mapping[str, Any] | None = None,
     twins: bool = False,
+    averages: bool = False,
     optimizers: Mapping[str, optax.GradientTransformation] | None = None,
     **settings: Any,
 ) -> Plan:
@@ -44,6 +45,7 @@ def make_plan(
       graph: "own" of the method's paper, a shape or edges, as in `graph.make_edges`.
       teachers: frozen networks by name, whose variables `init_state` takes.
       twins: add one of every network, which starts from the same parameters and has no edges.
+      averages: add a moving average of every network; it has no edges unless the method has them.
       optimizers: by update; those that the method does not use may be missing. AFD's if None.
       **settings: further fields of `Plan`.
 
@@ -60,11 +62,12 @@ def make_plan(
         remedy = one_of(given["precision"], PRECISIONS)
         raise SettingError("precision", given["precision"], remedy)
     require_number("average_decay", given["average_decay"], least=0, below=1)
+    require_number("label_smoothing", given["label_smoothing"], least=0, below=1)
     for name in ("second_forward", "own_augmentation"):
         require_flag(name, given[name])
     with speedups.forms(jax.default_backend()):  # what is traced here is traced again for the step
         plan = _without_heads(
-            networks, method, image_shape, classes, graph, teachers or {}, twins, settings
+            networks, method, image_shape, classes, graph, teachers or {}, twins, averages, settings
         )
         plan = dataclasses.replace(plan, networks=_with_heads(plan))
         return _with_optimizers(plan, papers.afd() if optimizers is None else optimizers)
@@ -78,6 +81,7 @@ def _without_heads(
     shape: Any,
     teachers: Mapping[str, Any],
     twins: bool,
+    averages: bool,
     settings: Mapping[str, Any],
 ) -> Plan:
     require_teachers(method, len(teachers), "teachers", tuple(teachers))
@@ -106,7 +110,7 @@ def _without_heads(
     if teachers and own_augmentation and len(members) > 1:
         remedy = "a teacher sees one augmentation of a batch; leave it out, or train one network"
         raise SettingError("own_augmentation", own_augmentation, remedy)
-    every = [*members, *beside(members, method, twins)]
+    every = [*members, *beside(members, method, twins, averages)]
     every += [Network(name, m, (name,), role="teacher") for name, m in frozen.items()]
     nodes = Graph(tuple(node for network in every for node in _nodes(network, every)))
     return Plan(
@@ -158,12 +162,15 @@ def students(
     return found
 
 
-def beside(members: Sequence[Network], method: Method, twins: bool) -> list[Network]:
+def beside(
+    members: Sequence[Network], method: Method, twins: bool, averages: bool = False
+) -> list[Network]:
     """Twins, averages and snapshots: copies that start as the students do."""
     wanted = [("twin", "{} alone")] if twins else []
-    if method.beside is not None:
-        words = {"average": "average of {}", "snapshot": "last epoch of {}"}
-        wanted.append((method.beside, words[method.beside]))
+    if averages or method.beside == "average":
+        wanted.append(("average", "average of {}"))
+    if method.beside == "snapshot":
+        wanted.append(("snapshot", "last epoch of {}"))
     return [
         dataclasses.replace(
             network,

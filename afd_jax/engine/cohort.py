@@ -175,6 +175,11 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
     if arrays["image"].ndim == 4 and arrays["image"].shape[1:] != plan.image_shape:
         remedy = f"must be [batch, {', '.join(map(str, plan.image_shape))}]"
         raise SettingError("batch.image", arrays["image"].shape, remedy)
+    if "soft_label" in arrays:
+        wanted = (len(arrays["label"]), plan.classes)
+        if arrays["soft_label"].shape != wanted:
+            remedy = f"must be probabilities of shape {wanted}"
+            raise SettingError("batch.soft_label", arrays["soft_label"].shape, remedy)
     return arrays
 
 

@@ -140,7 +140,7 @@ def terms_of(
     for node in network.nodes:
         role = plan.graph[node].role
         if role == "twin":
-            entropy = losses.cross_entropy(outputs[node].logits, batch.label)
+            entropy = losses.cross_entropy(outputs[node].logits, batch.targets)
             terms[node] = Terms(logit={"cross_entropy": entropy})
         elif node in plan.graph.learners:
             sources = tuple(constant(source) for source in plan.graph.sources(node))

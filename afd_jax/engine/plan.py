@@ -71,6 +71,7 @@ class Plan:
       second_forward: run the networks again between the logit and the feature update.
       own_augmentation: augment the batch for each network or branch apart; else all see the same.
       average_decay: of moving averages, at most.
+      label_smoothing: probability that every label spreads evenly over all classes; 0 for none.
       precision: of the convolutions in training. With "bfloat16" kernels and what they are
         multiplied with are in half precision; parameters, BatchNorm, classifier, logits, losses,
         heads and optimizers stay in float32.
@@ -87,6 +88,7 @@ class Plan:
     second_forward: bool = False
     own_augmentation: bool = False
     average_decay: float = 0.999
+    label_smoothing: float = 0.0
     precision: str = "float32"
 
     def network_of(self, node: str) -> Network:
@@ -103,12 +105,22 @@ class Plan:
         per_epoch, total = self.steps_per_epoch, self.total_steps
         return Batch(
             label=batch.get("label"),
+            soft_label=self._soft_label(batch),
             index=batch.get("index"),
             progress=jnp.asarray(step, float) / total if total else None,
             epoch=step // per_epoch if per_epoch else None,
             epochs=total / per_epoch if total and per_epoch else None,
             memory=None if self.memory is None else memory,
         )
+
+    def _soft_label(self, batch: Mapping[str, jax.Array]) -> jax.Array | None:
+        """The batch's own soft labels, smoothed; None if all labels are hard."""
+        label, smoothing = batch.get("soft_label"), self.label_smoothing
+        if not smoothing or "label" not in batch:
+            return label
+        if label is None:
+            label = jax.nn.one_hot(batch["label"], self.classes)
+        return (1 - smoothing) * label + smoothing / self.classes
 
     def with_axis(self, axis_name: str) -> "Plan":
         """A copy whose BatchNorm layers take their statistics over a device axis, too."""

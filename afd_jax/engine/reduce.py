@@ -50,6 +50,17 @@ class Reduce:
             return tree
         return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
+    def opposite(self, tree: Any) -> Any:
+        """For each example that at the same place counted from the batch's other end.
+
+        Over all devices, so it is the same example on any number of them.
+        """
+        if self.axis_name is not None:
+            size = jax.lax.axis_size(self.axis_name)
+            pairs = [(device, size - 1 - device) for device in range(size)]
+            tree = jax.tree.map(lambda x: jax.lax.ppermute(x, self.axis_name, pairs), tree)
+        return jax.tree.map(lambda x: x[::-1], tree)
+
     def norm_of_parts(self, square: jax.Array) -> jax.Array:
         """Norm of a gradient with one part per example, each device holding its own examples."""
         square = self.over_devices(square)

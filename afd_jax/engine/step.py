@@ -27,6 +27,9 @@ from afd_jax.engine.state import NetworkState, TrainState
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import UPDATES
 
+Shares = Callable[[jax.Array, int, int], jax.Array]
+"""(rng, height, width) to each pixel's share, [height, width], in [0, 1]."""
+
 Metrics = dict[str, dict[str, jax.Array]]
 Pull = Callable[[Any], Any]
 
@@ -37,6 +40,7 @@ def train_step(
     batch: Mapping[str, jax.Array],
     *,
     preprocess: Images = as_floats,
+    mix: Shares | None = None,
     axis_name: str | None = None,
     detailed: bool | jax.Array = True,
 ) -> tuple[TrainState, Metrics]:
@@ -50,8 +54,12 @@ def train_step(
       plan: networks, method and optimizers; static.
       state: of the run; safe to donate.
       batch: images as `preprocess` takes them, "label" [batch], and "index" [batch], each example's
-        number in the data set, where the method or the augmentation asks for it.
+        number in the data set, where the method or the augmentation asks for it; perhaps
+        "soft_label" [batch, classes], probabilities that losses take in place of the labels.
       preprocess: (rng, batch) to float images: augmentation and normalisation.
+      mix: of (rng, height, width) the share of each pixel that is an image's own, [height, width];
+        the rest is of the image opposite in the batch, and their labels are shared likewise. Drawn
+        once for all images and networks. None: images stay whole.
       axis_name: the device axis, inside pmap or shard_map; None elsewhere.
       detailed: measure terms apart, too; where it is a traced False, that costs no time and those
         metrics are 0.
@@ -66,13 +74,17 @@ def train_step(
     image_rng, network_rng = keys_of(state)
     if axis_name is not None:
         network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))
+    images, reduce = views(plan, preprocess, image_rng, batch), Reduce(axis_name)
+    if mix is not None:
+        share = mix(jax.random.fold_in(image_rng, 2), *plan.image_shape[:2])
+        images, batch = _mixed(plan, share, images, batch, reduce)
     given = _Given(
         plan=plan,
-        images=views(plan, preprocess, image_rng, batch),
+        images=images,
         rng=network_rng,
         partners=partners_of(plan, state, preprocess, (image_rng, network_rng), batch),
         seen=plan.seen(batch, state.step, state.memory),
-        reduce=Reduce(axis_name),
+        reduce=reduce,
         detailed=detailed,
     )
     metrics: Metrics = {node: {} for node in plan.graph.names}
@@ -124,6 +136,42 @@ def views(
         else jnp.stack([augmented(network.start, v) for v in range(network.views)], axis=1)
         for name, network in plan.networks.items()
     }
+
+
+def _mixed(
+    plan: Plan,
+    share: jax.Array,
+    images: Mapping[str, jax.Array],
+    batch: Mapping[str, jax.Array],
+    reduce: Reduce,
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Every image and its label mixed with those opposite in the batch.
+
+    Where networks see views of their own, the views differ and the mixture is the same: networks
+    that teach each other must look at the same classes.
+
+    Args:
+      plan: of the run.
+      share: of the own image, [height, width].
+      images: by network, as from `views`.
+      batch: with "label".
+      reduce: over devices.
+
+    Returns:
+      The images, and the batch with "soft_label" [batch, classes]; "label" is the class that has
+      the larger share.
+    """
+    own = jnp.mean(share)
+    label, others = batch["label"], reduce.opposite(batch["label"])
+    soft = own * jax.nn.one_hot(label, plan.classes)
+    soft += (1 - own) * jax.nn.one_hot(others, plan.classes)
+    mixed: dict[int, jax.Array] = {}  # networks often see the same array
+    for x in images.values():
+        if id(x) not in mixed:
+            pixels = share.reshape((1,) * (x.ndim - 3) + share.shape + (1,))
+            mixed[id(x)] = pixels * x + (1 - pixels) * reduce.opposite(x)
+    batch = {**batch, "soft_label": soft, "label": jnp.where(own >= 0.5, label, others)}
+    return {name: mixed[id(x)] for name, x in images.items()}, batch
 
 
 def partners_of(

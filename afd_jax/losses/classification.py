@@ -15,12 +15,14 @@ def cross_entropy(
 ) -> jax.Array:
     r"""Cross-entropy between class labels and softmax(logits).
 
-    $-\sum_c q_c \log p_c$ with $q = (1-\epsilon)\,\mathrm{onehot}(y) + \epsilon / C$.
+    $-\sum_c q_c \log p_c$ with $q = (1-\epsilon)\,\mathrm{onehot}(y) + \epsilon / C$. A soft label,
+    as of mixed images, takes the place of onehot(y).
 
     Args:
       logits: [batch, classes], unnormalised log-probabilities.
       labels: [batch], integers in [0, classes). A label of `classes` or more gives NaN; one below
-        0 counts from the end, as an index does.
+        0 counts from the end, as an index does. Or [batch, classes], floating point: probabilities,
+        constants, at least 0 and of sum 1, which is not checked.
       label_smoothing: epsilon in [0, 1), the probability spread evenly over all classes
         (Szegedy et al., "Rethinking the Inception Architecture", 2016).
       where: [batch] bool; False gives the example loss 0 and gradient 0.
@@ -30,25 +32,34 @@ def cross_entropy(
 
     Raises:
       ValueError: if shapes do not fit or label_smoothing is outside [0, 1).
-      TypeError: if logits are not floating point or labels not integers.
+      TypeError: if logits are not floating point, or labels neither integers nor floating point.
 
     >>> import jax.numpy as jnp
-    >>> print(cross_entropy(jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([1, 0])).round(4))
+    >>> logits = jnp.array([[0.0, 0.0], [2.0, 0.0]])
+    >>> print(cross_entropy(logits, jnp.array([1, 0])).round(4))
+    [0.6931 0.1269]
+    >>> print(cross_entropy(logits, jnp.array([[0.5, 0.5], [1.0, 0.0]])).round(4))
     [0.6931 0.1269]
     """
     (logits,) = checks.as_floats(logits)
     labels = jnp.asarray(labels)
     checks.require_rank("logits", logits, 2)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"labels need shape {logits.shape[:-1]}, got {labels.shape}")
+    soft = jnp.issubdtype(labels.dtype, jnp.floating)
+    if not soft and not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers or probabilities, got {labels.dtype}")
+    shape = logits.shape if soft else logits.shape[:-1]
+    if labels.shape != shape:
+        raise ValueError(f"{labels.dtype} labels need shape {shape}, got {labels.shape}")
     if isinstance(label_smoothing, int | float) and not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
     (logits,) = checks.keep(where, logits)
     (labels,) = checks.keep(where, labels)
     log_probs = jax.nn.log_softmax(logits)
-    hit = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    if soft:
+        probs = jax.lax.stop_gradient(labels).astype(log_probs.dtype)
+        hit = jnp.sum(probs * log_probs, axis=-1)
+    else:
+        hit = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
     smooth = jnp.mean(log_probs, axis=-1)
     return reduce.drop(where, -(1 - label_smoothing) * hit - label_smoothing * smooth)
 
@@ -93,10 +104,11 @@ def label_distribution(
     r"""Probability `correct` for the label and an equal share of the rest for every other class.
 
     The virtual teacher of TF-KD (Yuan et al., "Revisiting Knowledge Distillation via Label
-    Smoothing Regularization", CVPR 2020): $q_y = a$, $q_c = (1 - a) / (C - 1)$ else.
+    Smoothing Regularization", CVPR 2020): $q_y = a$, $q_c = (1 - a) / (C - 1)$ else. Of a soft
+    label, the mean over its classes.
 
     Args:
-      labels: [batch], integers in [0, classes).
+      labels: [batch], integers in [0, classes); or [batch, classes], probabilities.
       classes: C, at least 2.
       correct: a in [0, 1].
 
@@ -104,21 +116,26 @@ def label_distribution(
       [batch, classes] float32, of sum 1.
 
     Raises:
-      ValueError: if `classes` or `correct` is out of range. TypeError: if labels are not integers.
+      ValueError: if `classes` or `correct` is out of range.
+      TypeError: if labels are neither integers nor floating point.
 
     >>> import jax.numpy as jnp
     >>> print(label_distribution(jnp.array([1]), 3, correct=0.9).round(2))
     [[0.05 0.9  0.05]]
     """
     labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    soft = jnp.issubdtype(labels.dtype, jnp.floating)
+    if not soft and not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers or probabilities, got {labels.dtype}")
     if classes < 2:
         raise ValueError(f"classes={classes!r} must be at least 2")
     if isinstance(correct, int | float) and not 0 <= correct <= 1:
         raise ValueError(f"correct={correct!r} must be in [0, 1]")
+    others = (1 - correct) / (classes - 1)
+    if soft:
+        return (labels * correct + (1 - labels) * others).astype(jnp.float32)
     one_hot = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
-    return jnp.where(one_hot > 0, correct, (1 - correct) / (classes - 1)).astype(jnp.float32)
+    return jnp.where(one_hot > 0, correct, others).astype(jnp.float32)
 
 
 def distillation_kl(

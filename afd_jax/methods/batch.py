@@ -18,7 +18,8 @@ class Batch:
     """A batch without its images; asking for what the caller did not give is a named error.
 
     Attributes:
-      label: [batch], integers.
+      label: [batch], integers; of a mixed image the class with the larger share.
+      soft_label: [batch, classes], probabilities: of mixed images, or smoothed; None for neither.
       index: [batch], each example's number in the data set.
       progress: scalar, share of the run that is done, in [0, 1).
       epoch: scalar, how many epochs are done.
@@ -32,7 +33,13 @@ example's number in the data set
     """
 
     def __init__(self, **given: Any):
+        self.soft_label = None
         self.__dict__.update({name: value for name, value in given.items() if value is not None})
+
+    @property
+    def targets(self) -> Any:
+        """What a cross-entropy is taken with: the soft labels if there are any, else the labels."""
+        return self.label if self.soft_label is None else self.soft_label
 
     def __getattr__(self, name: str) -> Any:
         if name in _REMEDIES:

@@ -30,6 +30,7 @@ class CSKD(Method):
     teachers: ClassVar[tuple[int, int | None]] = (0, 0)
     peers: ClassVar[bool] = False
     pairs: ClassVar[bool] = True
+    whole_images: ClassVar[str | None] = "pairs images of one class"
 
     temperature: float = soft.temperature(4.0)
     distillation_weight: float = soft.weight(1.0)

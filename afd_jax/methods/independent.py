@@ -16,7 +16,7 @@ class Independent(Method):
 
     Attributes:
       label_smoothing: probability spread evenly over all classes (Szegedy et al., 2016); 0 for
-        none.
+        none. The setting of the run of that name does the same in every method.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (0, 0)
@@ -30,6 +30,6 @@ class Independent(Method):
     def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy."""
         entropy = losses.cross_entropy(
-            own.logits, batch.label, label_smoothing=self.label_smoothing
+            own.logits, batch.targets, label_smoothing=self.label_smoothing
         )
         return Terms(logit={"cross_entropy": entropy})

@@ -38,7 +38,7 @@ def naive_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       logits: [networks, batch, classes].
-      labels: [batch], integers.
+      labels: [batch], integers, or [batch, classes], probabilities.
 
     Returns:
       [batch, classes].
@@ -90,13 +90,17 @@ def linear_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def minlogit_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Per class the least of the networks' logits, each without its logit of the label.
 
-    Arguments and return value as in `naive_target`; the label's own logit is 0.
+    Arguments and return value as in `naive_target`; the label's own logit is 0. Of a soft label,
+    the mean logit of its classes is taken off.
 
     >>> logits = jnp.array([[[1.0, 0.0, 2.0]], [[5.0, 6.0, 0.0]]])
     >>> print(minlogit_target(logits, jnp.array([0])))
     [[ 0. -1. -5.]]
     """
-    own = jnp.take_along_axis(logits, labels[None, :, None], axis=-1)
+    if jnp.issubdtype(labels.dtype, jnp.floating):
+        own = jnp.sum(labels * logits, axis=-1, keepdims=True)
+    else:
+        own = jnp.take_along_axis(logits, labels[None, :, None], axis=-1)
     return jnp.min(logits - own, axis=0)
 
 
@@ -154,7 +158,7 @@ class KDCL(Memory, Method):
             covariance = jnp.array([[errors[i][j] for j in names] for i in names])
             target = general_target(everyone, covariance)
         else:
-            target = TARGETS[self.target](everyone, batch.label)
+            target = TARGETS[self.target](everyone, batch.targets)
         kl = soft.divergence(
             own.logits, target, temperature=self.temperature, weight=self.distillation_weight
         )

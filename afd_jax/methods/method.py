@@ -174,6 +174,8 @@ class Method:
     """"average" or "snapshot": each network has one, whose nodes are in the graph, too."""
     pairs: ClassVar[bool] = False
     """Whether batches hold another image of the same class for each (`View.partner`)."""
+    whole_images: ClassVar[str | None] = None
+    """Why it cannot learn from mixed images (mixup, CutMix), in words; None if it can."""
     gradient_to_branches: ClassVar[bool] = False
     """Whether gradients flow into sources of the same network; into other networks none do."""
 

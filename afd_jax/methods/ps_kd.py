@@ -33,6 +33,7 @@ class PSKD(Memory, Method):
     graph: ClassVar[str] = "none"
     teachers: ClassVar[tuple[int, int | None]] = (0, 0)
     peers: ClassVar[bool] = False
+    whole_images: ClassVar[str | None] = "remembers what it predicted of each image"
 
     past_weight: float = options.number(0.8, least=0, most=1)
 
@@ -55,7 +56,10 @@ class PSKD(Memory, Method):
     def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy with the mixed target."""
         logits = own.logits
-        label = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=logits.dtype)
+        label = batch.soft_label
+        if label is None:
+            label = jax.nn.one_hot(batch.label, logits.shape[-1])
+        label = label.astype(logits.dtype)
         past = batch.memory[own.name][batch.index].astype(logits.dtype)
         past = jnp.where(jnp.sum(past, axis=-1, keepdims=True) > 0, past, label)
         weight = self.past_weight * jnp.minimum((batch.epoch + 1) / batch.epochs, 1)

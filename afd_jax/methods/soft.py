@@ -22,7 +22,7 @@ def weight(default: float) -> float:
 
 def labels(logits: jax.Array, batch: Batch, factor: float = 1.0) -> dict[str, jax.Array]:
     """The weighted cross-entropy, as a method's logit losses."""
-    entropy = losses.cross_entropy(logits, batch.label)
+    entropy = losses.cross_entropy(logits, batch.targets)
     return {"cross_entropy": entropy if factor == 1 else factor * entropy}
 
 

@@ -46,7 +46,7 @@ class TFKD(Method):
         if own.sources or not self.distillation_weight:
             return terms
         classes = own.logits.shape[-1]
-        sure = losses.label_distribution(batch.label, classes, correct=self.correct)
+        sure = losses.label_distribution(batch.targets, classes, correct=self.correct)
         kl = losses.distillation_kl(own.logits, sure / self.temperature)
         return terms + Terms(logit={"distillation": self.distillation_weight * kl})
 

@@ -34,6 +34,8 @@ from afd_jax.runs.writers import require_writers
 
 _SEEDS = 1000  # more would compile for hours
 
+MIXES = ("mixup", "cutmix")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -113,7 +115,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
     most = min(2**32 - config.seed, _SEEDS)
     require_number("seeds", config.seeds, least=1, most=most, whole=True)
-    for field in ("twins", "second_forward", "own_augmentation"):
+    for field in ("twins", "second_forward", "own_augmentation", "averages"):
         require_flag(field, config[field])
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
@@ -151,6 +153,10 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
     if config.data.stream and method.preparation_epochs and jax.process_count() > 1:
         remedy = "the method prepares its teachers, which a stream on several hosts cannot feed; "
         raise SettingError("data.stream", config.data.stream, remedy + "train on one host")
+    for field in MIXES:
+        if config.data[field] and method.whole_images:
+            remedy = f"{type(method).__name__} {method.whole_images}; leave it 0"
+            raise SettingError(f"data.{field}", config.data[field], remedy)
     for before in prerequisites(config, workdir):
         if (own := Workdir(before.folder)).summary.is_file():
             try:
@@ -194,7 +200,9 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         examples=len(splits.train),
         second_forward=config.second_forward,
         own_augmentation=config.own_augmentation,
+        averages=config.averages,
         average_decay=config.average_decay,
+        label_smoothing=config.label_smoothing,
         precision=config.precision,
     )
     largest, count = max(len(splits.heldout), len(splits.test)), len(devices.devices)
@@ -269,6 +277,7 @@ def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
             raise SettingError("data.std", std, remedy)
         mean, std = own_mean if mean is None else mean, own_std if std is None else std
     augmentation = {field: data[field] for field in ("pad", "pad_mode", "flip", "rotate")}
+    augmentation |= {field: data[field] for field in ("trivial_augment", "erase", *MIXES)}
     recipe = Recipe(mean=mean, std=std, **augmentation)
     recipe.check(splits.image_shape)
     return recipe

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from afd_jax.errors import SettingError, one_of
 from afd_jax.runs.choices import keyword_options
 from afd_jax.runs.configs import find_config
-from afd_jax.runs.settings import OPEN
+from afd_jax.runs.settings import OPEN, base_config
 
 # What an optimizer's block keeps when it gets another name.
-_SHARED = ("learning_rate", "weight_decay", "decay", "schedule")
+_SHARED = ("learning_rate", "weight_decay", "decay", "clip", "schedule")
+_ALWAYS = ("learning_rate", "schedule")  # the others are options, which a choice may not have
 
 
 def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -55,6 +57,12 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     config = fill_options(config, _chosen(overrides))
     for override in overrides:
         _check_override(config, override)
+    emptied = _emptied(config, overrides)
+    given = ((text, *_parts(text)) for text in overrides)
+    overrides = [text for text, path, v in given if path not in emptied and v != "None"]
+    for path in emptied:
+        parent, _, last = path.rpartition(".")
+        _at(config, parent)[last] = None
     try:
         return parse(config_flags.DEFINE_config_dict, config, overrides)
     except Exception as error:
@@ -94,9 +102,11 @@ def fill_options(
             continue
         own = block.to_dict()
         if name != block.get("name"):
-            own = {key: own[key] for key in _SHARED if key in own}
+            own = {k: own[k] for k in _SHARED if k in own and (k in defaults or k in _ALWAYS)}
         with config.unlocked():
-            parent[last] = ml_collections.ConfigDict({**_merged(defaults, own), "name": name})
+            parent[last] = ml_collections.ConfigDict(
+                _typed({**_merged(defaults, own), "name": name})
+            )
     return config
 
 
@@ -127,6 +137,18 @@ def _defaults(path: str, name: Any) -> dict[str, Any] | None:
     return keyword_options(choices[name]) if name in choices else None
 
 
+def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, None among them as a field that takes a value of any type."""
+    return {
+        key: _typed(value)
+        if isinstance(value, Mapping)
+        else placeholder(object)
+        if value is None
+        else value
+        for key, value in options.items()
+    }
+
+
 def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults with what is given in their place, block by block."""
     merged = {**defaults, **own}
@@ -142,20 +164,55 @@ def _chosen(overrides: Sequence[str]) -> dict[str, str]:
     return {match.group(1): match.group(2) for match in found if match}
 
 
+def _emptied(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> set[str]:
+    """The fields whose last override is None, which ml_collections reads as any other word.
+
+    Raises:
+      SettingError: for None in a field that must have a value.
+    """
+    given = [_parts(text) for text in overrides]
+    for path, value in given:
+        if value == "None" and not _optional(config, path):
+            raise SettingError(f"config.{path}", None, "this field must have a value")
+    return {path for path, value in dict(given).items() if value == "None"}
+
+
+def _optional(config: ml_collections.ConfigDict, path: str) -> bool:
+    """Whether a field may be None: it is so in the base settings, or by its choice's default."""
+    block, _, field = path.rpartition(".")
+    while block and block not in OPEN:  # the block of a choice may have blocks inside
+        block, _, first = block.rpartition(".")
+        field = f"{first}.{field}"
+    if not block:
+        return _at(base_config(), field) is None
+    known: Any = _defaults(block, _at(config, block).get("name")) or {}
+    for key in field.split("."):
+        if not isinstance(known, Mapping) or key not in known:
+            return False
+        known = known[key]
+    return known is None
+
+
 def _last_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _check_override(config: ml_collections.ConfigDict, override: str) -> None:
-    match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", override, re.DOTALL)
-    if not match:
-        remedy = "unknown argument; settings are written --config.key=value, see --help"
-        raise SettingError("command line", override, remedy)
-    *parents, last = match.group(1).split(".")
+    path, value = _parts(override)
+    *parents, last = path.split(".")
     node: Any = config
     for i, key in enumerate([*parents, last]):
         known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
         if key not in known:
             field = "config." + ".".join([*parents, last][: i + 1])
-            raise SettingError(field, match.group(2), f"unknown field; {one_of(key, known)}")
+            raise SettingError(field, value, f"unknown field; {one_of(key, known)}")
         node = node[key]
+
+
+def _parts(override: str) -> tuple[str, str]:
+    """The path of a field and its value, as texts."""
+    match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", override, re.DOTALL)
+    if not match:
+        remedy = "unknown argument; settings are written --config.key=value, see --help"
+        raise SettingError("command line", override, remedy)
+    return match.group(1), match.group(2)

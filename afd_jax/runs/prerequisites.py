@@ -158,7 +158,7 @@ def _variant(
     own = copy.deepcopy(config)
     own.seed = config.seed + seed
     own.generations = 1
-    own.twins = False
+    own.twins = own.averages = False
     if labels_only:
         with own.unlocked():
             own.method = {"name": "independent"}

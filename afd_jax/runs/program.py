@@ -137,6 +137,7 @@ def _some_steps(
             state,
             {**taken, **rows},
             preprocess=run.recipe.train,
+            mix=run.recipe.mix,
             axis_name=axis_name,
             detailed=detailed,
         )

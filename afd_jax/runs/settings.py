@@ -50,6 +50,10 @@ def base_config() -> ml_collections.ConfigDict:
             "second_forward": False,
             "own_augmentation": False,
             "average_decay": 0.999,
+            # Also keep a moving average of every network's parameters, "average of NAME".
+            "averages": False,
+            # Probability that each label spreads evenly over all classes, in every cross-entropy.
+            "label_smoothing": 0.0,
             "optimizers": {
                 "logit": _optimizer("sgd", 0.1, momentum=0.9, nesterov=False),
                 "feature": _optimizer("adam", 1e-3),
@@ -81,6 +85,13 @@ def base_config() -> ml_collections.ConfigDict:
                 "pad_mode": "reflect",  # or "zero"
                 "flip": False,
                 "rotate": 0.0,  # by up to so many degrees, either way
+                # On the devices, after the above: one operation of TrivialAugment for each image;
+                # the probability that a box of an image is filled with random pixels; the alphas
+                # of mixup and CutMix, which mix images and labels (of both, one for each batch).
+                "trivial_augment": False,
+                "erase": 0.0,
+                "mixup": 0.0,
+                "cutmix": 0.0,
             },
             # Of the networks' arithmetic in training: "float32" or "bfloat16" (assumed).
             "precision": "float32",
@@ -113,6 +124,7 @@ def _optimizer(name: str, learning_rate: float, **options: Any) -> dict[str, Any
         "learning_rate": learning_rate,
         "weight_decay": 0.0,
         "decay": "gradient",  # or "decoupled"
+        "clip": placeholder(float),  # largest norm of the gradient; None: any
         **options,
         "schedule": {"name": "constant"},
     }

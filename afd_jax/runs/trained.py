@@ -141,7 +141,7 @@ def open_run(workdir: str | pathlib.Path) -> TrainedRun:
     method = make_method(config["method"])
     modules = named_networks(config["networks"], data["classes"])
     own = students({n: functional(m) for n, m in modules.items()}, method, data["classes"])
-    every = [*own, *beside(own, method, config["twins"])]
+    every = [*own, *beside(own, method, config["twins"], config["averages"])]
     return TrainedRun(folder, config, data, {network.name: network for network in every})
 
 

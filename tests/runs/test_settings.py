@@ -56,6 +56,12 @@ MISTAKES = {
     "--config.method.critic.widths=()": "config.method.critic.widths = (): must be a list of val",
     "--config.data.pad=8": "config.data.pad = 8: images of (8, 8) allow at most 7",
     "--config.data.std=(0.0,)": "config.data.std = 0.0: must be a number and greater than 0",
+    "--config.seed=None": "config.seed = None: this field must have a value",
+    "--config.optimizers.logit.decay=None": "config.optimizers.logit.decay = None: this field must",
+    "--config.method.critic.widths=None": "config.method.critic.widths = None: this field must",
+    "--config.data=None": "config.data = None: this field must have a value",
+    "--config.optimizers.logit.clip=0.0": "config.optimizers.logit.clip = 0.0: must be a number",
+    "--config.optimizers.logit.clip=x": "config.optimizers.logit.clip = 'x': must be a number",
     "--config.data.mean=(0.5,0.5)": "config.data.mean = (0.5, 0.5): images have 1 channels",
 }
 
@@ -115,6 +121,7 @@ def test_another_choice_brings_its_own_options():
         "learning_rate": 2e-5,
         "weight_decay": 0.1,
         "decay": "gradient",
+        "clip": None,
         "momentum": 0.5,
         "nesterov": False,
     }
@@ -122,6 +129,30 @@ def test_another_choice_brings_its_own_options():
     assert config.optimizers.discriminator.b1 == 0.5
     assert config.method.to_dict() == {"name": "independent", "label_smoothing": 0.0}
     assert read_config(file).method.temperature == 3.0
+
+
+def test_none_takes_the_place_of_a_number():
+    """Also in a field that the file gives a number; the last one counts."""
+    file = f"{ROOT}/configs/digits_afd.py"
+    assert read_config(file).data.labels == 100
+    config = read_config(
+        file,
+        [
+            "--config.data.labels=None",
+            "--config.data.mean=(0.5,)",
+            "--config.data.mean=None",
+            "--config.data.std=None",
+            "--config.data.std=(0.25,)",
+            "--config.optimizers.feature.name=lamb",
+            "--config.optimizers.feature.clip=2",
+            "--config.optimizers.logit.clip=None",
+            "--config.parallel.devices=None",
+        ],
+    )
+    assert config.data.labels is None and config.data.mean is None
+    assert config.data.std == (0.25,) and config.parallel.devices is None
+    assert config.optimizers.feature.clip == 2 and config.optimizers.logit.clip is None
+    assert "decay" not in config.optimizers.feature
 
 
 def test_a_data_set_with_a_constant_channel_asks_for_its_deviation(tmp_path, capsys):
