@@ -86,6 +86,12 @@ class Splits:
         """(height, width, channels)."""
         return self.train.image_shape
 
+    @property
+    def digest(self) -> str:
+        """A fingerprint of all three parts, as hexadecimal SHA-256."""
+        parts = (self.train, self.heldout, self.test)
+        return hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest()
+
 
 def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Splits off a fraction of the examples, the same share of each class.

@@ -147,7 +147,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
                 raise SettingError(field, error.value, error.remedy) from error
         elif before.first:  # its mistakes, too, are found before anything is trained
             _assemble(before.config, before.folder)
-    splits = _load(config.data)
+    splits = load_splits(config.data)
     recipe = _recipe(config.data, splits)
     steps_per_epoch = len(splits.train) // config.batch_size
     if not steps_per_epoch:
@@ -211,7 +211,8 @@ def _networks(names: Any) -> list[str]:
     return list(names)
 
 
-def _load(data: Mapping[str, Any]) -> Splits:
+def load_splits(data: Mapping[str, Any]) -> Splits:
+    """The data that settings name, `config.data`; raises SettingError where they cannot work."""
     if data["limit"] is not None:
         require_number("data.limit", data["limit"], least=1, whole=True)
     require_number("data.heldout", data["heldout"], least=0, most=0.9)

@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -93,15 +94,18 @@ class Checkpoints:
         self._manager.close()
 
 
-def load_variables(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
-    """Reads one network's variables from the newest readable checkpoint; writes nothing.
+def load_variables(
+    folder: pathlib.Path, networks: Sequence[str]
+) -> tuple[int, dict[str, dict[str, Any]]] | None:
+    """Reads some networks' variables from the newest readable checkpoint; writes nothing.
 
     Args:
       folder: of the checkpoints.
-      network: its name.
+      networks: their names.
 
     Returns:
-      {"params": ..., "batch_stats": ...} as NumPy arrays; None if there is no checkpoint.
+      (step, by network {"params": ..., "batch_stats": ...} as NumPy arrays), all of one checkpoint;
+      None if there is none.
 
     Raises:
       SettingError: if there are checkpoints and none can be read.
@@ -116,7 +120,7 @@ def load_variables(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
     with manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                return _variables(manager, step, network)
+                return step, _variables(manager, step, networks)
             except Exception as error:  # as in `restore`
                 damaged[step] = first_line(error)
     if damaged:
@@ -124,16 +128,22 @@ def load_variables(folder: pathlib.Path, network: str) -> dict[str, Any] | None:
     return None
 
 
-def _variables(manager: ocp.CheckpointManager, step: int, network: str) -> dict[str, Any]:
+def _variables(
+    manager: ocp.CheckpointManager, step: int, networks: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     stored = manager.item_metadata(step)["state"].tree
     paths, treedef = jax.tree.flatten_with_path(stored)
-    is_ours = [_is_of(path, network) for path, _ in paths]
+    is_ours = [_is_of(path, networks) for path, _ in paths]
     wanted = jax.tree.unflatten(treedef, [0 if own else ocp.PLACEHOLDER for own in is_ours])
     types = [np.ndarray if own else None for own in is_ours]
     how = jax.tree.unflatten(treedef, [ocp.RestoreArgs(restore_type=t) for t in types])
     items = ocp.args.Composite(state=ocp.args.PyTreeRestore(item=wanted, restore_args=how))
-    own = manager.restore(step, args=items)["state"]["networks"][network]
-    return {"params": own["params"]["network"], **own["statistics"]["network"]}
+    restored = manager.restore(step, args=items)["state"]["networks"]
+    found = {}
+    for name in networks:
+        own = restored[name]
+        found[name] = {"params": own["params"]["network"], **own["statistics"]["network"]}
+    return found
 
 
 def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
@@ -142,6 +152,7 @@ def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
     return SettingError("--workdir", str(folder), f"{remedy}another --workdir")
 
 
-def _is_of(path: Any, network: str) -> bool:
+def _is_of(path: Any, networks: Sequence[str]) -> bool:
     names = [str(getattr(key, "key", getattr(key, "idx", None))) for key in path[:4]]
-    return names in [["networks", network, part, "network"] for part in ("params", "statistics")]
+    parts = ("params", "statistics")
+    return names in [["networks", name, part, "network"] for name in networks for part in parts]

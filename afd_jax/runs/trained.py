@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from afd_jax.data.recipe import Recipe
 from afd_jax.engine.build import beside, students
+from afd_jax.engine.plan import Network
 from afd_jax.engine.seeds import split
 from afd_jax.errors import SettingError, one_of
 from afd_jax.networks.branched import single
@@ -61,6 +62,79 @@ class TrainedNetwork:
         return jax.jit(run)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """The networks of a run that are in its checkpoints, without their arrays.
+
+    Attributes:
+      folder: of the run.
+      config: its settings.
+      data: what data.json holds.
+      networks: students, twins, averages and snapshots, by name; frozen teachers are in folders of
+        their own.
+    """
+
+    folder: Workdir
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    networks: Mapping[str, Network]
+
+    @property
+    def nodes(self) -> dict[str, Network]:
+        """The network of each node."""
+        return {node: network for network in self.networks.values() for node in network.nodes}
+
+    @property
+    def seeds(self) -> range:
+        """That trained side by side."""
+        return range(self.config["seed"], self.config["seed"] + self.config["seeds"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """The normalisation that the networks were trained with; no augmentation."""
+        return Recipe(mean=self.data["mean"], std=self.data["std"])
+
+    def require_seed(self, seed: int) -> None:
+        """Raises SettingError if the run has no such seed."""
+        if seed not in self.seeds:
+            remedy = f"the run has the seeds {self.seeds[0]} to {self.seeds[-1]}"
+            raise SettingError("seed", seed, remedy)
+
+    def variables(self, networks: Sequence[str]) -> tuple[int, dict[int, dict[str, Any]]]:
+        """The variables of some networks in the newest checkpoint.
+
+        Returns:
+          (step of the checkpoint, by seed and network {"params": ..., "batch_stats": ...}).
+
+        Raises:
+          SettingError: if there is no checkpoint, or none can be read.
+        """
+        folders = self.folder.checkpoints
+        found = load_variables(folders, networks) if folders.is_dir() else None
+        if found is None:
+            remedy = "no checkpoint in this folder"
+            raise SettingError("workdir", str(self.folder.path), remedy)
+        step, variables = found
+        return step, dict(zip(self.seeds, split(variables, len(self.seeds)), strict=True))
+
+
+def open_run(workdir: str | pathlib.Path) -> TrainedRun:
+    """Reads what a run's folder says of its networks; no arrays yet.
+
+    Raises:
+      SettingError: if there is no run, or its files are damaged.
+    """
+    folder = Workdir(pathlib.Path(workdir))
+    if not folder.config.is_file() or not folder.data.is_file():
+        raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
+    config, data = folder.settings(), read_json(folder.data)
+    method = make_method(config["method"])
+    modules = named_networks(config["networks"], data["classes"])
+    own = students({n: functional(m) for n, m in modules.items()}, method, data["classes"])
+    every = [*own, *beside(own, method, config["twins"])]
+    return TrainedRun(folder, config, data, {network.name: network for network in every})
+
+
 def load(
     workdir: str | pathlib.Path, node: str | None = None, *, seed: int | None = None
 ) -> TrainedNetwork:
@@ -76,30 +150,19 @@ def load(
     Raises:
       SettingError: if there is no run, no checkpoint, or no such node or seed.
     """
-    folder = Workdir(pathlib.Path(workdir))
-    if not folder.config.is_file() or not folder.data.is_file():
-        raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
-    config, data = folder.settings(), read_json(folder.data)
-    method = make_method(config["method"])
-    modules = named_networks(config["networks"], data["classes"])
-    own = students({n: functional(m) for n, m in modules.items()}, method, data["classes"])
-    every = [*own, *beside(own, method, config["twins"])]
-    nodes = {name: network for network in every for name in network.nodes}
-    if node is None and len(own) == 1 and len(own[0].nodes) == 1:
-        (node,) = own[0].nodes
+    run = open_run(workdir)
+    nodes = run.nodes
+    own = [name for name, network in nodes.items() if network.role == "student"]
+    if node is None and len(own) == 1:
+        (node,) = own
     if node not in nodes:
         remedy = f"the run has {', '.join(nodes)}" if node is None else one_of(node, nodes)
         raise SettingError("node", node, remedy)
     network = nodes[node]
-    folders = folder.checkpoints
-    variables = load_variables(folders, network.name) if folders.is_dir() else None
-    if variables is None:
-        raise SettingError("workdir", str(workdir), "no checkpoint in this folder")
-    first, count = config["seed"], config["seeds"]
-    if seed is not None and seed - first not in range(count):
-        raise SettingError("seed", seed, f"the run has the seeds {first} to {first + count - 1}")
-    variables = split(variables, count)[0 if seed is None else seed - first]
+    _, by_seed = run.variables([network.name])
+    seed = run.seeds[0] if seed is None else seed
+    run.require_seed(seed)
+    variables = by_seed[seed][network.name]
     index = network.nodes.index(node)
     module, variables, output = single(network.module.module, variables, index)
-    recipe = Recipe(mean=data["mean"], std=data["std"])
-    return TrainedNetwork(node, module, variables, recipe, output)
+    return TrainedNetwork(node, module, variables, run.recipe, output)
