@@ -129,11 +129,11 @@ def _losses(facts: Facts, records: Sequence[Record]) -> Panel | None:
     lines: list[Line] = []
     for name in with_role(facts, "student", "ensemble"):
         for i, term in enumerate(terms):
-            curve = curve(records, "train", f"{name}/loss/{term}")
-            if curve[0]:
+            found = curve(records, "train", f"{name}/loss/{term}")
+            if found[0]:
                 style = styles[i % len(styles)]
                 look: Look = {"color": _colours(facts)[name], "linestyle": style}
-                lines.append((f"{name}: {term.replace('_', ' ')}", curve, look))
+                lines.append((f"{name}: {term.replace('_', ' ')}", found, look))
     return ("training loss", lines) if lines else None
 
 

@@ -43,9 +43,11 @@ def gather(
         if seed not in run.seeds:
             remedy = f"the run in {run.folder} has the seeds {run.seeds[0]} to {run.seeds[-1]}"
             raise SettingError("--seed", seed, remedy)
-    return [_with_images(run, run.seeds[0] if seed is None else seed) for run in runs] if (
-        images
-    ) else runs
+    return (
+        [_with_images(run, run.seeds[0] if seed is None else seed) for run in runs]
+        if (images)
+        else runs
+    )
 
 
 def _short(folders: Sequence[pathlib.Path]) -> list[str]:

@@ -20,7 +20,7 @@ PALETTE = 8
 _STAND_INS = {f"#0000{k + 0x10:02x}": f"var(--s{k})" for k in range(PALETTE)}
 _STAND_INS |= {"#000020": "var(--ink)", "#000021": "var(--faint)", "#000022": "var(--mid)"}
 _INK, _FAINT, _GREY = "#000020", "#000021", "#000022"
-_WIDTH, _HEIGHT = 5.4, 3.1
+_WIDTH, _HEIGHT = 4.7, 2.9  # inches; about the width of a phone at 72 units each
 _DIRECT = 6  # so many curves have their names beside their ends
 _LONGEST = 18  # and so long names
 
@@ -64,7 +64,7 @@ def _axes(width: float = _WIDTH, height: float = _HEIGHT) -> Any:
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.grid(axis="y", color=_FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.tick_params(color=_FAINT, labelcolor=_INK, labelsize=9, length=3)
+    axes.tick_params(color=_FAINT, labelcolor=_INK, labelsize=10, length=3)
     return canvas, axes
 
 
@@ -91,7 +91,7 @@ def draw(panel: Panel, prefix: str) -> Figure:
         dashes = _DASHES[s.style]
         line = (0, tuple(float(n) / 1.8 for n in dashes.split())) if dashes else "-"
         axes.plot(epochs, s.values.mean(1), linestyle=line, linewidth=1.8, marker=marker, **look)
-    axes.set_xlabel("epoch", color=_INK, fontsize=9)
+    axes.set_xlabel("epoch", color=_INK, fontsize=10)
     axes.margins(x=0.01)
     axes.locator_params(axis="x", nbins=6, integer=True)
     if len(panel.series) <= _DIRECT and all(len(s.name) <= _LONGEST for s in panel.series):
@@ -129,7 +129,7 @@ def _name_ends(canvas: Any, axes: Any, panel: Panel) -> None:
             (1.015, (place - floor) / (ceiling - floor)),
             xycoords="axes fraction",
             color=_colour(s.colour),
-            fontsize=9,
+            fontsize=10,
             va="center",
             gid=f"series-{k}",
         )
@@ -151,9 +151,11 @@ def spread_out(places: Sequence[float], step: float, low: float, high: float) ->
 
     for place in places:
         blocks.append([place])
-        while len(blocks) > 1 and middle(blocks[-1]) - middle(blocks[-2]) < step * (
-            len(blocks[-1]) + len(blocks[-2])
-        ) / 2:
+        while (
+            len(blocks) > 1
+            and middle(blocks[-1]) - middle(blocks[-2])
+            < step * (len(blocks[-1]) + len(blocks[-2])) / 2
+        ):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     return [middle(b) + step * (k - (len(b) - 1) / 2) for b in blocks for k in range(len(b))]
 
@@ -168,7 +170,7 @@ def reliability(
       numbers: of colours, by name.
       prefix: of all identifiers in the SVG.
     """
-    canvas, axes = _axes(5.4, 4.2)
+    canvas, axes = _axes(_WIDTH, 3.8)
     axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1, linestyle=(0, (2, 2)))
     legend = []
     for k, (name, node) in enumerate(nodes.items()):
@@ -184,8 +186,8 @@ def reliability(
         words = f"ECE {100 * node['ece']:.2f}"
         legend.append({"name": name, "colour": _STAND_INS[colour], "dashes": "", "last": words})
     axes.set(xlim=(0, 101), ylim=(0, 102))
-    axes.set_xlabel("confidence, %", color=_INK, fontsize=9)
-    axes.set_ylabel("accuracy, %", color=_INK, fontsize=9)
+    axes.set_xlabel("confidence, %", color=_INK, fontsize=10)
+    axes.set_ylabel("accuracy, %", color=_INK, fontsize=10)
     title = "Reliability: accuracy over confidence"
     return Figure(title, themed(canvas, prefix, title), legend)
 
@@ -214,9 +216,7 @@ def themed(canvas: Any, prefix: str, title: str) -> str:
     svg = re.sub(r'id="series-(\d+)"', r'data-series="\1"', svg)
     used = {name for pair in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg) for name in pair}
     # What nothing refers to needs no identifier.
-    svg = re.sub(
-        r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", svg
-    )
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)

@@ -89,22 +89,23 @@ def results(run: RunRecords) -> Table:
     names += [name for name in ("mean", "ensemble") if name in test and name not in names]
     sizes = {node["name"]: f"{node['parameters']:,}" for node in nodes}
     roles = {node["name"]: node["role"] for node in nodes}
-    head = ["network", "role", "parameters", "test accuracy, %"]
+    head = ["network", "test accuracy, %"]
     head += ["the same alone, %", "difference, points"] if twins else []
     head += ["held-out accuracy, %"] if heldout else []
+    head += ["role", "parameters"]
     rows = []
     for name in names:
-        row = [name, roles.get(name, ""), sizes.get(name, ""), percent([*test.get(name, {}).values()])]
+        row = [name, percent([*test.get(name, {}).values()])]
         if twins:
             alone = test.get(twins.get(name, ""), {})
             row += [percent([*alone.values()]), points(paired(test.get(name, {}), alone))]
         if heldout:
             row.append(percent([*heldout.get(name, {}).values()]))
-        rows.append(row)
+        rows.append([*row, roles.get(name, ""), sizes.get(name, "")])
     for network in run.generations:
-        row = [f"generation {network['generation']}", "before", f"{network['parameters']:,}"]
-        row.append(percent([network["test_accuracy"]]))
-        rows.append(row + [""] * (len(head) - len(row)))
+        row = [f"generation {network['generation']}", percent([network["test_accuracy"]])]
+        row += [""] * (len(head) - len(row) - 1)
+        rows.append([*row, f"{network['parameters']:,}"])
     return Table(head, rows, _caption(run))
 
 
@@ -122,17 +123,24 @@ def _caption(run: RunRecords) -> str:
 def comparison(runs: Sequence[RunRecords]) -> Table:
     """A row for each network of any run, a column for each run."""
     finals = [final(run) for run in runs]
-    names = dict.fromkeys(
-        [*(n for f in finals for n in f if n not in ("mean", "ensemble")), "mean", "ensemble"]
-    )
+    names = _names(runs)
     rows = [
         [name, *(percent([*f.get(name, {}).values()]) for f in finals)]
         for name in names
-        if any(name in f for f in finals)
+        if any(name in found for found in finals)
     ]
     head = ["test accuracy, %", *(run.name for run in runs)]
     caption = "At each run's last evaluation; mean and deviation over its seeds."
     return Table(head, rows, caption)
+
+
+def _names(runs: Sequence[RunRecords]) -> list[str]:
+    """Networks of any run, what they are together, and then their twins."""
+    roles = {node["name"]: node["role"] for run in runs for node in run.facts["nodes"]}
+    alone = [name for name, role in roles.items() if role == "twin"]
+    own = [name for name in roles if name not in alone]
+    both = [*own, "mean", "ensemble", *alone, "mean alone", "ensemble alone"]
+    return list(dict.fromkeys(both))
 
 
 def differences(runs: Sequence[RunRecords]) -> Table | None:
@@ -141,8 +149,11 @@ def differences(runs: Sequence[RunRecords]) -> Table | None:
     own = final(base)
     rows = []
     for run in others:
-        for name, values in final(run).items():
-            difference = paired(values, own.get(name, {}))
+        values = final(run)
+        for name in _names([run]):
+            if name in with_role(run.facts, "twin") or name in ("mean alone", "ensemble alone"):
+                continue
+            difference = paired(values.get(name, {}), own.get(name, {}))
             if difference is not None:
                 rows.append([run.name, name, points(difference), str(difference.count)])
     if not rows:
