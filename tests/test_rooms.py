@@ -19,7 +19,7 @@ BELOW = {
     "methods": {"errors", "graph", "losses", "networks"},
     "engine": {"errors", "graph", "losses", "speedups", "networks", "methods"},
     "data": {"errors"},
-    "reports": {"networks", "engine", "speedups"},
+    "reports": {"graph", "networks", "engine", "speedups"},
 }
 BELOW["runs"] = {*BELOW} - {"cpu", "drawing"}
 BELOW["exports"] = {*BELOW} - {"cpu", "drawing"}

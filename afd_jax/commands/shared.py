@@ -11,6 +11,7 @@ EXTRAS = {
         "array_record",
         "etils",
         "importlib_resources",
+        "jinja2",
         "matplotlib",
         "sklearn",
         "tensorflow_datasets",

@@ -68,7 +68,7 @@ def _accuracy(facts: Facts, records: Sequence[Record]) -> Panel | None:
     lines: list[Line] = []
     students = with_role(facts, "student")
     for name, colour in _colours(facts).items():
-        epochs, values = _curve(records, "test", "accuracy", name)
+        epochs, values = curve(records, "test", "accuracy", name)
         look: Look = {"color": colour, "linestyle": "-" if name in students else "--"}
         if len(epochs) == 1:  # what is frozen has one accuracy for all epochs
             epochs = sorted({r["epoch"] for r in records if r["kind"] == "test"})
@@ -78,7 +78,7 @@ def _accuracy(facts: Facts, records: Sequence[Record]) -> Panel | None:
         ("ensemble_accuracy", "ensemble", "-"),
         ("twin_ensemble_accuracy", "ensemble alone", "--"),
     ):
-        epochs, values = _curve(records, "test", field)
+        epochs, values = curve(records, "test", field)
         if len(students) > 1 and epochs:
             look = {"color": "0.35", "linestyle": style, "lw": 1}
             lines.append((name, (epochs, 100 * values), look))
@@ -91,8 +91,8 @@ def _gain(facts: Facts, records: Sequence[Record]) -> Panel | None:
     for node in facts["nodes"]:
         if node["role"] == "twin":
             own = node["of"]
-            epochs, together = _curve(records, "test", "accuracy", own)
-            _, alone = _curve(records, "test", "accuracy", node["name"])
+            epochs, together = curve(records, "test", "accuracy", own)
+            _, alone = curve(records, "test", "accuracy", node["name"])
             lines.append((own, (epochs, 100 * (together - alone)), {"color": colours[own]}))
     return ("accuracy minus the same alone, points", lines) if lines else None
 
@@ -108,7 +108,7 @@ def _alike(facts: Facts, records: Sequence[Record]) -> Panel | None:
         own = tuple(originals.get(name, name) for name in names)
         look: Look = {"color": colours.setdefault(own, f"C{len(colours) % 10}")}
         look["linestyle"] = "--" if names[0] in originals else "-"
-        lines.append((pair, _curve(records, "test", "similarity", pair, "cka"), look))
+        lines.append((pair, curve(records, "test", "similarity", pair, "cka"), look))
     return ("likeness of the last maps (linear CKA)", lines) if lines else None
 
 
@@ -116,7 +116,7 @@ def _critics(facts: Facts, records: Sequence[Record]) -> Panel | None:
     lines: list[Line] = []
     for name in with_role(facts, "student"):
         for what, style in (("real", "-"), ("fake", "--")):
-            epochs, values = _curve(records, "train", f"{name}/{what}_accuracy")
+            epochs, values = curve(records, "train", f"{name}/{what}_accuracy")
             if epochs:
                 look: Look = {"color": _colours(facts)[name], "linestyle": style}
                 lines.append((f"{name}: {what}", (epochs, 100 * values), look))
@@ -129,11 +129,11 @@ def _losses(facts: Facts, records: Sequence[Record]) -> Panel | None:
     lines: list[Line] = []
     for name in with_role(facts, "student", "ensemble"):
         for i, term in enumerate(terms):
-            curve = _curve(records, "train", f"{name}/loss/{term}")
-            if curve[0]:
+            found = curve(records, "train", f"{name}/loss/{term}")
+            if found[0]:
                 style = styles[i % len(styles)]
                 look: Look = {"color": _colours(facts)[name], "linestyle": style}
-                lines.append((f"{name}: {term.replace('_', ' ')}", curve, look))
+                lines.append((f"{name}: {term.replace('_', ' ')}", found, look))
     return ("training loss", lines) if lines else None
 
 
@@ -144,7 +144,7 @@ def _colours(facts: Facts) -> dict[str, str]:
     return colours | {node["name"]: colours[node["of"]] for node in twins}
 
 
-def _curve(records: Sequence[Record], kind: str, *path: str) -> Curve:
+def curve(records: Sequence[Record], kind: str, *path: str) -> Curve:
     """The value under a path of keys, over the epochs that have it for all seeds."""
     seeds = sorted({r["seed"] for r in records})
     found: dict[float, dict[int, float]] = {}

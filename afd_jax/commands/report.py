@@ -1,0 +1,61 @@
+"""`afd-report`: one HTML page of a run, or of several compared."""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from afd_jax.commands.shared import guarded, require
+
+_ALWAYS = ("jinja2", "matplotlib", "PIL")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: what follows the program's name; sys.argv if None.
+
+    Returns:
+      0 when the page is written, 2 for a folder without a run or an extra that is not installed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="afd-report",
+        description="Write one HTML page of a run, or of several compared. It needs no network.",
+    )
+    parser.add_argument("workdir", nargs="+", help="folder of a run, finished or not")
+    parser.add_argument("--to", metavar="FILE", help="the page; WORKDIR/report.html if left out")
+    parser.add_argument("--seed", type=int, help="whose predictions are shown; the first")
+    parser.add_argument(
+        "--no-images", action="store_true", help="leave out what needs the data and a checkpoint"
+    )
+    known = parser.parse_args(arguments)
+    if len(known.workdir) > 1 and not known.to:
+        parser.error("--to: name the file, as there are several runs")
+    sys.path.insert(0, os.getcwd())  # where a network of one's own may lie
+    return guarded(lambda: _write(known))
+
+
+def _write(known: argparse.Namespace) -> int:
+    from afd_jax.data.cache import keep_programs
+    from afd_jax.reports.page.html import page
+    from afd_jax.runs.report import gather
+
+    require(*_ALWAYS)
+    keep_programs()
+    several = len(known.workdir) > 1
+    runs = gather(known.workdir, images=not known.no_images and not several, seed=known.seed)
+    file = pathlib.Path(known.to or pathlib.Path(known.workdir[0]) / "report.html")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page(runs), encoding="utf-8")
+    print(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    for run in runs:
+        for sentence in run.missing:
+            print(f"{run.name}: {sentence}")
+    return 0
+
+
+def program() -> int:
+    """The installed command."""
+    return main()
