@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 tensors = load_file("model.safetensors")
 ```""",
-    "stablehlo": """A program for CPU, CUDA and TPU, normalisation included (needs `jax` and `flatbuffers`):
+    "stablehlo": """A program for CPU, CUDA and TPU; needs `jax` and `flatbuffers`:
 
 ```python
 import jax
@@ -71,7 +71,7 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
     for kind, file in files.items():
         lines += [f"## {file['file']}", "", _INTRODUCE[kind].format(shape=shape), ""]
     lines += [
-        "`reference.npz` holds 8 random images with this network's features and probabilities; each",
-        "file was read in a fresh process and compared with them.",
+        "`reference.npz` holds 8 random images with this network's features and",
+        "probabilities; each file was read in a fresh process and compared with them.",
     ]
     return "\n".join(lines) + "\n"

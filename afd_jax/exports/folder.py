@@ -48,7 +48,7 @@ def export(
     settings, data = run.settings(), read_json(run.data)
     graph = read_json(run.graph) if run.graph.is_file() else {"nodes": [], "edges": []}
     summary = read_json(run.summary) if run.summary.is_file() else {}
-    own = next((n for n in graph["nodes"] if n["name"] == network.name), {})
+    own: dict[str, Any] = next((n for n in graph["nodes"] if n["name"] == network.name), {})
     now = {"afd_jax": afd_jax.__version__, "flax": flax.__version__}
     versions = {**summary.get("versions", now), "jax": summary.get("jax_version", jax.__version__)}
     facts = {

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,17 +48,22 @@ def write(
       SettingError: for an unknown format, or a network that a format cannot hold.
       WrongOutputs: if a file gives other probabilities, by more than `TOLERANCE`.
     """
+    if network.image_shape is None:
+        raise SettingError("network", network.name, "has no image_shape")
     for kind in formats:
         if kind not in FORMATS:
             raise SettingError("--formats", kind, one_of(kind, FORMATS))
     folder.mkdir(parents=True, exist_ok=True)
-    for file in check.FILES.values():  # of an earlier export, perhaps in other formats
-        (folder / file).unlink(missing_ok=True)
+    for earlier in check.FILES.values():  # perhaps in other formats
+        (folder / earlier).unlink(missing_ok=True)
     forward, probabilities = _functions(network)
     shape = network.image_shape
     images = np.random.default_rng(0).integers(0, 256, (8, *shape), dtype=np.uint8)
     outputs = jax.device_get(jax.jit(forward)(images))
-    reference = {"images": images, "features": np.asarray(outputs.features, np.float32)}
+    reference: dict[str, Any] = {
+        "images": images,
+        "features": np.asarray(outputs.features, np.float32),
+    }
     reference["probabilities"] = np.asarray(jax.nn.softmax(outputs.logits))
     np.savez_compressed(folder / check.REFERENCE, **reference)
     tensors = named(network.variables)
@@ -142,7 +148,10 @@ def _onnx(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:
     images = jax.ShapeDtypeStruct(("batch", *shape), jnp.uint8)
     names = {"input_names": ["images"], "output_names": ["probabilities"]}
     try:
-        model = to_onnx(function, [images], model_name="network", **names)
+        # What Flax and JAX say about the converter's own calls is nothing to its users.
+        with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
+            warnings.simplefilter("ignore")
+            model: Any = to_onnx(function, [images], model_name="network", **names)
     except Exception as error:  # the converter has errors of every type
         remedy = f"jax2onnx cannot convert this network ({first_line(error)}); leave onnx out"
         raise SettingError("--formats", "onnx", remedy) from error

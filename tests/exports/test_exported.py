@@ -15,6 +15,7 @@ import pytest
 from afd_jax import networks
 from afd_jax.commands.export import main
 from afd_jax.data.recipe import Recipe
+from afd_jax.errors import SettingError
 from afd_jax.exports import check
 from afd_jax.exports import write as write_module
 from afd_jax.exports.folder import export
@@ -22,6 +23,9 @@ from afd_jax.exports.write import WrongOutputs, write
 from afd_jax.networks.functional import functional
 from afd_jax.runs.trained import TrainedNetwork, load
 from tests.runs.test_from_outside import OnDigits
+
+# Padded pooling and a loop over equal blocks, in jax2onnx 0.17.1: refused, or found by the check.
+BEYOND = pytest.mark.xfail(raises=(SettingError, WrongOutputs), strict=True)
 
 pytest.importorskip("safetensors", reason="needs the extra export")
 pytest.importorskip("flatbuffers", reason="needs the extra export")
@@ -120,12 +124,12 @@ def test_an_unfinished_run_says_so(finished, tmp_path):
         ("wrn-16-1", 8),
         ("vgg8", 32),
         ("mobilenet_v2", 32),
-        ("shufflenet_v1", 32),
+        pytest.param("shufflenet_v1", 32, marks=BEYOND),
         ("shufflenet_v2", 32),
         ("densenet-40-12", 32),
         ("cifar_resnet18", 8),
-        ("imagenet_resnet18", 64),
-        ("resnet56", 8),
+        pytest.param("imagenet_resnet18", 64, marks=BEYOND),
+        pytest.param("resnet56", 8, marks=BEYOND),
         ("nnx", 8),
     ],
 )
