@@ -270,7 +270,7 @@ def test_of_a_trained_run(trained, capsys):
     for network in summary["runs"][1]["networks"]:
         assert run.analysis["nodes"][network["name"]]["accuracy"] == network["test_accuracy"]
     assert len(run.sights) == 6 and "Grad-CAM" in reader.text
-    assert [*run.rates] == ["logit", "feature", "discriminator"]
+    assert {*run.rates} == {"logit", "feature", "discriminator"}
     assert {file.name for file in trained.iterdir()} - {*before} == {"report.html"}
 
 

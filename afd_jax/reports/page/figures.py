@@ -50,6 +50,11 @@ class Figure:
 _DASHES = {"-": "", "--": "6 3", ":": "2 3", "-.": "7 3 2 3"}
 
 
+def _line(dashes: str) -> Any:
+    """Matplotlib's form of dashes, which it counts in widths of the line."""
+    return (0, tuple(float(n) / 1.8 for n in dashes.split())) if dashes else "-"
+
+
 def _colour(number: int | None) -> str:
     return _GREY if number is None else f"#0000{number % PALETTE + 0x10:02x}"
 
@@ -88,9 +93,14 @@ def draw(panel: Panel, prefix: str) -> Figure:
             low, high = s.values.min(1), s.values.max(1)
             axes.fill_between(epochs, low, high, alpha=0.13, linewidth=0, **look)
         marker = "o" if len(epochs) == 1 else None
-        dashes = _DASHES[s.style]
-        line = (0, tuple(float(n) / 1.8 for n in dashes.split())) if dashes else "-"
-        axes.plot(epochs, s.values.mean(1), linestyle=line, linewidth=1.8, marker=marker, **look)
+        axes.plot(
+            epochs,
+            s.values.mean(1),
+            linestyle=_line(_DASHES[s.style]),
+            linewidth=1.8,
+            marker=marker,
+            **look,
+        )
     axes.set_xlabel("epoch", color=_INK, fontsize=10)
     axes.margins(x=0.01)
     axes.locator_params(axis="x", nbins=6, integer=True)
@@ -161,13 +171,15 @@ def spread_out(places: Sequence[float], step: float, low: float, high: float) ->
 
 
 def reliability(
-    nodes: Mapping[str, Mapping[str, Any]], numbers: Mapping[str, int], prefix: str
+    nodes: Mapping[str, Mapping[str, Any]],
+    looks: Mapping[str, tuple[int | None, str]],
+    prefix: str,
 ) -> Figure:
     """Accuracy over confidence, with a point per bin that holds images.
 
     Args:
       nodes: of an analysis, by name.
-      numbers: of colours, by name.
+      looks: number of a colour, and style of the line, by name.
       prefix: of all identifiers in the SVG.
     """
     canvas, axes = _axes(_WIDTH, 3.8)
@@ -175,16 +187,18 @@ def reliability(
     legend = []
     for k, (name, node) in enumerate(nodes.items()):
         bins = [b for b in node["reliability"] if b["count"]]
-        colour = _colour(numbers.get(name))
+        number, style = looks[name]
+        colour, dashes = _colour(number), _DASHES[style]
         marker = "so^Dv"[k % 5]
         share = np.array([b["count"] for b in bins]) / max(1, sum(b["count"] for b in bins))
         x, y = ([100 * b[field] for b in bins] for field in ("confidence", "accuracy"))
-        style = ("-", "--")[k // len(set(numbers.values()) or {0}) % 2]
-        axes.plot(x, y, color=colour, linewidth=1.4, linestyle=style, gid=f"series-{k}")
+        axes.plot(x, y, color=colour, linewidth=1.4, linestyle=_line(dashes), gid=f"series-{k}")
         look = {"color": colour, "marker": marker, "linewidth": 0, "gid": f"series-{k}"}
         axes.scatter(x, y, s=12 + 90 * share, alpha=0.85, **look)
         words = f"ECE {100 * node['ece']:.2f}"
-        legend.append({"name": name, "colour": _STAND_INS[colour], "dashes": "", "last": words})
+        legend.append(
+            {"name": name, "colour": _STAND_INS[colour], "dashes": dashes} | {"last": words}
+        )
     axes.set(xlim=(0, 101), ylim=(0, 102))
     axes.set_xlabel("confidence, %", color=_INK, fontsize=10)
     axes.set_ylabel("accuracy, %", color=_INK, fontsize=10)

@@ -77,7 +77,7 @@ def page(runs: Sequence[RunRecords]) -> str:
 
 
 def _reliability(run: RunRecords, nodes: Mapping[str, Any], prefix: str) -> Figure:
-    return figures.reliability(nodes, series.colours(run), prefix)
+    return figures.reliability(nodes, series.looks(run), prefix)
 
 
 def _graph(run: RunRecords, prefix: str) -> str:

@@ -66,6 +66,16 @@ def _styles(run: RunRecords) -> dict[str, str]:
     return {node["name"]: by_role.get(node["role"], "-") for node in run.facts["nodes"]}
 
 
+def looks(run: RunRecords) -> dict[str, tuple[int | None, str]]:
+    """Colour and style of each node and of the ensembles."""
+    styles = _styles(run)
+    own: dict[str, tuple[int | None, str]] = {
+        "ensemble": (None, "-"),
+        "ensemble alone": (None, "--"),
+    }
+    return own | {name: (number, styles[name]) for name, number in colours(run).items()}
+
+
 def _own(run: RunRecords, name: str, found: Curve, scale: float = 1.0) -> Series | None:
     """A node's curve; one value for all epochs, of what is frozen, becomes a line."""
     epochs, values = found
