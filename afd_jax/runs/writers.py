@@ -209,7 +209,7 @@ class _WandB:
         self.new = not note.is_file()
         if self.new:
             note.write_text(secrets.token_hex(8))
-        mode = os.environ.get("WANDB_MODE")
+        mode: Any = os.environ.get("WANDB_MODE")
         if mode is None:
             mode = "online" if wandb.login(prompt=False) else "offline"
         name = session.folder.resolve().name
