@@ -71,7 +71,7 @@ def test_files_of_images_are_predicted_as_the_arrays_are(finished, tmp_path):
     (tmp_path / "1.png").write_bytes(b"no image")
     with pytest.raises(SettingError, match=r"1\.png': cannot be read \("):
         predict(finished, images=tmp_path)
-    with pytest.raises(SettingError, match="images = .*: holds no "):
+    with pytest.raises(SettingError, match=r"images = .*: holds no "):
         (tmp_path / "empty").mkdir()
         predict(finished, images=tmp_path / "empty")
     with pytest.raises(SettingError, match="no such folder"):
@@ -118,7 +118,7 @@ def test_data_that_moved_and_data_that_changed(tmp_path):
     (run / "data.json").write_text(json.dumps({**noted, "class_names": names}))
     assert predict(run, data_dir=str(moved)).class_names == names
     arrays_file(moved, 1)
-    with pytest.raises(SettingError, match="holds other data than the run in .* sha256 was"):
+    with pytest.raises(SettingError, match=r"holds other data than the run in .* sha256 was"):
         predict(run, data_dir=str(moved))
 
 

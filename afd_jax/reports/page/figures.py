@@ -42,7 +42,7 @@ class Figure:
     title: str
     svg: str
     legend: Sequence[Mapping[str, str]] = ()
-    points: Sequence[Mapping[str, Any]] = ()
+    points: Sequence[dict[str, Any]] = ()
     frame: Sequence[float] = ()
     digits: int = 3
 

@@ -50,11 +50,11 @@ class RunRecords:
     defaults: Mapping[str, Any]
     facts: Facts
     data: Mapping[str, Any]
-    metrics: Sequence[Mapping[str, Any]]
+    metrics: Sequence[dict[str, Any]]
     summary: Mapping[str, Any] | None = None
     rates: Mapping[str, Sequence[tuple[float, float]]] = dataclasses.field(default_factory=dict)
-    generations: Sequence[Mapping[str, Any]] = ()
-    teachers: Sequence[Mapping[str, Any]] = ()
+    generations: Sequence[dict[str, Any]] = ()
+    teachers: Sequence[dict[str, Any]] = ()
     analysis: Mapping[str, Any] | None = None
     sights: Sequence[Sights] = ()
     seed: int = 0
