@@ -98,7 +98,7 @@ def minlogit_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
     [[ 0. -1. -5.]]
     """
     if jnp.issubdtype(labels.dtype, jnp.floating):
-        own = jnp.sum(labels * logits, axis=-1, keepdims=True)
+        own = jnp.sum(labels[None] * logits, axis=-1, keepdims=True)
     else:
         own = jnp.take_along_axis(logits, labels[None, :, None], axis=-1)
     return jnp.min(logits - own, axis=0)

@@ -62,6 +62,9 @@ MISTAKES = {
     "--config.data=None": "config.data = None: this field must have a value",
     "--config.optimizers.logit.clip=0.0": "config.optimizers.logit.clip = 0.0: must be a number",
     "--config.optimizers.logit.clip=x": "config.optimizers.logit.clip = 'x': must be a number",
+    "--config.label_smoothing=1.0": "config.label_smoothing = 1.0: must be a number and at least 0",
+    "--config.data.mixup=-0.1": "config.data.mixup = -0.1: must be a number and at least 0",
+    "--config.data.erase=1.5": "config.data.erase = 1.5: must be a number and at least 0",
     "--config.data.mean=(0.5,0.5)": "config.data.mean = (0.5, 0.5): images have 1 channels",
 }
 
@@ -129,6 +132,23 @@ def test_another_choice_brings_its_own_options():
     assert config.optimizers.discriminator.b1 == 0.5
     assert config.method.to_dict() == {"name": "independent", "label_smoothing": 0.0}
     assert read_config(file).method.temperature == 3.0
+
+
+@pytest.mark.parametrize("field", ["mixup", "cutmix"])
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("cs_kd", "CSKD pairs images of one class; leave it 0"),
+        ("ps_kd", "PSKD remembers what it predicted of each image; leave it 0"),
+    ],
+)
+def test_a_method_that_needs_whole_images_says_so(field, method, words, tmp_path, capsys):
+    arguments = [
+        f"--config={ROOT}/configs/cifar100_{method}.py:resnet8",
+        f"--workdir={tmp_path}/new",
+    ]
+    assert main([*arguments, f"--config.data.{field}=0.2"]) == 2
+    assert capsys.readouterr().err == f"error: config.data.{field} = 0.2: {words}\n"
 
 
 def test_none_takes_the_place_of_a_number():
