@@ -50,7 +50,7 @@ class RunRecords:
     defaults: Mapping[str, Any]
     facts: Facts
     data: Mapping[str, Any]
-    metrics: Sequence[Mapping[str, Any]]
+    metrics: Sequence[dict[str, Any]]
     summary: Mapping[str, Any] | None = None
     rates: Mapping[str, Sequence[tuple[float, float]]] = dataclasses.field(default_factory=dict)
     generations: Sequence[Mapping[str, Any]] = ()

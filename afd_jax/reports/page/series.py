@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -290,7 +290,7 @@ def last(series: Series) -> float:
     return float(series.values[-1].mean())
 
 
-def as_json(panel: Panel) -> list[Mapping[str, Any]]:
+def as_json(panel: Panel) -> list[dict[str, Any]]:
     """Points of a panel for the page's script: epochs, means, and ranges of several seeds."""
     found = []
     for s in panel.series:
