@@ -54,7 +54,7 @@ def points(difference: Difference | None) -> str:
 BySeed = Mapping[int, float]
 
 
-def final(run: RunRecords, kind: str = "test") -> dict[str, BySeed]:
+def final(run: RunRecords, kind: str = "test") -> Mapping[str, BySeed]:
     """Accuracies at the last evaluation, by network and seed.
 
     What is frozen is evaluated once. Of several students there are also "ensemble" and "mean", of
