@@ -1,0 +1,33 @@
+"""The whole way of a user with everything of their own, by the real commands."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_own_photographs_networks_and_teacher_to_onnx(tmp_path):
+    for package in ("safetensors", "jax2onnx", "onnxruntime", "tensorboardX"):
+        pytest.importorskip(package)
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / "experiments" / "walk.sh", tmp_path / "walk"],
+        env={**os.environ, "PATH": path, "STEPS": "12"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "accuracies: equal to summary.json" in done.stdout
+    assert "onnxruntime: (8, 3), difference from the trained network" in done.stdout
+    run = tmp_path / "walk" / "run"
+    assert json.loads((run / "summary.json").read_text())["steps"] == 12
+    assert "<html" in (run / "report.html").read_text()
+    assert list((run / "tensorboard").rglob("events.*"))
+    names = {"model.safetensors", "model.stablehlo", "model.onnx", "README.md"}
+    assert names <= {p.name for p in (tmp_path / "walk" / "student").iterdir()}
