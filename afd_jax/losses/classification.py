@@ -131,6 +131,9 @@ def label_distribution(
         raise ValueError(f"classes={classes!r} must be at least 2")
     if isinstance(correct, int | float) and not 0 <= correct <= 1:
         raise ValueError(f"correct={correct!r} must be in [0, 1]")
+    if soft and labels.shape[1:] != (classes,):
+        wanted = (*labels.shape[:1], classes)
+        raise ValueError(f"soft labels need shape {wanted}, got {labels.shape}")
     others = (1 - correct) / (classes - 1)
     if soft:
         return (labels * correct + (1 - labels) * others).astype(jnp.float32)

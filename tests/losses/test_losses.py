@@ -148,7 +148,7 @@ Z = jnp.zeros((2, 3))
         (lambda: losses.distillation_kl(Z, Z, temperature=0), ValueError, "temperature=0"),
         (lambda: losses.distillation_kl(Z, Z, temperature=float("nan")), ValueError, "temperature"),
         (lambda: losses.distillation_kl(Z, Z[:1]), ValueError, r"\(2, 3\), target_logits \(1, 3\)"),
-        (lambda: losses.cross_entropy(Z, Z), TypeError, "labels must be integers"),
+        (lambda: losses.cross_entropy(Z, Z > 0), TypeError, "labels must be integers"),
         (
             lambda: losses.cross_entropy(Z, jnp.zeros(3, int)),
             ValueError,
@@ -165,7 +165,8 @@ Z = jnp.zeros((2, 3))
         (lambda: losses.l1_alignment(Z, Z, where=jnp.ones(2)), TypeError, "boolean"),
         (lambda: losses.l1_alignment(Z, Z, where=jnp.ones(3, bool)), ValueError, "one per example"),
         (lambda: losses.attention_alignment(Z, Z), ValueError, "at least 4 dimensions"),
-        (lambda: losses.label_distribution(Z, 3, correct=0.5), TypeError, "must be integers"),
+        (lambda: losses.label_distribution(Z > 0, 3, correct=0.5), TypeError, "must be integers"),
+        (lambda: losses.label_distribution(Z, 4, correct=0.5), ValueError, r"need shape \(2, 4\)"),
         (
             lambda: losses.label_distribution(jnp.zeros(1, int), 3, correct=2),
             ValueError,
