@@ -134,7 +134,7 @@ def test_training_commands_work(document, words, folder, monkeypatch):
     def load(_):
         raise Enough
 
-    monkeypatch.setattr(assemble, "_load", load)
+    monkeypatch.setattr(assemble, "load_splits", load)
     monkeypatch.syspath_prepend(folder)
     flags = [word for word in words if word.startswith("--")]
     own = {flag.partition("=")[0]: flag.partition("=")[2] for flag in flags}
