@@ -55,6 +55,8 @@ def stop_signals() -> Iterator[Stop]:
         if own:
             for number in _SIGNALS:
                 signal.signal(number, handle)
+        if _watched:
+            _listen()
         yield stop
     finally:
         _stops.remove(stop)
@@ -77,8 +79,7 @@ def leave_at_once() -> Iterator[None]:
     there.setblocking(False)
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
     waker = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: None)
+    _listen()
     thread = threading.Thread(target=_watch, args=(here,), daemon=True)
     thread.start()
     _watched.append(thread)
@@ -92,6 +93,12 @@ def leave_at_once() -> Iterator[None]:
         there.close()
         thread.join()
         here.close()
+
+
+def _listen() -> None:
+    # Again where a run begins: jax.distributed takes SIGTERM for itself.
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
 
 
 def _watch(numbers: socket.socket) -> None:

@@ -264,7 +264,7 @@ def test_streamed_images_are_of_224_unless_told(given, side, monkeypatch):
     monkeypatch.setattr(assemble, "load_streamed", lambda name, **options: asked.update(options))
     config = base_config()
     config.data.stream, config.data.image_size = True, given
-    assemble._load(config.data)
+    assemble.load_splits(config.data)
     assert asked["image_size"] == side
 
 

@@ -118,7 +118,7 @@ def test_data_that_moved_and_data_that_changed(tmp_path):
     (run / "data.json").write_text(json.dumps({**noted, "class_names": names}))
     assert predict(run, data_dir=str(moved)).class_names == names
     arrays_file(moved, 1)
-    with pytest.raises(SettingError, match=r"holds other data than the run in .* sha256 was"):
+    with pytest.raises(SettingError, match=r"holds other data than the run in .*sha256 was"):
         predict(run, data_dir=str(moved))
 
 
