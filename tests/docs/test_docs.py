@@ -1,6 +1,7 @@
 """README and docs: examples run as they stand there; commands, links and graphs are up to date."""
 
 import configparser
+import importlib
 import json
 import os
 import pathlib
@@ -59,6 +60,7 @@ def folder(tmp_path_factory):
         for _, code in blocks(document, "python"):
             if name := name_of_file(code):
                 (folder / name).write_text(code)
+    (folder / "resnet8.pth").touch()
     networks = ",".join(f"tests.docs.stand_ins:{name}" for name in ("resnet8", "resnet14"))
     config = f"digits_afd:{networks}"
     assert command(folder / "runs" / "digits", "--config.seeds=2", config=config) == 0
@@ -149,6 +151,20 @@ def test_training_commands_work(document, words, folder, monkeypatch):
             assemble.assemble(config, own.get("--workdir", ""))
         if critic := getattr(make_method(config.method), "critic", None):
             assert critic.module()
+
+
+@pytest.mark.parametrize("name", ["evaluate", "export", "report"])
+def test_options_of_the_other_commands_exist(name, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"afd_jax.commands.{name}").main(["--help"])
+    text = capsys.readouterr().out
+    program = re.search(r"usage: (\S+)", text).group(1)
+    known = {*re.findall(r"--[\w-]+", text)}
+    for document in DOCS:
+        for words in commands(document):
+            if words[0] == program:
+                given = {word.partition("=")[0] for word in words if word.startswith("--")}
+                assert given <= known, document
 
 
 def test_other_commands_name_what_there_is():
