@@ -304,6 +304,11 @@ def _tfds(name: str, data_dir: str | None, download: bool) -> _Loaded:
 
 
 def prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    """TFDS's builder of a set that is prepared, or gets prepared if `download` says so.
+
+    Raises:
+      SettingError: if there is no such set, or it lacks images, labels or parts.
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)
     tfds = need("tensorflow_datasets", "data.name", name)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,6 @@ from afd_jax.runs.profile import device_memory
 from afd_jax.runs.timed import Timing, time_step
 from afd_jax.runs.workdir import Workdir
 
-_MIB, _GIB = 2**20, 2**30
 _NUMBER = 1 / 3  # as long in JSON as most measurements
 
 
@@ -185,58 +185,78 @@ def _data(run: Run) -> str:
     )
 
 
-_WIDTHS = (25, 23)  # of name and folder
+_NAME, _FOLDER = 23, 15  # characters
 
 
 def _table(runs: list[Planned], known: dict[str, _Costed], folder: pathlib.Path) -> str:
-    """All runs; FLOPs, memory and disk are those of all seeds."""
-    name, place = _WIDTHS
+    """All runs, in 100 columns; FLOPs, memory and disk are those of all seeds."""
     lines = [
-        f"{'runs, in order':<{name}}{'below ' + folder.name:<{place}}"[: name + place]
-        + f"{'steps':>9}{'GFLOPs':>8}{'PFLOPs':>8}{'memory':>8}{'disk':>8}",
-        f"{'':<{name + place}}{'':>9}{'/step':>8}{'in all':>8}{'GiB':>8}{'MiB':>8}",
+        f"{'runs, in order':<{_NAME}}{'folder':<{_FOLDER}}{'steps':>9}{'FLOPs/step':>11}"
+        f"{'FLOPs':>9}{'memory':>10}{'disk':>10}"
     ]
     steps, flops, disk = 0, 0.0, 0
     for each in runs:
         own = known[each.recipe]
-        run, size = own.run, own.checkpoints + own.metrics
-        total = own.step_flops * run.total_steps
-        steps, flops, disk = steps + run.total_steps, flops + total, disk + size
+        count, size = own.run.total_steps, own.checkpoints + own.metrics
+        steps, flops, disk = steps + count, flops + own.step_flops * count, disk + size
         where = "." if each.folder == folder else str(each.folder.relative_to(folder))
         lines.append(
-            f"{_cut(each.name, name)}{_cut(where, place)}{run.total_steps:>9,}"
-            f"{_short(own.step_flops / 1e9)}{_short(total / 1e15)}{_short(own.memory / _GIB)}"
-            f"{_short(size / _MIB)}  {each.state}"
+            f"{_cut(each.name, _NAME)}{_cut(where, _FOLDER)}{count:>9,}"
+            f"{_unit(own.step_flops):>11}{_unit(own.step_flops * count):>9}"
+            f"{_size(own.memory):>10}{_size(size):>10}  {each.state}"
         )
     if len(runs) > 1:
-        lines.append(
-            f"{'together':<{name + place}}{steps:>9,}{'':>8}{_short(flops / 1e15)}{'':>8}"
-            f"{_short(disk / _MIB)}"
-        )
+        rest = f"{'':>11}{_unit(flops):>9}{'':>10}{_size(disk):>10}"
+        lines.append(f"{'together':<{_NAME + _FOLDER}}{steps:>9,}{rest}")
     last = known[runs[-1].recipe]
     there = device_memory(last.run.devices.devices)
-    has = f"; each device has {there / _GIB:.1f} GiB" if there else ""
+    has = f", which has {_size(there)}" if there else ""
     lines += [
         "",
-        "FLOPs of a step: forward and backward passes and all updates. Memory: state, batch, data "
-        "set and",
-        f"what forward passes keep, before the compiler's work{has}. Disk: of the last run ",
-        f"{last.checkpoints / _MIB:,.1f} MiB of checkpoints and {last.metrics / _MIB:,.1f} MiB of "
-        "metrics.",
+        f"folder: below {folder}",
+        "FLOPs: of forward and backward passes and all updates",
+        f"memory: of a device{has}: state, batch, data set in memory, and what forward passes",
+        "  keep for backward passes, before the compiler's work",
+        f"disk: checkpoints and metrics, {_size(last.checkpoints)} and {_size(last.metrics)} for "
+        "the run itself",
     ]
-    for each in runs:
-        if there and known[each.recipe].memory > there:
-            lines.append(f"note: {each.name} may not fit into the memory of a device")
+    lines += [
+        f"note: {each.name} may not fit into the memory of a device"
+        for each in runs
+        if there and known[each.recipe].memory > there
+    ]
     return "\n".join(lines)
 
 
 def _cut(text: str, width: int) -> str:
-    """Padded, with the end of what is too long."""
+    """Padded, with the end of what is too long.
+
+    >>> _cut("generation_1/teacher_0", 15)
+    '.._1/teacher_0 '
+    """
     return f"{text if len(text) < width else '..' + text[3 - width :]:<{width}}"
 
 
-def _short(value: float) -> str:
-    return f"{value:>8,.0f}" if value >= 100 else f"{value:>8.3g}"
+def _unit(value: float) -> str:
+    """With a letter for its size.
+
+    >>> _unit(48.2e9), _unit(5.64e15), _unit(12)
+    ('48.2 G', '5.64 P', '12 ')
+    """
+    step = min(6, int(math.log10(max(value, 1)) / 3 + 1e-9))
+    return f"{value / 1000**step:.3g} {' kMGTPE'[step].strip()}"
+
+
+def _size(count: float) -> str:
+    """Bytes.
+
+    >>> _size(3 * 2**20), _size(1.5 * 2**30), _size(100)
+    ('3.0 MiB', '1.5 GiB', '0.1 KiB')
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 2**10:.1f} KiB"
 
 
 def _timed(runs: list[Planned], known: dict[str, _Costed]) -> Iterator[str]:
@@ -248,15 +268,18 @@ def _timed(runs: list[Planned], known: dict[str, _Costed]) -> Iterator[str]:
         run = known[each.recipe].run
         if each.recipe not in timings:
             timings[each.recipe] = own = time_step(run)
-            memory = f", {own.memory / _GIB:.2f} GiB on a device" if own.memory else ""
+            memory = f", {_size(own.memory)} on a device" if own.memory else ""
             yield (
                 f"{each.name}: compiled in {own.compile_seconds:.1f} s{memory}; "
                 f"{own.images_per_second(run):,.0f} images/s"
             )
         own = timings[each.recipe]
         seconds += own.compile_seconds + own.step_seconds * (run.total_steps - each.steps_done)
-    source = ", with the data read from disk" if known[runs[-1].recipe].run.streams else ""
-    yield f"all that is left: {_words(seconds)} without evaluations{source and ' and reading'}"
+    last = known[runs[-1].recipe].run
+    but = ["evaluations"]
+    but += ["reading images"] * last.streams
+    but += ["preparing teachers"] * bool(last.plan.method.preparation_epochs)
+    yield f"all that is left: {_words(seconds)}, without {' and '.join(but)}"
 
 
 def _words(seconds: float) -> str:
