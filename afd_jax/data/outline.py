@@ -1,6 +1,7 @@
 """What is known of a data set without reading its images: how many, of which shape and classes."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from afd_jax.data.sources import (
     split,
 )
 from afd_jax.data.streaming import Streamed
-from afd_jax.errors import SettingError, one_of
+from afd_jax.errors import SettingError, one_of, require_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,24 +96,29 @@ def outline(
     Raises:
       SettingError: if the facts cannot be found out; it names the setting that gives them.
     """
-    side = 224 if stream and image_size is None else image_size
+    if image_size is not None:
+        require_number("data.image_size", image_size, least=8 if stream else 1, whole=True)
+    side = 224 if image_size is None else image_size
     if name in FILES:
         files, names = from_files(name, data_dir, heldout, labels, limit, stream)
-        shape = (side, side, 3) if stream else _first(files[0], side, data_dir)
+        shape = (side, side, 3) if stream else _first(files[0], image_size, data_dir)
         return _splits([Outline(shape, part.labels) for part in files], names, stream)
     if name == "arrays" and not stream:
-        whole = load(name, data_dir=data_dir, image_size=image_size, heldout=heldout, labels=labels)
-        held = (whole.train, whole.heldout, whole.test)
-        parts = [Outline(part.image_shape, part.labels).take(slice(limit)) for part in held]
+        more: dict[str, Any] = {"heldout": heldout, "labels": labels, "limit": limit}
+        whole = load(name, data_dir=data_dir, image_size=image_size, **more)
+        parts = [
+            Outline(part.image_shape, part.labels)
+            for part in (whole.train, whole.heldout, whole.test)
+        ]
         return _splits(parts, whole.class_names, stream)
     known = _known(name, data_dir, stream)
-    shape = (side, side, 3) if stream else _in_memory(known.shape, side)
+    shape = (side, side, 3) if stream else _in_memory(known.shape, image_size)
     train, test = (
         Outline(shape, np.arange(count, dtype=np.int32) % known.classes)
         for count in (known.train, known.test)
     )
-    if stream and heldout:  # labels are not read ahead
-        count = round(heldout * known.train)
+    if stream:  # labels are not read ahead
+        count = round(heldout * len(train))
         kept, held = train.take(slice(count, None)), train.take(slice(count))
     else:
         kept, held = split(train, heldout, labels)
@@ -120,12 +126,14 @@ def outline(
     return _splits(parts, tuple(map(str, range(known.classes))), stream)
 
 
-def _splits(parts: list[Outline], names: tuple[str, ...], stream: bool) -> Splits:
-    each: list[Any] = parts
-    if stream:
-        rows = [np.arange(len(part), dtype=np.int32) for part in parts]
-        each = [Streamed(None, parts[0].image_shape[0], own, 0, "outline", "") for own in rows]
-    return Splits(*each, names)
+def _splits(parts: Sequence[Outline], names: tuple[str, ...], stream: bool) -> Splits:
+    train, heldout, test = (_unreadable(part) if stream else part for part in parts)
+    return Splits(train, heldout, test, names)
+
+
+def _unreadable(part: Outline) -> Streamed:
+    rows = np.arange(len(part), dtype=np.int32)
+    return Streamed(None, part.image_shape[0], rows, workers=0, name="an outline", identity="")
 
 
 def _first(part: Encoded, side: int | None, data_dir: str | None) -> tuple[int, int, int]:

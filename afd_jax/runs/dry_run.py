@@ -62,7 +62,7 @@ class Planned:
         """How far it is."""
         if self.finished:
             return "finished"
-        return f"at step {self.steps_done:,}" if self.steps_done else "to do"
+        return f"step {self.steps_done:,}" if self.steps_done else "to do"
 
 
 def planned(
@@ -185,14 +185,14 @@ def _data(run: Run) -> str:
     )
 
 
-_NAME, _FOLDER = 23, 15  # characters
+_NAME, _FOLDER = 22, 18  # characters
 
 
 def _table(runs: list[Planned], known: dict[str, _Costed], folder: pathlib.Path) -> str:
     """All runs, in 100 columns; FLOPs, memory and disk are those of all seeds."""
     lines = [
         f"{'runs, in order':<{_NAME}}{'folder':<{_FOLDER}}{'steps':>9}{'FLOPs/step':>11}"
-        f"{'FLOPs':>9}{'memory':>10}{'disk':>10}"
+        f"{'FLOPs':>8}{'memory':>9}{'disk':>9}"
     ]
     steps, flops, disk = 0, 0.0, 0
     for each in runs:
@@ -202,11 +202,11 @@ def _table(runs: list[Planned], known: dict[str, _Costed], folder: pathlib.Path)
         where = "." if each.folder == folder else str(each.folder.relative_to(folder))
         lines.append(
             f"{_cut(each.name, _NAME)}{_cut(where, _FOLDER)}{count:>9,}"
-            f"{_unit(own.step_flops):>11}{_unit(own.step_flops * count):>9}"
-            f"{_size(own.memory):>10}{_size(size):>10}  {each.state}"
+            f"{_unit(own.step_flops):>11}{_unit(own.step_flops * count):>8}"
+            f"{_size(own.memory):>9}{_size(size):>9}  {each.state}"
         )
     if len(runs) > 1:
-        rest = f"{'':>11}{_unit(flops):>9}{'':>10}{_size(disk):>10}"
+        rest = f"{'':>11}{_unit(flops):>8}{'':>9}{_size(disk):>9}"
         lines.append(f"{'together':<{_NAME + _FOLDER}}{steps:>9,}{rest}")
     last = known[runs[-1].recipe]
     there = device_memory(last.run.devices.devices)
@@ -229,12 +229,12 @@ def _table(runs: list[Planned], known: dict[str, _Costed], folder: pathlib.Path)
 
 
 def _cut(text: str, width: int) -> str:
-    """Padded, with the end of what is too long.
+    """Padded; of what is too long, three letters and the end.
 
-    >>> _cut("generation_1/teacher_0", 15)
-    '.._1/teacher_0 '
+    >>> _cut("generation_1/teacher_0", 18)
+    'gen.._1/teacher_0 '
     """
-    return f"{text if len(text) < width else '..' + text[3 - width :]:<{width}}"
+    return f"{text if len(text) < width else text[:3] + '..' + text[6 - width :]:<{width}}"
 
 
 def _unit(value: float) -> str:
@@ -250,13 +250,13 @@ def _unit(value: float) -> str:
 def _size(count: float) -> str:
     """Bytes.
 
-    >>> _size(3 * 2**20), _size(1.5 * 2**30), _size(100)
-    ('3.0 MiB', '1.5 GiB', '0.1 KiB')
+    >>> _size(3 * 2**20), _size(1000 * 2**20), _size(1.5 * 2**30), _size(100)
+    ('3.0 MiB', '1000 MiB', '1.5 GiB', '0.1 KiB')
     """
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count / 2**10:.1f} KiB"
+    unit, size = next(
+        (u for u in (("GiB", 2**30), ("MiB", 2**20)) if count >= u[1]), ("KiB", 2**10)
+    )
+    return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
 
 
 def _timed(runs: list[Planned], known: dict[str, _Costed]) -> Iterator[str]:

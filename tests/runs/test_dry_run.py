@@ -72,7 +72,7 @@ def test_checkpoints_are_as_large_as_those_of_a_run(trained):
 
 @pytest.mark.parametrize("method", ["afd", "kd"])
 def test_the_compiler_counts_as_many_operations_in_a_step(method):
-    """It counts what is done element by element, too, and what it finds to be needless less."""
+    """It counts what is done element by element, too."""
     words = [*SMALL, f"--config.method.name={method}", "--config.batch_size=16"]
     words += ["--config.teachers=('resnet14',)"] * (method == "kd")
     names = "resnet8" if method == "kd" else "resnet8,resnet14"
@@ -85,7 +85,7 @@ def test_the_compiler_counts_as_many_operations_in_a_step(method):
     step = jax.jit(lambda s, b: train_step(run.plan, s, b, detailed=False))
     theirs = step.lower(state_shapes(run.plan), batch).cost_analysis()["flops"]
     own = cost.costs(run.plan, 16).step_flops
-    assert 0.8 < own / theirs < 1.05, (own, theirs)
+    assert 0.9 < own / theirs < 1.01, (own, theirs)
 
 
 def test_all_runs_are_listed_in_order_without_data(without_data, capsys, tmp_path):
