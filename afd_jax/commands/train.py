@@ -46,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workdir", metavar="DIR", help="folder of this run (or --dry-run)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print loss graph and costs; train nothing"
+        "--dry-run",
+        nargs="?",
+        const="plan",
+        choices=("plan", "timed"),
+        help="print loss graph, all runs and costs, without data; =timed also times a step",
     )
     parser.add_argument(
         "--distributed",
@@ -78,10 +82,10 @@ def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = read_config(known.config, overrides)
     _prepare_jax(known.distributed)
     if known.dry_run:
-        from afd_jax.runs.assemble import assemble
-        from afd_jax.runs.dry_run import describe
+        from afd_jax.runs.dry_run import dry_run
 
-        print(describe(assemble(config, known.workdir or "")))
+        for text in dry_run(config, known.workdir or "", timed=known.dry_run == "timed"):
+            print(text, flush=True)
         return 0
     from afd_jax.runs.trainer import train
 

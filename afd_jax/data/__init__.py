@@ -2,6 +2,7 @@
 
 from afd_jax.data.batches import NumpyBatch, eval_batches, train_rows, with_partners
 from afd_jax.data.examples import Examples, Splits, channel_statistics
+from afd_jax.data.outline import Outline, outline
 from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.recipe import Recipe
 from afd_jax.data.sources import load, load_streamed
@@ -10,6 +11,7 @@ from afd_jax.data.streaming import Streamed, eval_stream, train_stream
 __all__ = [
     "Examples",
     "NumpyBatch",
+    "Outline",
     "Recipe",
     "Splits",
     "Streamed",
@@ -18,6 +20,7 @@ __all__ = [
     "eval_stream",
     "load",
     "load_streamed",
+    "outline",
     "prefetch_to_device",
     "train_rows",
     "train_stream",

@@ -82,7 +82,7 @@ def decoded(parts: Sequence[Encoded], side: int | None, data_dir: str) -> list[E
     """
     need("PIL", "data.data_dir", data_dir)
     rows = [(part.source, int(row)) for part in parts for row in part.rows]
-    images = attempt_all(lambda own: _decode(own[0], own[1], side), rows, "decoding", data_dir)
+    images = attempt_all(lambda own: decode(own[0], own[1], side), rows, "decoding", data_dir)
     shapes = {image.shape[:2]: own for image, own in zip(images, rows, strict=True)}
     if len(shapes) > 1:
         found = [
@@ -137,7 +137,8 @@ def attempt_all(
     return [result for result, _ in done]
 
 
-def _decode(source: Any, row: int, side: int | None) -> np.ndarray:
+def decode(source: Any, row: int, side: int | None) -> np.ndarray:
+    """One image, uint8 [h, w] or [h, w, 3]; raises ValueError that names it if it is damaged."""
     from PIL import Image
 
     example = source[row]

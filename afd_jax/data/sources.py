@@ -84,7 +84,7 @@ def load(
     if image_size is not None:
         require_number("data.image_size", image_size, least=1, whole=True)
     if name in FILES:
-        files, names = _from_files(name, data_dir, heldout, labels, limit)
+        files, names = from_files(name, data_dir, heldout, labels, limit)
         kept, held, test = decoded(files, image_size, str(data_dir))
         return Splits(kept, held, test, names)
     if name == "digits":
@@ -97,12 +97,12 @@ def load(
         raise SettingError("data.name", name, one_of(name, NAMES) + ", or 'tfds:NAME'")
     if image_size is not None:
         train, test = (_reduced(part, image_size) for part in (train, test))
-    kept, held = _split(train, heldout, labels)
+    kept, held = split(train, heldout, labels)
     kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
     return Splits(kept, held, test, names)
 
 
-def _split(train: Any, heldout: float, labels: int | None) -> tuple[Any, Any]:
+def split(train: Any, heldout: float, labels: int | None) -> tuple[Any, Any]:
     """What is learned from, perhaps so many examples only, and what is held out."""
     kept, held = hold_out(train, heldout, _SPLIT_SEED)
     if labels is not None:
@@ -110,7 +110,7 @@ def _split(train: Any, heldout: float, labels: int | None) -> tuple[Any, Any]:
     return evenly(kept, labels, _SPLIT_SEED), held
 
 
-def _from_files(
+def from_files(
     name: str,
     data_dir: str | None,
     heldout: float,
@@ -123,18 +123,23 @@ def _from_files(
         train, test, names = folder.open_folder(data_dir)
     else:
         train, test, names = open_parquet(data_dir, stream)
-    kept, held = _split(train, heldout, labels)
+    kept, held = split(train, heldout, labels)
     # Files are sorted by class, so the first ones would be of a single class.
     kept, held, test = (evenly(part, limit, _SPLIT_SEED) for part in (kept, held, test))
     return (kept, held, test), names
 
 
-def _reduced(examples: Examples, side: int) -> Examples:
-    """Images of a smaller side, rounded to whole values, halves to even."""
-    count, height, width, channels = examples.images.shape
+def require_blocks(height: int, width: int, side: int) -> None:
+    """Raises SettingError unless square blocks of pixels make images of that side."""
     if height != width or height % side:
         remedy = f"the images are {height}x{width}; their side must be a multiple of it"
         raise SettingError("data.image_size", side, remedy)
+
+
+def _reduced(examples: Examples, side: int) -> Examples:
+    """Images of a smaller side, rounded to whole values, halves to even."""
+    count, height, width, channels = examples.images.shape
+    require_blocks(height, width, side)
     block = height // side
     blocks = examples.images.reshape(count, side, block, side, block, channels)
     sums = blocks.sum((2, 4), dtype=np.uint32)
@@ -176,12 +181,12 @@ def load_streamed(
     require_number("data.heldout", heldout, least=0, below=1)
     require_grain()
     if name in FILES:
-        files, names = _from_files(name, data_dir, heldout, None, limit, stream=True)
+        files, names = from_files(name, data_dir, heldout, None, limit, stream=True)
         if name == "folder":
             folder.check(files, str(data_dir))
         kept, held, test = (part.streamed(image_size, workers) for part in files)
         return Splits(kept, held, test, names)
-    builder = _prepared_builder(name.removeprefix("tfds:"), data_dir, download)
+    builder = prepared_builder(name.removeprefix("tfds:"), data_dir, download)
     facts = (pathlib.Path(builder.data_path) / "dataset_info.json").read_bytes()
 
     def opened(split: str) -> Streamed:
@@ -291,14 +296,19 @@ def _arrays(path: str | None) -> _Loaded:
 
 def _tfds(name: str, data_dir: str | None, download: bool) -> _Loaded:
     """Reads a prepared TFDS data set without TensorFlow; decodes it once and keeps the arrays."""
-    builder = _prepared_builder(name, data_dir, download)
+    builder = prepared_builder(name, data_dir, download)
     names = tuple(builder.info.features["label"].names)
     split = "test" if "test" in builder.info.splits else "validation"
     train, test = (_decoded(builder, part, data_dir) for part in ("train", split))
     return train, test, names
 
 
-def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+def prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    """TFDS's builder of a set that is prepared, or gets prepared if `download` says so.
+
+    Raises:
+      SettingError: if there is no such set, or it lacks images, labels or parts.
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)
     tfds = need("tensorflow_datasets", "data.name", name)
 

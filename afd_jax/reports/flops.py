@@ -24,8 +24,14 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
     >>> count_flops(jnp.matmul, jnp.zeros((2, 3)), jnp.zeros((3, 5)))
     60.0
     """
+    return flops_and_shapes(function, *args)[0]
+
+
+def flops_and_shapes(function: Callable[..., Any], *args: Any) -> tuple[float, Any]:
+    """The same, and the shapes of what the function returns, from one trace."""
     with speedups.forms("any"):
-        return _count(jax.make_jaxpr(function)(*args))
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return _count(program), shapes
 
 
 def _count(program: Any) -> float:

@@ -11,7 +11,16 @@ import ml_collections
 import numpy as np
 import optax
 
-from afd_jax.data import Recipe, Splits, Streamed, channel_statistics, load, load_streamed
+from afd_jax.data import (
+    Outline,
+    Recipe,
+    Splits,
+    Streamed,
+    channel_statistics,
+    load,
+    load_streamed,
+    outline,
+)
 from afd_jax.engine import seeds
 from afd_jax.engine.build import make_plan, require_teachers, students
 from afd_jax.engine.devices import Devices, make_devices
@@ -96,22 +105,28 @@ class Run:
         return seeds.join([jax.random.key(np.uint32(seed)) for seed in self.seeds])
 
 
-def assemble(config: ml_collections.ConfigDict, workdir: str | pathlib.Path = "") -> Run:
+def assemble(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path = "",
+    *,
+    outlined: bool = False,
+) -> Run:
     """Builds a run from its settings.
 
     Args:
       config: settings.
       workdir: folder of the run, below which teachers may have been trained; none if empty.
+      outlined: read no data; the run has its right sizes, but cannot train (`data.outline`).
 
     Raises:
       SettingError: for anything in the settings that cannot work.
     """
     check_keys(config)
     with within("config"):
-        return _assemble(config, pathlib.Path(workdir or "WORKDIR"))
+        return _assemble(config, pathlib.Path(workdir or "WORKDIR"), outlined)
 
 
-def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
+def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined: bool) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
     most = min(2**32 - config.seed, _SEEDS)
     require_number("seeds", config.seeds, least=1, most=most, whole=True)
@@ -165,8 +180,8 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
                 field = error.field.removeprefix("config.")
                 raise SettingError(field, error.value, error.remedy) from error
         elif before.first:  # its mistakes, too, are found before anything is trained
-            _assemble(before.config, before.folder)
-    splits = load_splits(config.data)
+            _assemble(before.config, before.folder, outlined)
+    splits = load_splits(config.data, outlined)
     recipe = _recipe(config.data, splits)
     steps_per_epoch = len(splits.train) // config.batch_size
     if not steps_per_epoch:
@@ -183,7 +198,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Run:
         found,
         image_shape=splits.image_shape,
         classes=splits.classes,
-        recipe=recipe,
+        recipe=recipe if _normalised(config.data, splits) else None,
         count=config.seeds,
     )
     plan = make_plan(
@@ -241,14 +256,22 @@ def _networks(names: Any) -> list[str]:
     return list(names)
 
 
-def load_splits(data: Mapping[str, Any]) -> Splits:
-    """The data that settings name, `config.data`; raises SettingError where they cannot work."""
+def load_splits(data: Mapping[str, Any], outlined: bool = False) -> Splits:
+    """The data that settings name, `config.data`, or their outline.
+
+    Raises:
+      SettingError: where the settings cannot work.
+    """
     if data["limit"] is not None:
         require_number("data.limit", data["limit"], least=1, whole=True)
     require_number("data.heldout", data["heldout"], least=0, most=0.9)
     require_flag("data.stream", data["stream"])
     common = {field: data[field] for field in ("data_dir", "download", "heldout", "limit")}
     size = data["image_size"]
+    if outlined and not (data["stream"] and data["labels"] is not None):
+        del common["download"]
+        own = {field: data[field] for field in ("labels", "stream")}
+        return outline(data["name"], image_size=size, **own, **common)
     if not data["stream"]:
         return load(data["name"], image_size=size, labels=data["labels"], **common)
     if data["labels"] is not None:
@@ -270,6 +293,10 @@ def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
             if value is None:
                 remedy = "give a value for each channel; a streamed set is not read for it"
                 raise SettingError(f"data.{field}", value, remedy)
+    elif isinstance(splits.train, Outline):
+        channels = splits.image_shape[-1]  # any numbers: nobody learns from them
+        mean = (0.5,) * channels if mean is None else mean
+        std = (0.25,) * channels if std is None else std
     elif mean is None or std is None:
         own_mean, own_std = channel_statistics(splits.train.images)
         if std is None and not all(own_std):
@@ -281,6 +308,12 @@ def _recipe(data: Mapping[str, Any], splits: Splits) -> Recipe:
     recipe = Recipe(mean=mean, std=std, **augmentation)
     recipe.check(splits.image_shape)
     return recipe
+
+
+def _normalised(data: Mapping[str, Any], splits: Splits) -> bool:
+    """Whether means and deviations are known: an outline has none of its own."""
+    given = data["mean"] is not None and data["std"] is not None
+    return given or not isinstance(splits.train, Outline)
 
 
 def _optimizers(

@@ -24,6 +24,9 @@ Check = Callable[[dict[str, Any]], None]
 
 _logger = logging.getLogger("afd_jax")
 
+KEPT = 2
+"""So many checkpoints of a run stay."""
+
 
 class Checkpoints:
     """The checkpoints of one run, the newest few.
@@ -40,7 +43,7 @@ class Checkpoints:
         folder: pathlib.Path,
         settings: dict[str, Any] | None = None,
         check: Check | None = None,
-        keep: int = 2,
+        keep: int = KEPT,
     ):
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = folder.resolve()

@@ -1,9 +1,11 @@
-"""A trace of some steps, for xprof and Perfetto."""
+"""A trace of some steps, for xprof and Perfetto; the memory of devices."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -102,3 +104,13 @@ def peak_memory(devices: Any) -> dict[str, int]:
     own = (d.memory_stats() for d in devices if d.process_index == jax.process_index())
     peaks = [stats["peak_bytes_in_use"] for stats in own if stats and "peak_bytes_in_use" in stats]
     return {"peak_memory_bytes": max(peaks)} if peaks else {}
+
+
+def device_memory(devices: Sequence[jax.Device]) -> int | None:
+    """Bytes of one device, or its share of the machine for CPUs; None if they are not known."""
+    if devices[0].platform != "cpu":
+        return (devices[0].memory_stats() or {}).get("bytes_limit")
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+    except (AttributeError, ValueError, OSError):
+        return None

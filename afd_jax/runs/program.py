@@ -108,6 +108,11 @@ class Update:
         """
         return self._step(state, batch, self._data)
 
+    def compile(self, state: TrainState, batch: Any) -> Any:
+        """Compiles for these arguments ahead of the first call; returns JAX's compiled program."""
+        self._step = self._step.lower(state, batch, self._data).compile()
+        return self._step
+
 
 def steps_per_call(run: Run, start: int) -> int:
     """The most steps, up to the wanted number, that end wherever something else is due."""

@@ -59,7 +59,7 @@ def load_teachers(
     *,
     image_shape: Sequence[int],
     classes: int,
-    recipe: Recipe,
+    recipe: Recipe | None,
     count: int = 1,
 ) -> dict[str, Teacher]:
     """Reads the teachers, by node; of one that is to be trained first, only the module.
@@ -68,7 +68,7 @@ def load_teachers(
       found: where they are.
       image_shape: (height, width, channels) of the data.
       classes: of the data.
-      recipe: whose normalisation the teachers must share.
+      recipe: whose normalisation the teachers must share; None if it is not known.
       count: of seeds; the n-th gets the n-th seed of a teacher's run, or its only one.
 
     Raises:
@@ -96,7 +96,7 @@ def _load(
     source: Source,
     image_shape: Sequence[int],
     classes: int,
-    recipe: Recipe,
+    recipe: Recipe | None,
     count: int,
 ) -> Teacher:
     if source.network is not None:
@@ -115,7 +115,7 @@ def _load(
 
 
 def _check(
-    field: str, source: Source, image_shape: Sequence[int], classes: int, recipe: Recipe
+    field: str, source: Source, image_shape: Sequence[int], classes: int, recipe: Recipe | None
 ) -> None:
     hint = f"or a network's name: {one_of(source.setting, NAMES)}"
     if pathlib.Path(source.setting).is_file():
@@ -127,7 +127,7 @@ def _check(
             what = "classes" if name == "classes" else "images of shape"
             remedy = f"the teacher learned {what} {data[name]}, the data here have {value}"
             raise SettingError(field, source.setting, remedy)
-    for name in ("mean", "std"):
+    for name in ("mean", "std") if recipe is not None else ():
         own = getattr(recipe, name)
         if not np.allclose(data[name], own, rtol=1e-5, atol=0):
             remedy = f"the teacher's images had data.{name} {tuple(data[name])}, here it is "

@@ -26,7 +26,7 @@ from afd_jax.runs.lock import claim_weights, claimed
 from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation, set_metrics_aside
 from afd_jax.runs.overrides import as_json, read_config
 from afd_jax.runs.prerequisites import prerequisites
-from afd_jax.runs.profile import Profile, peak_memory
+from afd_jax.runs.profile import Profile, device_memory, peak_memory
 from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
 from afd_jax.runs.signals import Stop, stop_signals
 from afd_jax.runs.workdir import Workdir, write_json
@@ -104,7 +104,7 @@ def require_room(run: Run) -> None:
         "networks": _bytes(shapes.networks) * len(run.seeds),
         "memory": _bytes(shapes.memory) * len(run.seeds),
     }
-    name, there = type(run.plan.method).__name__, _device_memory(run)
+    name, there = type(run.plan.method).__name__, device_memory(run.devices.devices)
     words = f"{sizes['memory'] / 2**30:.1f} GiB of what {name} remembers"
     if there and sum(sizes.values()) > there:
         remedy = f"the state takes {sum(sizes.values()) / 2**30:.1f} GiB on each device ({words}), "
@@ -116,17 +116,6 @@ def require_room(run: Run) -> None:
 
 def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def _device_memory(run: Run) -> int | None:
-    """Bytes of a device, or of the machine for CPUs; None if they are not known."""
-    device = run.devices.devices[0]
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(run.devices.devices)
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:

@@ -137,7 +137,7 @@ def test_without_held_out_examples_there_is_no_best_epoch(tmp_path):
 
 
 def test_a_state_that_does_not_fit_is_said_before_it_starts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "_device_memory", lambda run: 5000)
+    monkeypatch.setattr(trainer, "device_memory", lambda devices: 5000)
     more = ("--config.method.name=ps_kd", "--config.graph=own", "--config.twins=False")
     config = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny"
     assert command(tmp_path / "w", *more, config=config, settings=SETTINGS[:-1]) == 2
@@ -146,7 +146,7 @@ def test_a_state_that_does_not_fit_is_said_before_it_starts(tmp_path, monkeypatc
     assert not (tmp_path / "w").exists()
     monkeypatch.setattr(trainer, "_MUCH", 100)
     run = assemble(read_config(config, [*SETTINGS[:-1], *more]))
-    monkeypatch.setattr(trainer, "_device_memory", lambda run: None)
+    monkeypatch.setattr(trainer, "device_memory", lambda devices: None)
     trainer.require_room(run)
     assert "note: each device keeps 0.0 GiB of what PSKD remembers" in capsys.readouterr().out
 
