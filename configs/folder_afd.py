@@ -12,8 +12,8 @@ pixels are cut at random as they are read (`pip install 'afd-jax[streaming]'`):
   afd-train --config=folder_afd:stream,imagenet_resnet18,imagenet_resnet18 \
       --workdir=runs/photographs --config.data.data_dir=DIR
 
-What to expect: no number, since no paper trains on your photographs. Learning from scratch, a
-thousand images or more of each class are no luxury.
+No paper trains on your photographs, so there is no number to expect. Training from scratch needs
+about a thousand images of each class.
 """
 
 import ml_collections

@@ -51,7 +51,7 @@ def _export(known: argparse.Namespace) -> int:
     for kind in formats:
         require(*_NEEDS.get(kind, ()))
     from afd_jax.exports.folder import export
-    from afd_jax.exports.write import WrongOutputs
+    from afd_jax.exports.write import WrongOutputsError
 
     try:
         files = export(
@@ -62,7 +62,7 @@ def _export(known: argparse.Namespace) -> int:
             formats=formats,
             force=known.force,
         )
-    except WrongOutputs as error:
+    except WrongOutputsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(_table(files))

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-images", action="store_true", help="leave out what needs the data and a checkpoint"
     )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data are now, if they moved")
     known = parser.parse_args(arguments)
     if len(known.workdir) > 1 and not known.to:
         parser.error("--to: name the file, as there are several runs")
@@ -45,7 +46,12 @@ def _write(known: argparse.Namespace) -> int:
     require(*_ALWAYS)
     keep_programs()
     several = len(known.workdir) > 1
-    runs = gather(known.workdir, images=not known.no_images and not several, seed=known.seed)
+    runs = gather(
+        known.workdir,
+        images=not known.no_images and not several,
+        seed=known.seed,
+        data_dir=known.data_dir,
+    )
     file = pathlib.Path(known.to or pathlib.Path(known.workdir[0]) / "report.html")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page(runs), encoding="utf-8")

@@ -26,8 +26,12 @@ EXTRAS = {
 }
 
 
-def guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
     """Does a command's work, and turns its errors into one line and an exit code.
+
+    Args:
+      work: returns an exit code.
+      continues: the same command continues from a checkpoint, and errors say so.
 
     Returns:
       What `work` does, 0 when done; 1 if a loss is not finite, an image cannot be read or results
@@ -48,15 +52,18 @@ def guarded(work: Callable[[], int]) -> int:
         print(f"{stop}; the same command continues", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        hint = "; the same command continues from the last checkpoint" if continues else ""
+        print(f"stopped{hint}", file=sys.stderr)
         return 130
     except Diverged as error:
         return _refused(f"training diverged at {error}", 1)
     except UnreadableError as error:
-        return _refused(f"{error}; the last checkpoint stays", 1)
+        return _refused(f"{error}{'; the last checkpoint stays' if continues else ''}", 1)
     except StorageError as error:
         words = f"{error}; the last whole checkpoint stays, and the same command continues from it"
         return _refused(words, 1)
+    except OSError as error:
+        return _refused(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except SettingError as error:
         return _refused(str(error), 2)
     except ModuleNotFoundError as error:

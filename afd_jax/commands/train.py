@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # A network of one's own may lie in the current folder, also for the installed command.
     sys.path.insert(0, os.getcwd())
-    return guarded(lambda: _run(known, overrides))
+    return guarded(lambda: _run(known, overrides), continues=True)
 
 
 def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:

@@ -62,7 +62,7 @@ def with_test(train: Encoded, test: Encoded | None, data_dir: str) -> tuple[Enco
     try:
         return hold_out(train, TEST_SHARE, _SEED, field="data.name")
     except SettingError as error:
-        remedy = f"there is no test part, and {TEST_SHARE} of the images cannot be kept for it: "
+        remedy = "there is no test part, and a fifth of the images cannot be kept for it: "
         raise SettingError("data.data_dir", data_dir, remedy + error.remedy) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from afd_jax.data.batches import NumpyBatch
-from afd_jax.data.crops import central
+from afd_jax.data.crops import central, plain, upright
 from afd_jax.data.extra import need
 from afd_jax.errors import SettingError, first_line
 
@@ -23,7 +23,11 @@ def picture_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
     root = pathlib.Path(folder)
     if not root.is_dir():
         raise SettingError("images", str(folder), "no such folder")
-    files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]
+    files = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    ]
     if not files:
         raise SettingError("images", str(folder), f"holds no {', '.join(_SUFFIXES)} files")
     return sorted(files)
@@ -71,12 +75,14 @@ def read_picture(
     fit = need("PIL.ImageOps", "images", str(file)).fit
     try:
         with pillow.open(file) as opened:
+            image = upright(opened)
             if streamed:
-                image = central(opened, height)
-            else:
-                image = opened.convert(_MODES[channels])
-                if image.size != (width, height):
-                    image = fit(image, (width, height), pillow.Resampling.BILINEAR)
+                image = central(image, height)
+            elif width == height:
+                image = central(image, height, margin=1)
+            elif image.size != (width, height):
+                image = fit(plain(image), (width, height), pillow.Resampling.BILINEAR)
+            image = plain(image).convert(_MODES[channels])
             return np.asarray(image).reshape(image_shape)
     except Exception as error:  # each decoder has its own
         remedy = f"cannot be read ({first_line(error)})"

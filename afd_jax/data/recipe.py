@@ -116,7 +116,8 @@ class Recipe:
             image = jnp.where(jax.random.bernoulli(flip_rng), image[:, ::-1], image)
         if self.rotate:
             limit = math.radians(self.rotate)
-            angle_rng = jax.random.fold_in(rng, 1)
+            # Not 1: `split` has drawn from that.
+            angle_rng = jax.random.fold_in(rng, 4)
             angle = jax.random.uniform(angle_rng, (), minval=-limit, maxval=limit)
             image = _rotated(image, angle)
         if self.trivial_augment:

@@ -76,7 +76,7 @@ def _moved(image: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def _blended(image: jax.Array, other: jax.Array, strength: jax.Array) -> jax.Array:
-    """`other` at -1 (or nearly so), the image at 0, beyond it above."""
+    """Blends: `other` at strength -1 (nearly), the image at 0, further away from `other` above."""
     return jnp.clip(other + (1 + 0.99 * strength) * (image - other), 0, 255)
 
 

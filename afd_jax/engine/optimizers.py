@@ -79,7 +79,7 @@ def adamw(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    weight_decay: float = 0.0,
     clip: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam with decoupled weight decay, equal to `torch.optim.AdamW`; arguments as in `adam`."""
@@ -142,7 +142,12 @@ def lars(
     require_number("trust", trust, above=0)
 
     def kernels(params: Any) -> Any:
-        return jax.tree.map(lambda x: x.ndim > 1, params)
+        def is_kernel(path: Any, x: Any) -> bool:
+            # Equal blocks in a loop stack their BatchNorm parameters, so they are told by name.
+            names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+            return x.ndim > 1 and not {"scale", "bias"} & {*names}
+
+        return jax.tree_util.tree_map_with_path(is_kernel, params)
 
     core = optax.lars(
         learning_rate,
@@ -246,7 +251,7 @@ def step_decay(
 def _warmed_up(
     schedule: optax.Schedule, learning_rate: float, total_steps: int, warmup: float
 ) -> optax.Schedule:
-    """The schedule, whose beginning a linear rise from 0 takes the place of."""
+    """The schedule, but rising linearly from 0 at first."""
     require_number("warmup", warmup, least=0, most=0.99)
     if not (steps := round(warmup * total_steps)):
         return schedule

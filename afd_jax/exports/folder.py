@@ -40,7 +40,7 @@ def export(
 
     Raises:
       SettingError: if there is no such run, node, seed or format, or `to` holds something else.
-      WrongOutputs: if a file does not give the trained network's probabilities.
+      WrongOutputsError: if a file does not give the trained network's probabilities.
     """
     network = load(workdir, node, seed=seed)
     run, folder = Workdir(pathlib.Path(workdir)), pathlib.Path(to)

@@ -1,6 +1,7 @@
 """Writing a trained network: tensors with their description, and programs for other places."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,7 +25,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5
 
 
-class WrongOutputs(Exception):
+class WrongOutputsError(Exception):
     """An exported file does not give the trained network's numbers."""
 
 
@@ -46,7 +47,7 @@ def write(
 
     Raises:
       SettingError: for an unknown format, or a network that a format cannot hold.
-      WrongOutputs: if a file gives other probabilities, by more than `TOLERANCE`.
+      WrongOutputsError: if a file gives other probabilities, by more than `TOLERANCE`.
     """
     if network.image_shape is None:
         raise SettingError("network", network.name, "has no image_shape")
@@ -59,7 +60,8 @@ def write(
     forward, probabilities = _functions(network)
     shape = network.image_shape
     images = np.random.default_rng(0).integers(0, 256, (8, *shape), dtype=np.uint8)
-    outputs = jax.device_get(jax.jit(forward)(images))
+    with jax.default_device(jax.devices("cpu")[0]):  # the files are compared on a CPU, too
+        outputs = jax.device_get(jax.jit(forward)(images))
     reference: dict[str, Any] = {
         "images": images,
         "features": np.asarray(outputs.features, np.float32),
@@ -161,14 +163,15 @@ def _onnx(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:
 
 
 def _checked(kind: str, folder: pathlib.Path) -> dict[str, Any]:
-    command = [sys.executable, "-I", str(check.__file__), kind, str(folder.resolve())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", str(check.__file__), kind, str(folder.resolve())]
+    on_cpu = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=on_cpu)
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise WrongOutputs(f"{folder / check.FILES[kind]} cannot be read again: {reason}")
+        raise WrongOutputsError(f"{folder / check.FILES[kind]} cannot be read again: {reason}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     difference = found["difference"]
     if difference is not None and not difference <= TOLERANCE:
         file = folder / check.FILES[kind]
-        raise WrongOutputs(f"{file} gives other probabilities, by up to {difference:.1g}")
+        raise WrongOutputsError(f"{file} gives other probabilities, by up to {difference:.1g}")
     return found

@@ -37,7 +37,7 @@ from afd_jax.runs.init_from import Start, load_starts, start_sources
 from afd_jax.runs.prerequisites import prerequisites, sources
 from afd_jax.runs.profile import Span, read_span
 from afd_jax.runs.settings import check_keys
-from afd_jax.runs.teachers import Teacher, load_teachers
+from afd_jax.runs.teachers import Teacher, load_teachers, require_class_names
 from afd_jax.runs.workdir import Workdir
 from afd_jax.runs.writers import require_writers
 
@@ -138,6 +138,9 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
     method = make_method(config.method)
+    if config.label_smoothing and (already := getattr(method, "label_smoothing", 0)):
+        remedy = f"the method smooths labels by {already} already; set one to 0"
+        raise SettingError("label_smoothing", config.label_smoothing, remedy)
     found = sources(config, workdir)
     if config.generations > 1:
         require_teachers(method, len(found), "generations", config.generations)
@@ -201,6 +204,8 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
         recipe=recipe if _normalised(config.data, splits) else None,
         count=config.seeds,
     )
+    require_class_names("teachers", found, splits.class_names)
+    require_class_names("init_from", starts, splits.class_names)
     plan = make_plan(
         named_networks(names, splits.classes),
         method,

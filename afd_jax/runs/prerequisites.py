@@ -80,6 +80,9 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
         if len(config.networks) != 1:
             remedy = "a chain of generations has one network; name one"
             raise SettingError("networks", tuple(config.networks), remedy)
+        if config.init_from:
+            remedy = "each generation starts at random; leave it empty"
+            raise SettingError("init_from", tuple(config.init_from), remedy)
         (name,) = config.networks
         return [Source(name, name, workdir / f"generation_{config.generations - 1}")]
     return [_source(entry, workdir / f"teacher_{n}") for n, entry in enumerate(entries)]

@@ -19,12 +19,16 @@ from afd_jax.runs.overrides import as_json
 from afd_jax.runs.settings import base_config
 from afd_jax.runs.workdir import Workdir, read_json
 
-_SIGHTS = 6  # images, of which at most this many less two are ones that networks disagree on
+_SIGHTS = 6  # images, at most four of them that networks disagree on
 _POINTS = 200  # of a learning rate's curve
 
 
 def gather(
-    folders: Sequence[str | pathlib.Path], *, images: bool = True, seed: int | None = None
+    folders: Sequence[str | pathlib.Path],
+    *,
+    images: bool = True,
+    seed: int | None = None,
+    data_dir: str | None = None,
 ) -> list[RunRecords]:
     """The records of runs, finished or not; nothing is written to their folders.
 
@@ -33,6 +37,7 @@ def gather(
       images: also predict the test images from the newest checkpoint. What cannot be done, as the
         data are elsewhere, say, is left out, and `missing` says why.
       seed: whose predictions; the first if None.
+      data_dir: where the data are now, if they have moved.
 
     Raises:
       SettingError: if a folder holds no run, a file in it is damaged, or a run has no such seed.
@@ -43,11 +48,9 @@ def gather(
         if seed not in run.seeds:
             remedy = f"the run in {run.folder} has the seeds {run.seeds[0]} to {run.seeds[-1]}"
             raise SettingError("--seed", seed, remedy)
-    return (
-        [_with_images(run, run.seeds[0] if seed is None else seed) for run in runs]
-        if (images)
-        else runs
-    )
+    if not images:
+        return runs
+    return [_with_images(run, run.seeds[0] if seed is None else seed, data_dir) for run in runs]
 
 
 def _short(folders: Sequence[pathlib.Path]) -> list[str]:
@@ -104,13 +107,13 @@ def _rates(
     return found
 
 
-def _with_images(run: RunRecords, seed: int) -> RunRecords:
+def _with_images(run: RunRecords, seed: int, data_dir: str | None) -> RunRecords:
     """Adds what needs the test images and the newest checkpoint, or a sentence on why not."""
     from afd_jax.reports.analysis import analyse
     from afd_jax.runs.predictions import predict
 
     try:
-        found = predict(run.folder, "test", seed=seed)
+        found = predict(run.folder, "test", seed=seed, data_dir=data_dir)
         assert found.labels is not None, "a test split has labels"
         own = analyse(found.labels, found.probabilities, found.class_names, found.roles)
     except (SettingError, UnreadableError, ModuleNotFoundError) as error:
@@ -118,20 +121,21 @@ def _with_images(run: RunRecords, seed: int) -> RunRecords:
         return dataclasses.replace(run, missing=[*run.missing, sentence])
     run = dataclasses.replace(run, analysis=own, seed=seed)
     try:
-        return dataclasses.replace(run, sights=_sights(run, found, seed))
+        return dataclasses.replace(run, sights=_sights(run, found, seed, data_dir))
     except (SettingError, ValueError, ModuleNotFoundError) as error:
         sentence = f"Grad-CAM is left out: {error}."
         return dataclasses.replace(run, missing=[*run.missing, sentence])
 
 
-def _sights(run: RunRecords, predictions: Any, seed: int) -> list[Sights]:
+def _sights(run: RunRecords, predictions: Any, seed: int, data_dir: str | None) -> list[Sights]:
     """Grad-CAM of the networks on some test images, those they disagree on first."""
     from afd_jax.runs.assemble import load_splits
 
     if run.settings["data"]["stream"]:
         remedy = "Grad-CAM takes images from memory, and these are streamed"
         raise SettingError("config.data.stream", True, remedy)
-    test = load_splits({**run.settings["data"], "download": False}).test
+    data = {**run.settings["data"], "download": False}
+    test = load_splits(data if data_dir is None else {**data, "data_dir": data_dir}).test
     roles = {name: role for name, role in predictions.roles.items() if role != "ensemble"}
     classes = np.stack([predictions.probabilities[name].argmax(1) for name in roles])
     rows = chosen_rows(classes, predictions.labels)

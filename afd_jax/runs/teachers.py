@@ -156,6 +156,25 @@ def data_of_finished(field: str, source: Source, otherwise: str) -> dict[str, An
     return read_json(folder.data)
 
 
+def require_class_names(field: str, found: Sequence[Source], class_names: Sequence[str]) -> None:
+    """Raises SettingError for a run that learned other classes, or these in another order.
+
+    Runs and data that have only numbers for names are not compared.
+    """
+    numbers = [*map(str, range(len(class_names)))]
+    for n, source in enumerate(found):
+        data = Workdir(source.folder).data
+        if source.file is not None or not data.is_file():
+            continue
+        learned = read_json(data).get("class_names") or numbers
+        if numbers not in (learned, [*class_names]) and learned != [*class_names]:
+            pairs = enumerate(zip(learned, class_names, strict=False))
+            first = next((i for i, (a, b) in pairs if a != b), 0)
+            remedy = f"class {first} of that run is {learned[first]!r}, here it is "
+            remedy += f"{class_names[first]!r}; the classes must be the same, in the same order"
+            raise SettingError(f"{field}[{n}]", source.setting, remedy)
+
+
 def from_file(
     field: str, setting: str, file: pathlib.Path, module: Any, image_shape: Sequence[int]
 ) -> dict[str, Any]:

@@ -122,7 +122,9 @@ class Writers:
         except Exception as error:  # each tool has its own
             words = "the run goes on without it, and metrics.jsonl has everything"
             _logger.warning("writer %s failed (%s); %s", name, first_line(error), words)
-            self._open.pop(name, None)
+            for writer in self._open.pop(name, {}).values():
+                with contextlib.suppress(Exception):
+                    writer.close()
 
 
 def require_writers(names: Any) -> None:

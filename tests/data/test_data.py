@@ -237,3 +237,18 @@ def test_images_that_are_not_square_keep_their_size(npz):
 def test_data_not_there_is_not_fetched_unasked(tmp_path):
     with pytest.raises(SettingError, match=r"data\.download=True"):
         load("cifar100", data_dir=str(tmp_path))
+
+
+def test_flips_and_turns_are_drawn_apart():
+    """A corner pixel tells the flip, the place of the other tells the angle's sign."""
+    recipe = Recipe(mean=(0.0,), std=(1.0,), flip=True, rotate=45.0)
+    image = np.zeros((1, 33, 33, 1), np.uint8)
+    image[0, 16, 24:] = 255  # an arm to the right
+    batch = {"image": np.repeat(image, 200, 0), "index": np.arange(200)}
+    turned = np.asarray(recipe.train(jax.random.key(0), batch))[..., 0]
+    rows, columns = np.mgrid[:33, :33] - 16
+    flipped = (turned * columns).sum((1, 2)) < 0
+    # Seen from the centre, a turn one way raises a right arm, and lowers a left one.
+    one_way = ((turned * rows).sum((1, 2)) < 0) != flipped
+    together = np.mean(flipped == one_way)
+    assert 0.35 < together < 0.65

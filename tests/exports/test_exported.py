@@ -19,13 +19,13 @@ from afd_jax.errors import SettingError
 from afd_jax.exports import check
 from afd_jax.exports import write as write_module
 from afd_jax.exports.folder import export
-from afd_jax.exports.write import WrongOutputs, write
+from afd_jax.exports.write import WrongOutputsError, write
 from afd_jax.networks.functional import functional
 from afd_jax.runs.trained import TrainedNetwork, load
 from tests.runs.test_from_outside import OnDigits
 
 # Padded pooling and a loop over equal blocks, in jax2onnx 0.17.1: refused, or found by the check.
-BEYOND = pytest.mark.xfail(raises=(SettingError, WrongOutputs), strict=True)
+BEYOND = pytest.mark.xfail(raises=(SettingError, WrongOutputsError), strict=True)
 
 pytest.importorskip("safetensors", reason="needs the extra export")
 pytest.importorskip("flatbuffers", reason="needs the extra export")
@@ -88,7 +88,7 @@ def test_a_file_with_other_numbers_fails(finished, tmp_path, monkeypatch):
     forward, _ = write_module._functions(network)
     functions = (forward, lambda x: jnp.full((x.shape[0], 10), 0.1))
     monkeypatch.setattr(write_module, "_functions", lambda _: functions)
-    with pytest.raises(WrongOutputs, match="other probabilities"):
+    with pytest.raises(WrongOutputsError, match="other probabilities"):
         write(network, tmp_path / "x", ["stablehlo"], {})
 
 

@@ -43,7 +43,6 @@ class Panel:
       digits: behind the point, where numbers are told.
       log: of the vertical axis.
       zero: draw a line at zero.
-      note: a sentence below the title.
     """
 
     title: str
@@ -51,7 +50,6 @@ class Panel:
     digits: int = 3
     log: bool = False
     zero: bool = False
-    note: str = ""
 
 
 def colours(run: RunRecords) -> dict[str, int]:
