@@ -133,7 +133,7 @@ class Enough(Exception):
 def test_training_commands_work(document, words, folder, monkeypatch):
     """Their settings are checked, up to the loading of the data."""
 
-    def load(_):
+    def load(*_):
         raise Enough
 
     monkeypatch.setattr(assemble, "load_splits", load)
