@@ -728,6 +728,19 @@ def test_figures_are_drawn(tmp_path):
     assert not (tmp_path / "none.svg").exists()
 
 
+def test_figures_show_the_own_method_and_what_lies_outside(tmp_path):
+    block = block_of("independent", "AFD", "DML", "ONE")
+    records = three("independent", 0.90, 0.91, 0.92) + three("AFD", 0.91, 0.925, 0.93)
+    records += three("DML", 0.91, 0.92, 0.93) + three("ONE", 0.1, 0.15, 0.1)
+    for name in ("one", "two"):
+        figures.differences(Study("", (block,)), Records(records), tmp_path / f"{name}.svg")
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "two.svg").read_text()
+    bold = re.findall(r"font-weight: 700[^>]*>([^<]*)</text>", text)
+    assert bold == ["AFD"]
+    assert ">DML</text>" in text and "-79.33 (" in text  # in words: beyond the axis
+
+
 # Gathering runs of no study.
 
 
