@@ -8,7 +8,7 @@ from typing import Any
 _COLOURS = {
     "student": "#4477aa",
     "ensemble": "#66ccee",
-    "twin": "#bbbbbb",
+    "twin": "#757575",
     "average": "#228833",
     "snapshot": "#ccbb44",
     "teacher": "#aa3377",

@@ -2,90 +2,129 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from afd_jax.reports.facts import Facts, with_role
+from afd_jax.reports.style import QUIET, picture
 from afd_jax.reports.summary import Record
 
 Curve = tuple[list[float], np.ndarray]
 """Epochs, and values [epochs, seeds]."""
 
+FEW = 12  # epochs that get a marker each; a line through one point would not be seen
+
+
+class Line(NamedTuple):
+    """A line of a panel.
+
+    Attributes:
+      name: in the legend.
+      curve: the line is its mean over the seeds.
+      colour: of the line.
+      dashed: for what is compared with a solid line of the same colour.
+      band: whether to shade the range of the seeds.
+    """
+
+    name: str
+    curve: Curve
+    colour: str
+    dashed: bool = False
+    band: bool = False
+
+
+class Panel(NamedTuple):
+    """A panel.
+
+    Attributes:
+      label: of the vertical axis.
+      lines: to draw.
+      shown: values that the axis shows at least.
+      level: of a horizontal line to compare with.
+    """
+
+    label: str
+    lines: list[Line]
+    shown: tuple[float, ...] = ()
+    level: float | None = None
+
 
 def plot_curves(facts: Facts, records: Sequence[Record], file: pathlib.Path) -> None:
-    """Draws a run into a PNG: mean over the seeds, and the range between them.
+    """Draws a run: mean over the seeds, and for the students the range between them.
 
     Panels: test accuracy; where there are twins, each network's accuracy minus its twin's; where
-    there are several networks, how alike their last maps are; losses; where there are
-    discriminators, how often they are right.
+    there are several networks, how alike their last maps are; where there are discriminators, how
+    often they are right; and one for each term of the loss. A network has the same colour in all.
 
     Args:
       facts: as from `facts.graph_facts`.
       records: all of metrics.jsonl.
-      file: to write.
+      file: to write; PNG or SVG by its suffix.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    every = {draw: draw(facts, records) for draw in (_accuracy, _gain, _alike, _critics, _losses)}
-    panels = {draw: panel for draw, panel in every.items() if panel}
+    panels = [draw(facts, records) for draw in (_accuracy, _gain, _alike, _critics)]
+    panels = [panel for panel in (*panels, *_losses(facts, records)) if panel.lines]
     rows = (len(panels) + 1) // 2
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(11, 4.2 * rows), layout="constrained", squeeze=False
-    )
-    for axis, (draw, (label, lines)) in zip(axes.flat, panels.items(), strict=False):
-        for name, (epochs, values), style in lines:
-            (line,) = axis.plot(epochs, values.mean(1), label=name, **style)
-            if values.shape[1] > 1:
-                low, high = values.min(1), values.max(1)
-                axis.fill_between(epochs, low, high, color=line.get_color(), alpha=0.12, lw=0)
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.locator_params(axis="x", integer=True)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small", ncols=1 + (len(lines) > 4))
-        if draw is _gain:
-            axis.axhline(0, color="0.4", lw=1)
-        if draw is _losses:
-            axis.set_yscale("symlog", linthresh=1e-2)  # some methods' losses go below zero
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
     seeds = len({record["seed"] for record in records})
-    if seeds > 1:
-        figure.suptitle(f"mean and range of {seeds} seeds", fontsize="medium")
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    last = max(record["epoch"] for record in records)
+    with picture(file, rows, 2, 0.8 + 2.6 * rows) as (figure, axes):
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            _draw(axis, panel)
+            axis.set_xlim(0, 1.03 * last or 1)
+            if not {line.name for line in panel.lines} <= {line.name for line in panels[0].lines}:
+                axis.legend()
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        for axis in axes.flat[max(len(panels) - 2, 0) : len(panels)]:
+            axis.set_xlabel("epoch")
+        figure.align_ylabels()
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        title = f"mean of {seeds} seeds; shaded: their range" if seeds > 1 else None
+        figure.legend(handles, names, loc="outside upper center", ncols=3, title=title)
 
 
-Look = dict[str, Any]
-Line = tuple[str, Curve, Look]
-Panel = tuple[str, list[Line]]
+def _draw(axis: Any, panel: Panel) -> None:
+    if panel.level is not None:
+        axis.axhline(panel.level, color="0.4", lw=1)
+    # Earlier lines are wider, so that they are seen below later ones.
+    widths = iter(np.linspace(3.4, 1.4, sum(not line.dashed for line in panel.lines)))
+    for line in panel.lines:
+        epochs, values = line.curve
+        look = {"linestyle": "--", "lw": 1.2} if line.dashed else {"lw": next(widths)}
+        look |= {"color": line.colour, "marker": "o" if len(epochs) <= FEW else "", "ms": 3.5}
+        look["mfc"] = "white" if line.dashed else line.colour
+        axis.plot(epochs, values.mean(1), label=line.name, **look)
+        if line.band and values.shape[1] > 1:
+            low, high = values.min(1), values.max(1)
+            axis.fill_between(epochs, low, high, color=line.colour, alpha=0.12, lw=0)
+            if len(epochs) == 1:  # a band needs two
+                axis.vlines(epochs, low, high, color=line.colour, alpha=0.3)
+    axis.update_datalim([(0, value) for value in panel.shown])
+    axis.set_ylabel(panel.label)
+    axis.locator_params(axis="x", integer=True)
 
 
-def _accuracy(facts: Facts, records: Sequence[Record]) -> Panel | None:
+def _accuracy(facts: Facts, records: Sequence[Record]) -> Panel:
     lines: list[Line] = []
     students = with_role(facts, "student")
     for name, colour in _colours(facts).items():
         epochs, values = curve(records, "test", "accuracy", name)
-        look: Look = {"color": colour, "linestyle": "-" if name in students else "--"}
+        own = name in students
         if len(epochs) == 1:  # what is frozen has one accuracy for all epochs
             epochs = sorted({r["epoch"] for r in records if r["kind"] == "test"})
             values = np.repeat(values, len(epochs), 0)
-        lines.append((name, (epochs, 100 * values), look))
-    for field, name, style in (
-        ("ensemble_accuracy", "ensemble", "-"),
-        ("twin_ensemble_accuracy", "ensemble alone", "--"),
+        lines.append(Line(name, (epochs, 100 * values), colour, dashed=not own, band=own))
+    for field, name, dashed in (
+        ("ensemble_accuracy", "ensemble", False),
+        ("twin_ensemble_accuracy", "ensemble alone", True),
     ):
         epochs, values = curve(records, "test", field)
         if len(students) > 1 and epochs:
-            look = {"color": "0.35", "linestyle": style, "lw": 1}
-            lines.append((name, (epochs, 100 * values), look))
-    return "test accuracy, %", lines
+            lines.append(Line(name, (epochs, 100 * values), QUIET, dashed))
+    return Panel("test accuracy, %", lines)
 
 
-def _gain(facts: Facts, records: Sequence[Record]) -> Panel | None:
+def _gain(facts: Facts, records: Sequence[Record]) -> Panel:
     colours = _colours(facts)
     lines: list[Line] = []
     for node in facts["nodes"]:
@@ -93,48 +132,53 @@ def _gain(facts: Facts, records: Sequence[Record]) -> Panel | None:
             own = node["of"]
             epochs, together = curve(records, "test", "accuracy", own)
             _, alone = curve(records, "test", "accuracy", node["name"])
-            lines.append((own, (epochs, 100 * (together - alone)), {"color": colours[own]}))
-    return ("accuracy minus the same alone, points", lines) if lines else None
+            gain = 100 * (together - alone)
+            lines.append(Line(own, (epochs, gain), colours[own], band=True))
+    return Panel("accuracy minus alone, points", lines, level=0)
 
 
-def _alike(facts: Facts, records: Sequence[Record]) -> Panel | None:
+def _alike(facts: Facts, records: Sequence[Record]) -> Panel:
     originals = {n["name"]: n["of"] for n in facts["nodes"] if n["role"] == "twin"}
     pairs = dict.fromkeys(p for r in records for p in r.get("similarity", {}))
     lines: list[Line] = []
     colours: dict[tuple[str, ...], str] = {}
-    # Students before their twins, who have their colours.
+    # Students before their twins, who have their colours. A pair's are not those of a network.
     for pair in sorted(pairs, key=lambda p: p.split(", ")[0] in originals):
         names = pair.split(", ")
         own = tuple(originals.get(name, name) for name in names)
-        look: Look = {"color": colours.setdefault(own, f"C{len(colours) % 10}")}
-        look["linestyle"] = "--" if names[0] in originals else "-"
-        lines.append((pair, curve(records, "test", "similarity", pair, "cka"), look))
-    return ("likeness of the last maps (linear CKA)", lines) if lines else None
+        colour = colours.setdefault(own, f"C{(4 + len(colours)) % 10}")
+        twins = names[0] in originals
+        found = curve(records, "test", "similarity", pair, "cka")
+        lines.append(Line(pair, found, colour, dashed=twins, band=not twins))
+    return Panel("likeness of last maps (CKA)", lines, shown=(0, 1))
 
 
-def _critics(facts: Facts, records: Sequence[Record]) -> Panel | None:
+def _critics(facts: Facts, records: Sequence[Record]) -> Panel:
     lines: list[Line] = []
     for name in with_role(facts, "student"):
-        for what, style in (("real", "-"), ("fake", "--")):
+        for what in ("real", "fake"):
             epochs, values = curve(records, "train", f"{name}/{what}_accuracy")
             if epochs:
-                look: Look = {"color": _colours(facts)[name], "linestyle": style}
-                lines.append((f"{name}: {what}", (epochs, 100 * values), look))
-    return ("maps that the discriminator tells right, %", lines) if lines else None
+                found, colour = (epochs, 100 * values), _colours(facts)[name]
+                lines.append(Line(f"{name}: {what}", found, colour, dashed=what == "fake"))
+    return Panel("discriminator is right, %", lines, shown=(0, 100), level=50)
 
 
-def _losses(facts: Facts, records: Sequence[Record]) -> Panel | None:
-    styles = ["-", "--", "-.", ":"]
+def _losses(facts: Facts, records: Sequence[Record]) -> list[Panel]:
     terms = sorted({k.split("/loss/")[1] for r in records for k in r if "/loss/" in k})
-    lines: list[Line] = []
-    for name in with_role(facts, "student", "ensemble"):
-        for i, term in enumerate(terms):
-            found = curve(records, "train", f"{name}/loss/{term}")
-            if found[0]:
-                style = styles[i % len(styles)]
-                look: Look = {"color": _colours(facts)[name], "linestyle": style}
-                lines.append((f"{name}: {term.replace('_', ' ')}", found, look))
-    return ("training loss", lines) if lines else None
+    names, colours = with_role(facts, "student", "ensemble"), _colours(facts)
+    return [
+        Panel(
+            f"{term.replace('_', ' ')} loss",
+            [
+                Line(name, found, colours[name], band=True)
+                for name in names
+                if (found := curve(records, "train", f"{name}/loss/{term}"))[0]
+            ],
+            shown=(0,),
+        )
+        for term in terms
+    ]
 
 
 def _colours(facts: Facts) -> dict[str, str]:

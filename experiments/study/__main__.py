@@ -137,9 +137,9 @@ def _report(asked: argparse.Namespace, study: Study, results: Results) -> None:
             print(f"\n{tables.markdown(block, results)}")
     if study.claims:
         print(f"\n{tables.claims(study, results)}")
-    figures.differences(study, results, asked.results / f"{asked.name}.png")
+    figures.differences(study, results, asked.results / f"{asked.name}.svg")
     for n, block in enumerate(study.blocks):
-        figures.similarity(block, results, asked.results / f"{asked.name}_similarity_{n}.png")
+        figures.similarity(block, results, asked.results / f"{asked.name}_similarity_{n}.svg")
     if asked.results == RESULTS:
         page.fill()
 

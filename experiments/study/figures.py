@@ -1,50 +1,51 @@
 """A study's results as figures."""
 
+import itertools
 import pathlib
 import statistics
-from collections.abc import Sequence
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from afd_jax.reports.paired import Difference
+from afd_jax.reports.style import QUIET, picture
 from experiments.study.plan import Block, Study
 from experiments.study.records import Records
 from experiments.study.tables import Row, points, rows
+
+OWN = "AFD"  # settings of this name, as "AFD" or "AFD, offline", stand out
+OWN_COLOUR = "C2"
 
 
 def differences(study: Study, results: Records, file: pathlib.Path) -> None:
     """Draws each setting's difference from the baseline with its 95 % interval, a panel per block.
 
+    All panels have the same axis, with zero in the middle.
+
     Args:
       study: to draw.
       results: of the study.
-      file: PNG to write.
+      file: SVG to write.
     """
-    tables = [(block, rows(block, results)) for block in study.blocks]
-    tables = [(b, table) for b, table in tables if any(r.difference for r in table)]
+    tables = [(block, [r for r in rows(block, results) if r.difference]) for block in study.blocks]
+    tables = [(block, table) for block, table in tables if table]
     if not tables:
         return
-    heights = [0.5 + 0.24 * sum(r.difference is not None for r in table) for _, table in tables]
-    figure, axes = plt.subplots(
-        len(tables),
-        1,
-        figsize=(8, 0.9 + sum(heights)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-        sharex=True,
-    )
-    networks = list(dict.fromkeys(r.network for _, table in tables for r in table))
-    limit = _limit([r.difference for _, table in tables for r in table if r.difference])
-    for axis, (block, table) in zip(axes[:, 0], tables):
-        _panel(axis, block, [r for r in table if r.difference], networks, limit)
-    axes[-1, 0].set_xlim(-limit, limit)
-    axes[-1, 0].set_xlabel("difference in test accuracy, points: mean and 95 % interval")
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    sizes = [len({row.setting for row in table}) for _, table in tables]
+    colours = _colours([row.network for _, table in tables for row in table])
+    limit = _limit([row.difference for _, table in tables for row in table if row.difference])
+    height = 0.8 + 0.55 * len(sizes) + 0.27 * sum(sizes)
+    shape = {"height_ratios": sizes, "sharex": True}
+    with picture(file, len(tables), 1, height, **shape) as (figure, axes):
+        for axis, (block, table) in zip(axes[:, 0], tables, strict=True):
+            _panel(axis, block, table, colours, limit)
+        axes[-1, 0].set_xlim(-limit, limit)
+        axes[-1, 0].set_xlabel("difference in test accuracy, points: mean and 95 % interval")
+        first = axes[0, 0]
+        for network, colour in colours.items():
+            first.plot([], [], color=colour, lw=2, label=network)
+        first.plot([], [], "o", color=QUIET, label="interval without 0")
+        first.plot([], [], "o", color=QUIET, mfc="white", label="interval with 0")
+        figure.legend(loc="outside upper center", ncols=min(len(colours) + 2, 5))
 
 
 def _limit(values: Sequence[Difference]) -> float:
@@ -55,75 +56,96 @@ def _limit(values: Sequence[Difference]) -> float:
 
 
 def _panel(
-    axis: plt.Axes, block: Block, table: Sequence[Row], networks: Sequence[str], limit: float
+    axis: Any, block: Block, table: Sequence[Row], colours: Mapping[str, str], limit: float
 ) -> None:
+    """A line of text per setting; its networks stand closely below each other."""
     axis.axvline(0, color="0.4", lw=1)
-    seen = set()
-    for y, row in enumerate(table):
-        value, colour = row.difference, f"C{networks.index(row.network) % 10}"
-        assert value is not None
-        label = row.network if row.network not in seen else None
-        seen.add(row.network)
-        if abs(value.mean) > limit:
-            side = -1 if value.mean < 0 else 1
-            axis.plot(0.98 * side * limit, y, "<" if side < 0 else ">", color=colour, label=label)
-            words, align = f"  {points(value).strip('*')}  ", "left" if side < 0 else "right"
-            axis.text(0.98 * side * limit, y, words, va="center", ha=align, fontsize="small")
-            continue
-        if value.low is not None and value.high is not None:
-            axis.plot([value.low, value.high], [y, y], color=colour, lw=1.6, alpha=0.7)
-        face = colour if value.told else "white"
-        axis.plot(value.mean, y, "o", color=colour, mfc=face, ms=5, label=label)
-    names = [r.setting if r.setting != p else "" for r, p in _with_previous(table)]
-    axis.set_yticks(range(len(table)), names)
-    axis.set_ylim(len(table) - 0.5, -0.5)
+    settings = [[*own] for _, own in itertools.groupby(table, lambda row: row.setting)]
+    for y, own in enumerate(settings):
+        for n, row in enumerate(own):
+            assert row.difference is not None
+            place = y + 0.3 * (n - (len(own) - 1) / 2)
+            _interval(axis, row.difference, place, colours[row.network], limit)
+    names = [own[0].setting for own in settings]
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
     axis.tick_params(axis="x", labelbottom=True)
-    for y, (row, previous) in enumerate(_with_previous(table)):
-        if y and row.setting != previous:
-            axis.axhline(y - 0.5, color="0.9", lw=0.8)
-    counts = sorted({r.difference.count for r in table if r.difference})
+    axis.grid(visible=False, axis="y")
+    for y, (name, label) in enumerate(zip(names, axis.get_yticklabels(), strict=True)):
+        if _own(name):
+            label.set(color=OWN_COLOUR, weight="bold")
+            axis.axhspan(y - 0.5, y + 0.5, color=OWN_COLOUR, alpha=0.08, lw=0)
+    counts = sorted({row.difference.count for row in table if row.difference})
     seeds = "-".join(str(c) for c in (counts if len(counts) < 2 else (counts[0], counts[-1])))
-    title = f"{block.name}: minus {block.baseline}, {seeds} seeds; filled: interval without 0"
-    axis.set_title(title, fontsize="medium", loc="left")
-    axis.legend(fontsize="small", loc="best")
-    axis.grid(axis="x", alpha=0.3)
+    axis.set_title(f"{block.name}: difference from {block.baseline}, {seeds} seeds")
 
 
-def _with_previous(table: Sequence[Row]) -> list[tuple[Row, str]]:
-    return list(zip(table, ["", *(r.setting for r in table)]))
+def _interval(axis: Any, value: Difference, y: float, colour: str, limit: float) -> None:
+    if abs(value.mean) > limit:
+        side = -1 if value.mean < 0 else 1
+        end = 0.98 * side * limit
+        axis.plot(end, y, "<" if side < 0 else ">", color=colour)
+        align = "left" if side < 0 else "right"
+        look = {"va": "center", "ha": align, "fontsize": "small"}
+        axis.annotate(
+            points(value).strip("*"), (end, y), (-8 * side, 0), textcoords="offset points", **look
+        )
+        return
+    if value.low is not None and value.high is not None:
+        axis.plot([value.low, value.high], [y, y], color=colour, lw=1.6)
+    axis.plot(value.mean, y, "o", color=colour, mfc=colour if value.told else "white", ms=5)
+
+
+def _own(setting: str) -> bool:
+    return setting.split(",")[0] == OWN
 
 
 def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
-    """Draws how similar the maps of two networks become over the epochs, by four measures.
+    """Draws how similar the maps of two networks become over the epochs, by up to four measures.
 
     Args:
       block: to draw; settings that do not train two networks are left out.
       results: of the study.
-      file: PNG to write.
+      file: SVG to write.
     """
     measures = {
-        "cka": "CKA (1: equal up to rotation)",
-        "cosine": "cosine",
-        "l1": "mean absolute difference",
-        "l2": "mean squared difference",
+        "cka": ("CKA (1: equal up to rotation)", (0, 1)),
+        "cosine": ("cosine", (0, 1)),
+        "l1": ("mean absolute difference", (0,)),
+        "l2": ("mean squared difference", (0,)),
     }
-    if not any(over_time(block, results, setting.name, "cka") for setting in block.settings):
+    curves = {
+        measure: {s.name: over_time(block, results, s.name, measure) for s in block.settings}
+        for measure in measures
+    }
+    curves = {measure: own for measure, own in curves.items() if any(own.values())}
+    if not curves:
         return
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained", sharex=True)
-    for axis, (measure, label) in zip(axes.flat, measures.items()):
-        for n, setting in enumerate(block.settings):
-            curve = over_time(block, results, setting.name, measure)
-            if curve:
-                style = "-" if n < 10 else "--"
-                axis.plot(*zip(*curve), style, marker=".", color=f"C{n % 10}", label=setting.name)
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    for axis in axes[1]:
-        axis.set_xlabel("epoch")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    count = (len(curves) + 1) // 2
+    colours = _colours([setting.name for setting in block.settings])
+    with picture(file, count, min(len(curves), 2), 0.9 + 2.9 * count) as (figure, axes):
+        for axis, (measure, own) in zip(axes.flat, curves.items(), strict=False):
+            label, shown = measures[measure]
+            axis.update_datalim([(0, value) for value in shown])
+            axis.set_ylabel(label)
+            for setting, curve in own.items():
+                if curve:  # ours is wide and below, so that it hides none
+                    look = {"lw": 4, "zorder": 1.9} if _own(setting) else {"lw": 1.2}
+                    x, y = zip(*curve, strict=True)
+                    axis.plot(x, y, "o-", color=colours[setting], ms=3.5, label=setting, **look)
+        for axis in axes[-1]:
+            axis.set_xlabel("epoch")
+        for axis in axes.flat[len(curves) :]:
+            axis.set_axis_off()
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=5)
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    """By name of a setting or network; only `OWN` has the colour that stands out."""
+    others = itertools.cycle(f"C{n}" for n in (0, 1, 4, 5, 6, 7, 8, 9, 3))
+    return {n: OWN_COLOUR if _own(n) else next(others) for n in dict.fromkeys(names)}
 
 
 def over_time(

@@ -2,7 +2,7 @@
 
   python -m experiments.study.gather experiments/results/NAME "DML=RUN,RUN,RUN" "AFD=RUN,RUN,RUN"
 
-writes NAME.json and, for two or more groups, NAME.png, and prints the table. All other groups are
+writes NAME.json and, for two or more groups, NAME.svg, and prints the table. All other groups are
 compared with the first, seed by seed.
 """
 
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     # Not with_suffix: a name may hold a dot.
     text = as_text(study.question, {block.name: settings}, records.records)
     target.with_name(f"{target.name}.json").write_text(text)
-    figures.differences(study, records, target.with_name(f"{target.name}.png"))
+    figures.differences(study, records, target.with_name(f"{target.name}.svg"))
     print(tables.markdown(block, records))
     return 0
 

@@ -69,4 +69,4 @@ def test_maths_and_links_to_the_code_are_those_of_a_site(site):
     assert "$`" not in page and "```" not in page
     assert "source/configs/cifar100_afd.py" in page
     assert "def get_config" in words(site / "source" / "configs" / "cifar100_afd.py" / "index.html")
-    assert (site / "source" / "experiments" / "results" / "few_labels.png").is_file()
+    assert (site / "source" / "experiments" / "results" / "few_labels.svg").is_file()

@@ -27,7 +27,7 @@ from experiments.study.records import Records, Results, records_of
 from experiments.study.runner import alone, missing, train_missing
 from tests.running import ROOT
 
-PNG = b"\x89PNG"
+SVG = "<?xml"
 PAIR = "tests.tiny:Tiny,tests.tiny:Wider"
 
 
@@ -288,7 +288,7 @@ def test_without_hours_the_command_line_trains_nothing(quick, asked, tmp_path, c
     assert asked("tiny", "--hours=1", "--part=1/2") == 0
     assert asked("tiny", "--hours=1", "--part=2/2") == 0
     assert "2 seeds each." in capsys.readouterr().out
-    assert (tmp_path / "tiny.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "tiny.svg").read_text().startswith(SVG)
 
 
 def test_a_second_runner_is_refused(quick, asked, tmp_path, capsys):
@@ -711,21 +711,34 @@ def test_figures_are_drawn(tmp_path):
             {"epoch": epoch, "similarity": {"a, b": {"cka": cka}}} for epoch, cka in points
         ]
     own = Study("", (block, block_of("independent", "AFD")))
-    figures.differences(own, Records(records), tmp_path / "differences.png")
-    figures.similarity(block, Records(records), tmp_path / "similarity.png")
-    figures.similarity(block, Records([]), tmp_path / "nothing.png")
+    figures.differences(own, Records(records), tmp_path / "differences.svg")
+    figures.similarity(block, Records(records), tmp_path / "similarity.svg")
+    figures.similarity(block, Records([]), tmp_path / "nothing.svg")
     for name in ("differences", "similarity"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
-    assert not (tmp_path / "nothing.png").exists()
+        assert (tmp_path / f"{name}.svg").read_text().startswith(SVG)
+    assert not (tmp_path / "nothing.svg").exists()
     assert figures.over_time(block, Records(records), "AFD", "cka") == [(0.5, 0.25), (1.0, 0.5)]
     assert figures.over_time(block, Records(records), "AFD", "l1") == []
     records[3]["curve"][0]["similarity"]["a, c"] = {"cka": 9.0}  # of three networks: left out
     assert figures.over_time(block, Records(records), "AFD", "cka")[0] == (0.5, 0.375)
     same = three("independent", 0.9, 0.9, 0.9) + three("AFD", 0.9, 0.9, 0.9)
-    figures.differences(own, Records(same), tmp_path / "same.png")
-    assert (tmp_path / "same.png").read_bytes().startswith(PNG)
-    figures.differences(own, Records(records[:3]), tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+    figures.differences(own, Records(same), tmp_path / "same.svg")
+    assert (tmp_path / "same.svg").read_text().startswith(SVG)
+    figures.differences(own, Records(records[:3]), tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
+
+
+def test_figures_show_the_own_method_and_what_lies_outside(tmp_path):
+    block = block_of("independent", "AFD", "DML", "ONE")
+    records = three("independent", 0.90, 0.91, 0.92) + three("AFD", 0.91, 0.925, 0.93)
+    records += three("DML", 0.91, 0.92, 0.93) + three("ONE", 0.1, 0.15, 0.1)
+    for name in ("one", "two"):
+        figures.differences(Study("", (block,)), Records(records), tmp_path / f"{name}.svg")
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "two.svg").read_text()
+    bold = re.findall(r"font-weight: 700[^>]*>([^<]*)</text>", text)
+    assert bold == ["AFD"]
+    assert ">DML</text>" in text and "-79.33 (" in text  # in words: beyond the axis
 
 
 # Gathering runs of no study.
@@ -787,13 +800,13 @@ def test_runs_beside_each_other(runs, others, trained, tmp_path, capsys):
     assert settings["two"] == settings["one"] | {"method.name": "dml", "method.temperature": 7.0}
     assert settings["one"]["duration"] == "6 steps"
     assert not {"seed", "seeds", "teachers", "data.data_dir"} & {*settings["one"]}
-    assert (tmp_path / "results" / "v1.2.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "results" / "v1.2.svg").read_text().startswith(SVG)
 
 
 def test_one_group_is_a_table_too(runs, tmp_path, capsys):
     assert gather([f"{tmp_path}/pair", f"AFD={runs[0]}"]) == 0
     assert len(cells(capsys.readouterr().out)[0]) == 2
-    assert (tmp_path / "pair.json").exists() and not (tmp_path / "pair.png").exists()
+    assert (tmp_path / "pair.json").exists() and not (tmp_path / "pair.svg").exists()
     assert gather([f"{tmp_path}/pair"]) == gather([f"{tmp_path}/pair", str(runs[0])]) == 2
     assert "experiments.study.gather" in capsys.readouterr().out
 

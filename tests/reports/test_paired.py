@@ -35,7 +35,8 @@ def records(seeds):
             ensembles = {"ensemble_accuracy": 0.9, "twin_ensemble_accuracy": 0.9}
             found.append({"kind": "test", **own, "accuracy": accuracy, **ensembles})
             found[-1]["similarity"] = alike
-            terms = {"a/loss/cross_entropy": 1.0, "a/real_accuracy": 0.5, "a/fake_accuracy": 0.6}
+            terms = {"a/real_accuracy": 0.5, "a/fake_accuracy": 0.6}
+            terms |= {"a/loss/cross_entropy": 1.0, "a/loss/generator": 0.2}
             found.append({"kind": "train", **own, **terms})
     return found
 
@@ -87,15 +88,41 @@ def test_the_picture_has_a_panel_for_all_that_was_measured(seeds, tmp_path, monk
     panels = {axis.get_ylabel(): axis for axis in drawn[0].axes if axis.get_ylabel()}
     assert [*panels] == [
         "test accuracy, %",
-        "accuracy minus the same alone, points",
-        "likeness of the last maps (linear CKA)",
-        "maps that the discriminator tells right, %",
-        "training loss",
+        "accuracy minus alone, points",
+        "likeness of last maps (CKA)",
+        "discriminator is right, %",
+        "cross entropy loss",
+        "generator loss",
     ]
-    gain = panels["accuracy minus the same alone, points"].lines[0].get_ydata()
+    gain = panels["accuracy minus alone, points"].lines[-2].get_ydata()
     expected = 100 * (np.array(TOGETHER) - ALONE)[list(seeds)].mean()
     np.testing.assert_allclose(gain, [expected, expected])
-    likeness = panels["likeness of the last maps (linear CKA)"]
+    likeness = panels["likeness of last maps (CKA)"]
     assert [line.get_label() for line in likeness.lines] == ["a, b", "a alone, b alone"]
-    assert len(likeness.collections) == (2 if len(seeds) > 1 else 0)  # the range over seeds
+    ranges = {label: len(axis.collections) for label, axis in panels.items()}
+    if len(seeds) > 1:  # of the students alone: ranges of all six lines would hide each other
+        assert [*ranges.values()] == [2, 2, 1, 0, 1, 1]
+    else:
+        assert not any(ranges.values())
     json.dumps(summary(seeds))
+
+
+def test_a_single_record_is_seen(tmp_path, monkeypatch):
+    from matplotlib import figure
+
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    last = [record for record in records((0, 1, 2)) if record["step"] == 2]
+    plot_curves(FACTS, last, tmp_path / "curves.png")
+    for axis in drawn[0].axes:
+        lines = [line for line in axis.lines if not line.get_label().startswith("_")]
+        assert lines and all(line.get_marker() == "o" for line in lines)
+
+
+def test_a_picture_is_the_same_every_time(tmp_path):
+    for name in ("one.svg", "two.svg", "curves.png"):
+        plot_curves(FACTS, records((0, 1, 2)), tmp_path / name)
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "two.svg").read_text()
+    assert ">cross entropy loss</text>" in text  # not drawn as outlines
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
