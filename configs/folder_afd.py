@@ -12,7 +12,7 @@ pixels are cut at random as they are read (`pip install 'afd-jax[streaming]'`):
   afd-train --config=folder_afd:stream,imagenet_resnet18,imagenet_resnet18 \
       --workdir=runs/photographs --config.data.data_dir=DIR
 
-No paper trains on your photographs, so there is no number to expect. Training from scratch needs
+What to expect: nobody has published numbers for your photographs. Training from scratch needs
 about a thousand images of each class.
 """
 

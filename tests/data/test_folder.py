@@ -325,7 +325,7 @@ def few(root):
         (no_test, "has a folder train, but none called test, validation, val; .*train itself"),
         (empty_test, "test holds no folder of any class"),
         (loop, "a/again is a link to a folder that it lies in"),
-        (few, "no test part, and 0.2 of the images cannot be kept for it: .*only 1 member"),
+        (few, "no test part, and a fifth of the images cannot be kept for it: .*only 1 member"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

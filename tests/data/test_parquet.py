@@ -129,7 +129,7 @@ def without_bytes(content):
             "0 to 1$",
         ),
         ({"train": without_bytes(table(6)), "test": table(3)}, "1 of 9 images cannot .*row 3 of"),
-        ({"train": table(3)}, "no test part, and 0.2 of the images cannot be kept"),
+        ({"train": table(3)}, "no test part, and a fifth of the images cannot be kept"),
     ],
 )
 def test_what_cannot_work_is_named(tmp_path, parts, words):

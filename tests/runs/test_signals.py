@@ -78,5 +78,5 @@ def test_ctrl_c_within_the_function_has_a_code(capsys):
     def work():
         raise KeyboardInterrupt
 
-    assert shared.guarded(work) == 130
+    assert shared.guarded(work, continues=True) == 130
     assert "the same command continues" in capsys.readouterr().err
