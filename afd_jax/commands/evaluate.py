@@ -1,7 +1,6 @@
 """`afd-eval`: recomputes a run's numbers from its newest checkpoint, or predicts images."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,8 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write all measurements")
     parser.add_argument("--per-class", action="store_true", help="print accuracies of each class")
     known = parser.parse_args(arguments)
-    # A network of one's own may lie in the current folder, also for the installed command.
-    sys.path.insert(0, os.getcwd())
     return guarded(lambda: _run(known))
 
 

@@ -1,7 +1,6 @@
 """`afd-export`: one trained network in files that need no afd_jax."""
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="write into a folder with other files")
     known = parser.parse_args(arguments)
-    sys.path.insert(0, str(pathlib.Path.cwd()))  # a network of one's own may lie here
     return guarded(lambda: _export(known))
 
 
@@ -50,9 +48,11 @@ def _export(known: argparse.Namespace) -> int:
     formats = [*dict.fromkeys(known.formats.split(","))]
     for kind in formats:
         require(*_NEEDS.get(kind, ()))
+    from afd_jax.data.cache import keep_programs
     from afd_jax.exports.folder import export
     from afd_jax.exports.write import WrongOutputsError
 
+    keep_programs()
     try:
         files = export(
             known.workdir,

@@ -1,9 +1,7 @@
 """`afd-report`: one HTML page of a run, or of several compared."""
 
 import argparse
-import os
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from afd_jax.commands.shared import guarded, require
@@ -34,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = parser.parse_args(arguments)
     if len(known.workdir) > 1 and not known.to:
         parser.error("--to: name the file, as there are several runs")
-    sys.path.insert(0, os.getcwd())  # where a network of one's own may lie
     return guarded(lambda: _write(known))
 
 
@@ -60,8 +57,3 @@ def _write(known: argparse.Namespace) -> int:
         for sentence in run.missing:
             print(f"{run.name}: {sentence}")
     return 0
-
-
-def program() -> int:
-    """The installed command."""
-    return main()

@@ -1,6 +1,7 @@
 """What all command lines share: errors as one line and an exit code, and packages of extras."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 
@@ -46,6 +47,8 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
         UnreadableError,
     )
 
+    # A network of one's own may lie in the current folder, also for the installed command.
+    sys.path.insert(0, os.getcwd())
     try:
         return work()
     except Interrupted as stop:

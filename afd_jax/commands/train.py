@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -69,8 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not known.dry_run and not known.workdir:
         parser.error("--workdir: name the folder of this run, or ask for --dry-run")
 
-    # A network of one's own may lie in the current folder, also for the installed command.
-    sys.path.insert(0, os.getcwd())
     return guarded(lambda: _run(known, overrides), continues=True)
 
 
