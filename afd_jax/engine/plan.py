@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from afd_jax.engine.reduce import Reduce
 from afd_jax.graph import Graph
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.memory import Memory
@@ -100,7 +101,9 @@ class Plan:
         """The method, if it remembers."""
         return self.method if isinstance(self.method, Memory) else None
 
-    def seen(self, batch: Mapping[str, jax.Array], step: jax.Array, memory: Any) -> Batch:
+    def seen(
+        self, batch: Mapping[str, jax.Array], step: jax.Array, memory: Any, reduce: Reduce
+    ) -> Batch:
         """What losses may look at beside the outputs."""
         per_epoch, total = self.steps_per_epoch, self.total_steps
         return Batch(
@@ -111,6 +114,8 @@ class Plan:
             epoch=step // per_epoch if per_epoch else None,
             epochs=total / per_epoch if total and per_epoch else None,
             memory=None if self.memory is None else memory,
+            whole=reduce.whole,
+            place=reduce.place(len(next(iter(batch.values())))),
         )
 
     def _soft_label(self, batch: Mapping[str, jax.Array]) -> jax.Array | None:

@@ -50,6 +50,11 @@ class Reduce:
             return tree
         return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
+    def place(self, size: int) -> jax.Array:
+        """Where each of this device's examples, `size` in number, stands in `whole`."""
+        first = 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * size
+        return first + jnp.arange(size)
+
     def opposite(self, tree: Any) -> Any:
         """For each example that at the same place counted from the batch's other end.
 

@@ -83,7 +83,7 @@ def train_step(
         images=images,
         rng=network_rng,
         partners=partners_of(plan, state, preprocess, (image_rng, network_rng), batch),
-        seen=plan.seen(batch, state.step, state.memory),
+        seen=plan.seen(batch, state.step, state.memory, reduce),
         reduce=reduce,
         detailed=detailed,
     )

@@ -1,6 +1,11 @@
 """What a loss may look at beside the outputs."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from afd_jax.errors import SettingError
 
@@ -25,6 +30,9 @@ class Batch:
       epoch: scalar, how many epochs are done.
       epochs: of the run, perhaps with a fraction.
       memory: the method's own arrays, see `methods.memory`.
+      whole: gives the examples of all devices, along axis 0, for a loss that compares examples with
+        each other; gradients flow back to the devices they came from.
+      place: [batch], where the examples of this device stand among them.
 
     >>> Batch(label=3).index
     Traceback (most recent call last):
@@ -34,12 +42,18 @@ example's number in the data set
 
     def __init__(self, **given: Any):
         self.soft_label = None
+        self.whole: Callable[[Any], Any] = lambda examples: examples
         self.__dict__.update({name: value for name, value in given.items() if value is not None})
 
     @property
     def targets(self) -> Any:
         """What a cross-entropy is taken with: the soft labels if there are any, else the labels."""
         return self.label if self.soft_label is None else self.soft_label
+
+    @functools.cached_property
+    def place(self) -> jax.Array:
+        """[batch], where these examples stand among those of all devices, if these are all."""
+        return jnp.arange(len(self.label))
 
     def __getattr__(self, name: str) -> Any:
         if name in _REMEDIES:

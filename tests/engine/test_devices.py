@@ -1,8 +1,10 @@
 """One device, pmap, shard_map and jit over eight fake devices: the same numbers."""
 
+import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +13,8 @@ from afd_jax.engine.devices import make_devices
 from afd_jax.engine.evaluate import eval_step
 from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
-from afd_jax.methods import AIKD, CSKD, ONE, PCL, PSKD
+from afd_jax.methods import AIKD, CSKD, ONE, PCL, PSKD, Method, Terms, View, soft
+from afd_jax.methods.batch import Batch
 from afd_jax.methods.critic import ProbabilityCritic
 from tests import small, tiny
 
@@ -122,6 +125,24 @@ def test_without_synchronised_norm_they_differ(one_device):
     assert small.largest_difference(networks["teacher"], frozen) == 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Relations(Method):
+    """How alike a source finds each two examples of the whole batch, an example with itself not."""
+
+    def node(self, own: View, batch: Batch) -> Terms:
+        return Terms(logit=soft.labels(own.logits, batch))
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        def alike(logits):
+            everyone = batch.whole(logits)
+            itself = batch.place[:, None] == np.arange(len(everyone))[None]
+            return jnp.where(itself, 0, logits @ everyone.T)
+
+        return Terms(
+            logit={"relations": jnp.mean((alike(own.logits) - alike(source.logits)) ** 2, 1)}
+        )
+
+
 # Whose discriminator keeps singular vectors, equal on all devices.
 SPECTRAL = functools.partial(AIKD, critic=ProbabilityCritic(loss="wasserstein"))
 RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
@@ -130,6 +151,9 @@ OTHERS = {
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
     "cs_kd": (CSKD, "pmap", 2, {}),
     "ai_kd": (SPECTRAL, "pmap", 2, {"teachers": {"teacher": NNX}}),
+    # Which compares each example with those of other devices.
+    "relations": (Relations, "pmap", 8, {"teachers": {"teacher": NNX}}),
+    "relations, shard_map": (Relations, "shard_map", 8, {"teachers": {"teacher": NNX}}),
     # The gate's BatchNorm and the views' are synchronised, too.
     "one": (functools.partial(ONE, branches=2), "shard_map", 8, {}),
     "pcl": (functools.partial(PCL, branches=2), "pmap", 8, {"own_augmentation": True}),
