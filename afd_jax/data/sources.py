@@ -279,19 +279,20 @@ def _arrays(path: str | None) -> _Loaded:
     if train.images.shape[1:] != test.images.shape[1:]:
         found = f"{train.images.shape[1:]} and {test.images.shape[1:]}"
         raise SettingError(field, path, f"training and test images differ in shape: {found}")
-    largest = int(max(train.labels.max(), test.labels.max()))
-    names = _numbers(largest + 1)
+    # Of the file's own integers: those of the sets have 32 bits.
+    largest = max(int(arrays[key].max()) for key in ("labels", "test_labels"))
+    names: tuple[str, ...] = ()
     if "class_names" in arrays:
         names = tuple(np.atleast_1d(arrays["class_names"]).astype(str).tolist())
         if len({*names}) != len(names) or len(names) <= largest:
             remedy = f"class_names must be different names, one for each label 0 to {largest}"
             raise SettingError(field, path, remedy)
-    classes = len(names)
-    if not 2 <= classes <= len(train) + len(test):
-        remedy = f"labels go up to {classes - 1} for {len(train)} training images; number at least "
+        largest = len(names) - 1
+    if not 1 <= largest < len(train) + len(test):
+        remedy = f"labels go up to {largest} for {len(train)} training images; number at least "
         remedy += "two classes from 0"
         raise SettingError(field, path, remedy)
-    return train, test, names
+    return train, test, names or _numbers(largest + 1)
 
 
 def _tfds(name: str, data_dir: str | None, download: bool) -> _Loaded:

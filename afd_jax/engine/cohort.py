@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from afd_jax.engine import build, init, parts
 from afd_jax.engine.build import numbered
@@ -165,7 +166,7 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch as arrays.
 
     Raises:
-      SettingError: without images of the plan's shape, or labels.
+      SettingError: without images of the plan's shape, or a label of one of its classes for each.
     """
     for field in ("image", "label"):
         if field not in batch:
@@ -175,6 +176,15 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
     if arrays["image"].ndim == 4 and arrays["image"].shape[1:] != plan.image_shape:
         remedy = f"must be [batch, {', '.join(map(str, plan.image_shape))}]"
         raise SettingError("batch.image", arrays["image"].shape, remedy)
+    given, size = batch["label"], (len(arrays["image"]),)
+    if arrays["label"].shape != size or not jnp.issubdtype(arrays["label"].dtype, jnp.integer):
+        found = f"{arrays['label'].dtype} of shape {arrays['label'].shape}"
+        raise SettingError("batch.label", found, f"must be integers of shape {size}")
+    if not isinstance(given, jax.core.Tracer):
+        numbers = np.asarray(given)  # as given: JAX's have 32 bits
+        for wrong in numbers[(numbers < 0) | (numbers >= plan.classes)][:1]:
+            remedy = f"must be a class's number, in [0, {plan.classes})"
+            raise SettingError("batch.label", int(wrong), remedy)
     if "soft_label" in arrays:
         wanted = (len(arrays["label"]), plan.classes)
         if arrays["soft_label"].shape != wanted:

@@ -4,6 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from afd_jax.errors import shortened
 
 
 def as_floats(*arrays: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
@@ -27,15 +30,119 @@ def require_same_shape(**arrays: jax.Array) -> None:
 
 
 def require_rank(name: str, array: jax.Array, at_least: int) -> None:
-    """Raises ValueError if the named array has fewer dimensions than `at_least`."""
+    """Raises ValueError if the named batch has fewer dimensions than `at_least`, or is empty."""
     if array.ndim < at_least:
         raise ValueError(f"{name} needs at least {at_least} dimensions, got shape {array.shape}")
+    if 0 in array.shape:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
 
 
-def require_positive(name: str, value: Any) -> None:
-    """Raises ValueError if a plain number is not above zero; traced values pass."""
-    if isinstance(value, int | float) and not value > 0:
-        raise ValueError(f"{name}={value!r} must be greater than 0")
+def known(value: Any) -> np.ndarray | None:
+    """The value if it is at hand, None for one that is traced or lies on other hosts."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return None
+    return np.asarray(value)
+
+
+def number(
+    name: str,
+    value: jax.typing.ArrayLike,
+    *,
+    above: float = -np.inf,
+    least: float = -np.inf,
+    below: float = np.inf,
+    most: float = np.inf,
+    batch: int | None = None,
+) -> Any:
+    """A finite real number within bounds; of a traced one, only shape and type are checked.
+
+    Args:
+      name: for the error.
+      value: Python's, NumPy's or JAX's.
+      above: exclusive bound.
+      least: inclusive bound.
+      below: exclusive bound.
+      most: inclusive bound.
+      batch: where one number per example is allowed, too: their number.
+
+    Returns:
+      The value; one number per example as [batch, 1], for rows.
+
+    Raises:
+      ValueError: for another shape, or a number that is not finite or out of bounds.
+      TypeError: for what is no real number.
+    """
+    shape, wanted = np.shape(value), "a number" if batch is None else f"a number or [{batch}]"
+    kind = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
+    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        raise TypeError(f"{name} must be {wanted}, got {shortened(repr(value))}")
+    if shape not in {(), (batch,)}:
+        raise ValueError(f"{name} must be {wanted}, got shape {shape}")
+    if (at_hand := known(value)) is not None:
+        good = np.isfinite(at_hand) & (at_hand > above) & (at_hand >= least)
+        good &= (at_hand < below) & (at_hand <= most)
+        if not np.all(good):
+            bad = np.atleast_1d(at_hand)[~np.atleast_1d(good)][0]
+            raise ValueError(f"{name}={bad} must be {_bounds(above, least, below, most)}")
+    return jnp.asarray(value)[:, None] if shape else value
+
+
+def _bounds(above: float, least: float, below: float, most: float) -> str:
+    """What a number must be, in words.
+
+    >>> _bounds(0, -np.inf, 1, np.inf)
+    'finite, greater than 0, less than 1'
+    """
+    words = {"greater than": above, "at least": least, "less than": below, "at most": most}
+    return ", ".join(["finite", *(f"{w} {b:g}" for w, b in words.items() if np.isfinite(b))])
+
+
+def as_labels(labels: jax.typing.ArrayLike) -> jax.Array:
+    """Labels as an array: integers, or probabilities in floating point.
+
+    Raises:
+      TypeError: if they are neither.
+      ValueError: for an integer that would wrap to another one in 32 bits.
+    """
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+        if np.issubdtype(labels.dtype, np.integer) and labels.size:
+            furthest = max(labels.max(), labels.min(), key=abs)
+            if abs(int(furthest)) >= 2**31:
+                raise ValueError(f"labels must fit into 32 bits, got {furthest}")
+    labels = jnp.asarray(labels)
+    if not any(jnp.issubdtype(labels.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise TypeError(f"labels must be integers or probabilities, got {labels.dtype}")
+    return labels
+
+
+def hard_labels(labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
+    """Integer labels that are safe to look up, and a factor that is NaN for those out of range.
+
+    An index out of range would silently give another class's value. Labels at hand are checked
+    here; traced ones, which cannot be, make the loss and its gradient NaN by the factor.
+
+    Args:
+      labels: [batch], integers.
+      classes: number of classes.
+
+    Returns:
+      [batch] integers in [0, classes), and [batch] 1 or NaN.
+
+    Raises:
+      ValueError: for a label at hand that is out of range.
+    """
+    if (at_hand := known(labels)) is not None:
+        wrong = (at_hand < 0) | (at_hand >= classes)
+        if np.any(wrong):
+            place = int(np.argmax(wrong))
+            raise ValueError(
+                f"labels must be in [0, {classes}), got {at_hand[place]} at place {place}"
+            )
+    good = (labels >= 0) & (labels < classes)
+    return jnp.where(good, labels, 0), jnp.where(good, 1.0, jnp.nan)
 
 
 def keep(where: jax.typing.ArrayLike | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:

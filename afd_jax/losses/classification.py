@@ -19,19 +19,21 @@ def cross_entropy(
     as of mixed images, takes the place of onehot(y).
 
     Args:
-      logits: [batch, classes], unnormalised log-probabilities.
-      labels: [batch], integers in [0, classes). A label of `classes` or more gives NaN; one below
-        0 counts from the end, as an index does. Or [batch, classes], floating point: probabilities,
-        constants, at least 0 and of sum 1, which is not checked.
-      label_smoothing: epsilon in [0, 1), the probability spread evenly over all classes
-        (Szegedy et al., "Rethinking the Inception Architecture", 2016).
+      logits: [batch, classes], unnormalised log-probabilities; -inf for a class that is left out.
+      labels: [batch], integers in [0, classes); inside jit, where they cannot be checked, one out
+        of range makes its loss and gradient NaN. Or [batch, classes], floating point:
+        probabilities, constants, at least 0 and of sum 1, which is not checked.
+      label_smoothing: epsilon in [0, 1), the probability spread evenly over all classes that are
+        not left out (Szegedy et al., "Rethinking the Inception Architecture", 2016).
       where: [batch] bool; False gives the example loss 0 and gradient 0.
 
     Returns:
-      [batch], in nats, float32 (float64 for float64 logits).
+      [batch], in nats, float32 (float64 for float64 logits); inf for the label of a class that is
+      left out.
 
     Raises:
-      ValueError: if shapes do not fit or label_smoothing is outside [0, 1).
+      ValueError: if shapes do not fit, the batch is empty, or a label or label_smoothing is out of
+        range.
       TypeError: if logits are not floating point, or labels neither integers nor floating point.
 
     >>> import jax.numpy as jnp
@@ -42,26 +44,31 @@ def cross_entropy(
     [0.6931 0.1269]
     """
     (logits,) = checks.as_floats(logits)
-    labels = jnp.asarray(labels)
+    labels = checks.as_labels(labels)
     checks.require_rank("logits", logits, 2)
     soft = jnp.issubdtype(labels.dtype, jnp.floating)
-    if not soft and not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers or probabilities, got {labels.dtype}")
     shape = logits.shape if soft else logits.shape[:-1]
     if labels.shape != shape:
         raise ValueError(f"{labels.dtype} labels need shape {shape}, got {labels.shape}")
-    if isinstance(label_smoothing, int | float) and not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
+    label_smoothing = checks.number("label_smoothing", label_smoothing, least=0, below=1)
     (logits,) = checks.keep(where, logits)
     (labels,) = checks.keep(where, labels)
     log_probs = jax.nn.log_softmax(logits)
     if soft:
-        probs = jax.lax.stop_gradient(labels).astype(log_probs.dtype)
-        hit = jnp.sum(probs * log_probs, axis=-1)
+        hit = _expected(jax.lax.stop_gradient(labels).astype(log_probs.dtype), log_probs)
     else:
-        hit = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
-    smooth = jnp.mean(log_probs, axis=-1)
+        labels, factor = checks.hard_labels(labels, logits.shape[-1])
+        hit = factor * jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    if checks.known(label_smoothing) == 0:
+        return reduce.drop(where, -hit)
+    smooth = jnp.mean(log_probs, axis=-1, where=log_probs > -jnp.inf)
     return reduce.drop(where, -(1 - label_smoothing) * hit - label_smoothing * smooth)
+
+
+def _expected(probs: jax.Array, log_probs: jax.Array) -> jax.Array:
+    """Sum over classes of p log q, where nothing times log 0 is nothing, in the gradient, too."""
+    nothing = (probs == 0) & (log_probs == -jnp.inf)
+    return jnp.sum(probs * jnp.where(nothing, 0, log_probs), axis=-1)
 
 
 def soft_cross_entropy(
@@ -74,7 +81,7 @@ def soft_cross_entropy(
     r"""Cross-entropy between target probabilities and softmax(logits), $-\sum_c q_c \log p_c$.
 
     Args:
-      logits: [batch, classes], unnormalised log-probabilities.
+      logits: [batch, classes], unnormalised log-probabilities; -inf for a class that is left out.
       target_probs: [batch, classes], at least 0 and of sum 1, which is not checked.
       stop_target_gradient: treat the target as a constant. With False, gradients reach it.
       where: [batch] bool; False gives the example loss 0 and gradient 0.
@@ -95,7 +102,7 @@ def soft_cross_entropy(
     logits, target_probs = checks.keep(where, logits, target_probs)
     if stop_target_gradient:
         target_probs = jax.lax.stop_gradient(target_probs)
-    return -jnp.sum(target_probs * jax.nn.log_softmax(logits), axis=-1)
+    return -_expected(target_probs, jax.nn.log_softmax(logits))
 
 
 def label_distribution(
@@ -108,7 +115,8 @@ def label_distribution(
     label, the mean over its classes.
 
     Args:
-      labels: [batch], integers in [0, classes); or [batch, classes], probabilities.
+      labels: [batch], integers in [0, classes), as in `cross_entropy`; or [batch, classes],
+        probabilities.
       classes: C, at least 2.
       correct: a in [0, 1].
 
@@ -116,29 +124,27 @@ def label_distribution(
       [batch, classes] float32, of sum 1.
 
     Raises:
-      ValueError: if `classes` or `correct` is out of range.
+      ValueError: if `classes`, `correct` or a label is out of range.
       TypeError: if labels are neither integers nor floating point.
 
     >>> import jax.numpy as jnp
     >>> print(label_distribution(jnp.array([1]), 3, correct=0.9).round(2))
     [[0.05 0.9  0.05]]
     """
-    labels = jnp.asarray(labels)
+    labels = checks.as_labels(labels)
     soft = jnp.issubdtype(labels.dtype, jnp.floating)
-    if not soft and not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers or probabilities, got {labels.dtype}")
     if classes < 2:
         raise ValueError(f"classes={classes!r} must be at least 2")
-    if isinstance(correct, int | float) and not 0 <= correct <= 1:
-        raise ValueError(f"correct={correct!r} must be in [0, 1]")
+    correct = checks.number("correct", correct, least=0, most=1)
     if soft and labels.shape[1:] != (classes,):
         wanted = (*labels.shape[:1], classes)
         raise ValueError(f"soft labels need shape {wanted}, got {labels.shape}")
     others = (1 - correct) / (classes - 1)
     if soft:
         return (labels * correct + (1 - labels) * others).astype(jnp.float32)
+    labels, factor = checks.hard_labels(labels, classes)
     one_hot = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
-    return jnp.where(one_hot > 0, correct, others).astype(jnp.float32)
+    return (factor[:, None] * jnp.where(one_hot > 0, correct, others)).astype(jnp.float32)
 
 
 def distillation_kl(
@@ -159,18 +165,19 @@ def distillation_kl(
     probability underflows to 0.
 
     Args:
-      logits: [batch, classes], of the network that learns.
-      target_logits: [batch, classes], of the network it learns from.
-      temperature: T > 0; larger is softer.
+      logits: [batch, classes], of the network that learns; -inf for a class that is left out.
+      target_logits: [batch, classes], of the network it learns from; likewise.
+      temperature: T > 0; larger is softer. A number, or one per example, [batch].
       scale_by_t_squared: multiply by T². Deep mutual learning (T = 1) does not need it.
       stop_target_gradient: treat the target as a constant. With False, gradients reach it.
       where: [batch] bool; False gives the example loss 0 and gradient 0.
 
     Returns:
-      [batch], in nats, at least 0 up to rounding, float32 (float64 for float64 input).
+      [batch], in nats, at least 0 up to rounding, float32 (float64 for float64 input); inf where
+      only the target has a class.
 
     Raises:
-      ValueError: if shapes differ or temperature is not positive.
+      ValueError: if shapes differ, the batch is empty, or a temperature is not positive.
       TypeError: if an input is not floating point.
 
     >>> import jax.numpy as jnp
@@ -181,11 +188,16 @@ def distillation_kl(
     logits, target_logits = checks.as_floats(logits, target_logits)
     checks.require_rank("logits", logits, 2)
     checks.require_same_shape(logits=logits, target_logits=target_logits)
-    checks.require_positive("temperature", temperature)
+    temperature = checks.number("temperature", temperature, above=0, batch=len(logits))
     logits, target_logits = checks.keep(where, logits, target_logits)
     if stop_target_gradient:
         target_logits = jax.lax.stop_gradient(target_logits)
     log_probs = jax.nn.log_softmax(logits / temperature)
     target_log_probs = jax.nn.log_softmax(target_logits / temperature)
-    kl = jnp.sum(jnp.exp(target_log_probs) * (target_log_probs - log_probs), axis=-1)
-    return reduce.drop(where, kl * temperature**2 if scale_by_t_squared else kl)
+    # A class that the target leaves out has no share, and none in the gradient.
+    none = target_log_probs == -jnp.inf
+    apart = jnp.where(none, 0, target_log_probs) - jnp.where(none, 0, log_probs)
+    kl = jnp.sum(jnp.exp(target_log_probs) * apart, axis=-1)
+    if scale_by_t_squared:
+        kl *= jnp.squeeze(temperature, -1) ** 2 if jnp.ndim(temperature) else temperature**2
+    return reduce.drop(where, kl)

@@ -25,12 +25,22 @@ def mean(values: jax.Array, where: jax.typing.ArrayLike | None = None) -> jax.Ar
     Returns:
       A scalar.
 
+    Raises:
+      ValueError: if there are no values, or `where` has another shape.
+      TypeError: if `where` is not boolean.
+
     >>> import jax.numpy as jnp
     >>> print(mean(jnp.array([1.0, 3.0, 8.0]), where=jnp.array([True, True, False])))
     2.0
     """
+    if not values.size:
+        raise ValueError(f"values must not be empty, got shape {values.shape}")
     if where is None:
         return jnp.mean(values)
     mask = jnp.asarray(where)
+    if mask.dtype != jnp.bool_:
+        raise TypeError(f"where must be boolean, got {mask.dtype}")
+    if mask.shape != values.shape:
+        raise ValueError(f"where needs shape {values.shape}, as the values, got {mask.shape}")
     count = jnp.maximum(jnp.sum(mask.astype(values.dtype)), 1)
     return jnp.sum(jnp.where(mask, values, 0)) / count

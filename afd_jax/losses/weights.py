@@ -25,7 +25,7 @@ def ramp_up_weight(progress: jax.typing.ArrayLike, *, length: float) -> jax.Arra
     >>> print(ramp_up_weight(jnp.array([0.0, 40.0, 80.0, 200.0]), length=80).round(4))
     [0.0067 0.2865 1.     1.    ]
     """
-    checks.require_positive("length", length)
+    checks.number("length", length, above=0)
     (progress,) = checks.as_floats(progress)
     missing = 1 - jnp.clip(progress / length, 0, 1)
     return jnp.exp(-5 * jnp.square(missing))

@@ -190,6 +190,12 @@ def test_arrays_of_ones_own(npz):
         ({"images": np.zeros((12, 8, 8), np.uint8)}, r"not uint8 \(12, 8, 8\)"),
         ({"labels": np.arange(11)}, r"labels must be integers \[12\]"),
         ({"labels": np.full(12, -1)}, "labels must be 0 or more"),
+        # Which 32 bits would take for class 1.
+        ({"labels": np.full(12, 2**32 + 1)}, "labels go up to 4294967297 for 12 training images"),
+        (
+            {"labels": np.full(12, 2**32 + 1), "class_names": ["ant", "bee", "cow"]},
+            "one for each label 0 to 4294967297",
+        ),
         ({"test_images": np.zeros((6, 4, 8, 1), np.uint8)}, "differ in shape"),
         ({"class_names": ["ant", "bee"]}, "different names, one for each label 0 to 2"),
         ({"class_names": ["ant", "bee", "ant"]}, "different names, one for each label"),

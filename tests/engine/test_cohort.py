@@ -174,6 +174,18 @@ def one_without_a_length():
             ),
             r"teachers = \[\]: give the variables of each frozen teacher: teacher",
         ),
+        (
+            lambda: small.cohort().step({}, {**small.batch(2), "label": np.array([0, 2**32])}),
+            r"batch.label = 4294967296: must be a class's number, in \[0, 5\)",
+        ),
+        (
+            lambda: small.cohort().step({}, {**small.batch(2), "label": jnp.array([-1, 0])}),
+            r"batch.label = -1: must be",
+        ),
+        (
+            lambda: small.cohort().step({}, {**small.batch(2), "label": jnp.zeros(3, int)}),
+            r"batch.label = 'int32 of shape \(3,\)': must be integers of shape \(2,\)",
+        ),
         (wrong_shape, "teachers = 'teacher': the network's .* has shape"),
     ],
 )

@@ -102,6 +102,77 @@ def test_extreme_logits_are_finite():
     assert np.all(np.isfinite(jax.grad(lambda a: losses.cosine_distance(a, z[:2])[0])(zeros)))
 
 
+def test_a_class_left_out_counts_for_nothing():
+    """Logits of -inf: the losses and gradients are those without the class."""
+    z, target = jnp.array([[0.5, -1.0, 2.0], [1.0, 0.0, -2.0]]), jnp.array([[1.0, 0, 3], [0, 2, 1]])
+    labels, probs = jnp.array([2, 0]), jnp.array([[0.3, 0.7], [0.6, 0.4]])
+
+    def without(loss, classes, fill):
+        def total(z, target):
+            pad = ((0, 0), (0, classes - 3))
+            z, target = (jnp.pad(x, pad, constant_values=-jnp.inf) for x in (z, target))
+            return jnp.sum(loss(z, target, jnp.pad(fill, pad)))
+
+        return jax.value_and_grad(total, (0, 1))(z, target)
+
+    fill = jnp.stack([probs[:, 0], probs[:, 1], jnp.zeros(2)], axis=1)
+    for loss in (
+        lambda z, target, q: losses.cross_entropy(z, labels, label_smoothing=0.1),
+        lambda z, target, q: losses.cross_entropy(z, q),
+        lambda z, target, q: losses.soft_cross_entropy(z, q, stop_target_gradient=False),
+        lambda z, target, q: losses.distillation_kl(
+            z, target, temperature=2.0, stop_target_gradient=False
+        ),
+    ):
+        for ours, expected in zip(
+            jax.tree.leaves(without(loss, 5, fill)),
+            jax.tree.leaves(without(loss, 3, fill)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-7)
+    # What the target alone leaves out has no share of it.
+    kl = jax.value_and_grad(lambda z: losses.distillation_kl(z, -jnp.inf * z.at[0].set(1))[0])
+    assert not np.isfinite(kl(z[:1])[0])  # a target without any class says nothing
+    one = target.at[:, 1].set(-jnp.inf)
+    value, gradient = jax.value_and_grad(lambda z: jnp.sum(losses.distillation_kl(z, one)))(z)
+    p = np.exp(np.asarray(one)) / np.exp(np.asarray(one)).sum(1, keepdims=True)
+    log_q = np.asarray(z) - np.log(np.exp(np.asarray(z)).sum(1, keepdims=True))
+    by_hand = np.sum(p[:, [0, 2]] * (np.log(p[:, [0, 2]]) - log_q[:, [0, 2]]))
+    np.testing.assert_allclose(value, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(gradient, np.exp(log_q) - p, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**31 - 1])
+def test_a_label_out_of_range_is_an_error_or_nan_never_another_class(label):
+    labels = jnp.array([0, label])
+    each = {
+        "cross_entropy": lambda labels: losses.cross_entropy(Z, labels),
+        "label_distribution": lambda labels: losses.label_distribution(labels, 3, correct=0.9),
+    }
+    for loss in each.values():
+        with pytest.raises(ValueError, match=rf"in \[0, 3\), got {label} at place 1"):
+            loss(labels)
+        first, second = jax.jit(loss)(labels)
+        assert np.all(np.isfinite(first)) and np.all(np.isnan(second))
+    total = jax.jit(jax.grad(lambda z, labels: jnp.sum(losses.cross_entropy(z, labels))))
+    gradient = total(Z, labels)
+    assert np.all(np.isfinite(gradient[0])) and np.all(np.isnan(gradient[1]))
+    masked = losses.cross_entropy(Z, labels, where=jnp.array([True, False]))
+    np.testing.assert_allclose(masked, [np.log(3), 0], rtol=1e-6)
+
+
+def test_a_temperature_for_each_example_is_not_one_for_each_class():
+    z = jnp.array([[1.0, 0, -1], [2.0, 1, 0], [0.0, 3, 1]])
+    each = jnp.array([1.0, 2.0, 4.0])
+    found = losses.distillation_kl(z, z[::-1], temperature=each)
+    alone = [
+        losses.distillation_kl(z, z[::-1], temperature=float(t))[i] for i, t in enumerate(each)
+    ]
+    np.testing.assert_allclose(found, alone, rtol=1e-6)
+    unscaled = losses.distillation_kl(z, z[::-1], temperature=each, scale_by_t_squared=False)
+    np.testing.assert_allclose(found, unscaled * each**2, rtol=1e-6)
+
+
 def test_t_squared_keeps_the_gradient_size():
     z, target = jnp.array([[0.01, 0.0, -0.01]]), jnp.array([[0.0, 0.01, 0.0]])
 
@@ -170,9 +241,46 @@ Z = jnp.zeros((2, 3))
         (
             lambda: losses.label_distribution(jnp.zeros(1, int), 3, correct=2),
             ValueError,
-            r"correct=2 must be in \[0, 1\]",
+            "correct=2 must be finite, at least 0, at most 1",
         ),
         (lambda: losses.bce_generator(jnp.float32(0.0)), ValueError, "at least 1 dimensions"),
+        (lambda: losses.bce_generator(jnp.zeros(0)), ValueError, r"empty, got shape \(0,\)"),
+        (lambda: losses.distillation_kl(Z[:0], Z[:0]), ValueError, r"empty, got shape \(0, 3\)"),
+        (lambda: losses.mean(jnp.zeros(0)), ValueError, "values must not be empty"),
+        (lambda: losses.mean(Z[:, 0], where=jnp.ones(2)), TypeError, "where must be boolean"),
+        (lambda: losses.mean(Z[:, 0], where=jnp.ones(1, bool)), ValueError, r"where needs shape"),
+        (
+            lambda: losses.distillation_kl(Z, Z, temperature=np.float32(-1)),
+            ValueError,
+            "temperature=-1.0 must be finite, greater than 0",
+        ),
+        (
+            lambda: losses.distillation_kl(Z, Z, temperature=jnp.zeros(())),
+            ValueError,
+            "temperature=0.0",
+        ),
+        (
+            lambda: losses.distillation_kl(Z, Z, temperature=jnp.ones(3)),
+            ValueError,
+            r"temperature must be a number or \[2\], got shape \(3,\)",
+        ),
+        (lambda: losses.distillation_kl(Z, Z, temperature="3"), TypeError, "temperature must be"),
+        (lambda: losses.distillation_kl(Z, Z, temperature=True), TypeError, "temperature must be"),
+        (
+            lambda: losses.cross_entropy(Z, jnp.zeros(2, int), label_smoothing=np.float64(1.5)),
+            ValueError,
+            "label_smoothing=1.5 must be finite, at least 0, less than 1",
+        ),
+        (
+            lambda: losses.ramp_up_weight(0.5, length=np.array(0.0)),
+            ValueError,
+            "length=0.0 must be finite, greater than 0",
+        ),
+        (
+            lambda: losses.ramp_up_weight(jnp.zeros(2), length=jnp.ones(2)),
+            ValueError,
+            "length must be a number, got shape",
+        ),
     ],
 )
 def test_bad_input_is_named(make, error, words):
