@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from afd_jax.commands.shared import guarded
+from afd_jax.commands.shared import add_trust, guarded
 
 if TYPE_CHECKING:
     from afd_jax.runs.predictions import Predictions
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", metavar="FILE", help="write all measurements")
     parser.add_argument("--per-class", action="store_true", help="print accuracies of each class")
+    add_trust(parser)
     known = parser.parse_args(arguments)
     return guarded(lambda: _run(known))
 
@@ -74,6 +75,7 @@ def _run(known: argparse.Namespace) -> int:
         seeds=_seeds(known),
         batch_size=known.batch_size,
         data_dir=known.data_dir,
+        trust=known.trust,
     )
     every = {
         own.seed: {**own.probabilities, **ensembles(own.probabilities, own.roles)} for own in found

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from afd_jax.commands.shared import guarded, require
+from afd_jax.commands.shared import add_trust, guarded, require
 
 _NEEDS = {
     "safetensors": ("safetensors",),
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"some of {','.join(_NEEDS)}, with commas; %(default)s by default",
     )
     parser.add_argument("--force", action="store_true", help="write into a folder with other files")
+    add_trust(parser)
     known = parser.parse_args(arguments)
     return guarded(lambda: _export(known))
 
@@ -61,6 +62,7 @@ def _export(known: argparse.Namespace) -> int:
             seed=known.seed,
             formats=formats,
             force=known.force,
+            trust=known.trust,
         )
     except WrongOutputsError as error:
         print(f"error: {error}", file=sys.stderr)

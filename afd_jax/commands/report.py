@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from afd_jax.commands.shared import guarded, require
+from afd_jax.commands.shared import add_trust, guarded, require
 
 _ALWAYS = ("jinja2", "matplotlib", "PIL")
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-images", action="store_true", help="leave out what needs the data and a checkpoint"
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data are now, if they moved")
+    add_trust(parser)
     known = parser.parse_args(arguments)
     if len(known.workdir) > 1 and not known.to:
         parser.error("--to: name the file, as there are several runs")
@@ -48,6 +49,7 @@ def _write(known: argparse.Namespace) -> int:
         images=not known.no_images and not several,
         seed=known.seed,
         data_dir=known.data_dir,
+        trust=known.trust,
     )
     file = pathlib.Path(known.to or pathlib.Path(known.workdir[0]) / "report.html")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """What all command lines share: errors as one line and an exit code, and packages of extras."""
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -75,6 +76,12 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
             if module in modules:
                 return _refused(f"{module} is missing; pip install 'afd-jax[{extra}]'", 2)
         raise
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option that lets a run's folder name code to import."""
+    words = "import networks and a method that the run names as package.module:Class"
+    parser.add_argument("--trust", action="store_true", help=words)
 
 
 def require(*modules: str) -> None:

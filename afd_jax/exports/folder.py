@@ -12,7 +12,7 @@ from afd_jax.errors import SettingError
 from afd_jax.exports import check
 from afd_jax.exports.card import card
 from afd_jax.exports.write import FORMATS, write
-from afd_jax.runs.trained import load
+from afd_jax.runs.trained import Trust, load
 from afd_jax.runs.workdir import Workdir, read_json, write_json
 
 
@@ -24,6 +24,7 @@ def export(
     seed: int | None = None,
     formats: Sequence[str] = FORMATS,
     force: bool = False,
+    trust: Trust = False,
 ) -> dict[str, dict[str, Any]]:
     """Writes one network of a run with a description of it, and checks every file.
 
@@ -34,6 +35,7 @@ def export(
       seed: likewise.
       formats: some of `exports.write.FORMATS`.
       force: write into a folder that holds something else.
+      trust: as for `afd_jax.load`.
 
     Returns:
       As `exports.write.write`.
@@ -42,7 +44,7 @@ def export(
       SettingError: if there is no such run, node, seed or format, or `to` holds something else.
       WrongOutputsError: if a file does not give the trained network's probabilities.
     """
-    network = load(workdir, node, seed=seed)
+    network = load(workdir, node, seed=seed, trust=trust)
     run, folder = Workdir(pathlib.Path(workdir)), pathlib.Path(to)
     _require_free(folder, network.name, force)
     settings, data = run.settings(), read_json(run.data)

@@ -130,7 +130,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
     most = min(2**32 - config.seed, _SEEDS)
     require_number("seeds", config.seeds, least=1, most=most, whole=True)
-    for field in ("twins", "second_forward", "own_augmentation", "averages"):
+    for field in ("twins", "second_forward", "own_augmentation", "averages", "trust"):
         require_flag(field, config[field])
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
@@ -197,12 +197,16 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
 
     total_steps = steps("duration")
     profile = read_span(config.profile, total_steps)
+    # Code that this run itself names may run anyway.
+    named = (*names, config.method.name, *(source.network or "" for source in found))
+    trust = config.trust or named
     teachers = load_teachers(
         found,
         image_shape=splits.image_shape,
         classes=splits.classes,
         recipe=recipe if _normalised(config.data, splits) else None,
         count=config.seeds,
+        trust=trust,
     )
     require_class_names("teachers", found, splits.class_names)
     require_class_names("init_from", starts, splits.class_names)
@@ -249,6 +253,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
             image_shape=splits.image_shape,
             classes=splits.classes,
             count=config.seeds,
+            trust=trust,
         ),
     )
 

@@ -17,6 +17,7 @@ from afd_jax.networks.functional import draw
 from afd_jax.runs.prerequisites import Source, of_run
 from afd_jax.runs.pytorch_files import SUFFIXES
 from afd_jax.runs.teachers import data_of_finished, each_seed, fingerprint, from_file
+from afd_jax.runs.trained import Trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ def load_starts(
     image_shape: tuple[int, int, int],
     classes: int,
     count: int = 1,
+    trust: Trust = False,
 ) -> dict[str, Start]:
     """Reads what the networks start from, by name.
 
@@ -81,6 +83,7 @@ def load_starts(
       image_shape: (height, width, channels) of the data.
       classes: of the data.
       count: of seeds; the n-th gets the n-th seed of a run, or its only one.
+      trust: as for `runs.trained.load`.
 
     Raises:
       SettingError: if weights cannot be read, or are not those of the network that they are for.
@@ -94,7 +97,7 @@ def load_starts(
     for network, (n, source) in zip(own, each, strict=True) if each else ():
         field = f"init_from[{n}]"
         try:
-            variables = _load(field, source, network, image_shape, classes, count)
+            variables = _load(field, source, network, image_shape, classes, count, trust)
         except SettingError as error:
             remedy = error.remedy
             if error.field != field:
@@ -114,6 +117,7 @@ def _load(
     image_shape: tuple[int, int, int],
     classes: int,
     count: int,
+    trust: Trust,
 ) -> Any:
     if source.file is not None:
         module = network.module.module
@@ -123,7 +127,7 @@ def _load(
     if learned != classes:
         remedy = f"that run learned {learned} classes, the data here have {classes}"
         raise SettingError(field, source.setting, remedy)
-    each = [trained.variables for trained in each_seed(field, source, count)]
+    each = [trained.variables for trained in each_seed(field, source, count, trust)]
     shapes = functools.partial(draw, network.module, image_shape, network.start)
     wrong = difference(each[0], jax.eval_shape(shapes, jax.random.key(0)))
     if wrong is not None:

@@ -58,8 +58,9 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     for override in overrides:
         _check_override(config, override)
     emptied = _emptied(config, overrides)
-    given = ((text, *_parts(text)) for text in overrides)
-    overrides = [text for text, path, v in given if path not in emptied and v != "None"]
+    # The last of each field alone: ml_collections would add up what tuples are given.
+    last_of = {_parts(text)[0]: text for text in overrides}
+    overrides = [text for path, text in last_of.items() if path not in emptied]
     for path in emptied:
         parent, _, last = path.rpartition(".")
         _at(config, parent)[last] = None

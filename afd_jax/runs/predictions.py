@@ -16,7 +16,7 @@ from afd_jax.errors import SettingError, one_of, require_number, within
 from afd_jax.networks.functional import run as run_network
 from afd_jax.networks.outputs import as_nodes
 from afd_jax.runs.assemble import load_splits
-from afd_jax.runs.trained import TrainedRun, open_run
+from afd_jax.runs.trained import TrainedRun, Trust, open_run
 from afd_jax.runs.workdir import read_json
 
 SPLITS = ("train", "heldout", "test")
@@ -55,12 +55,18 @@ def predict(
     seed: int | None = None,
     batch_size: int | None = None,
     data_dir: str | None = None,
+    trust: Trust = False,
 ) -> Predictions:
     """Predictions of one seed, the first if None; else as `predict_seeds`."""
-    run = open_run(workdir)
-    seeds = [run.seeds[0] if seed is None else seed]
+    run = open_run(workdir, trust=trust)
     (only,) = predict_seeds(
-        workdir, split, images=images, seeds=seeds, batch_size=batch_size, data_dir=data_dir
+        workdir,
+        split,
+        images=images,
+        seeds=[run.seeds[0] if seed is None else seed],
+        batch_size=batch_size,
+        data_dir=data_dir,
+        trust=trust,
     )
     return only
 
@@ -73,6 +79,7 @@ def predict_seeds(
     seeds: Sequence[int] | None = None,
     batch_size: int | None = None,
     data_dir: str | None = None,
+    trust: Trust = False,
 ) -> list[Predictions]:
     """Runs every network of a run's newest checkpoint over a set of images, without augmentation.
 
@@ -85,6 +92,7 @@ def predict_seeds(
       seeds: which of the run's seeds; all if None.
       batch_size: images at a time; that of the run's evaluations if None.
       data_dir: where the data are now, if they have moved; as `config.data.data_dir`.
+      trust: as for `afd_jax.load`.
 
     Returns:
       One item per seed.
@@ -94,7 +102,7 @@ def predict_seeds(
         or if the data cannot be found or are not those of the run.
       UnreadableError: for a damaged image of a streamed set.
     """
-    run = open_run(workdir)
+    run = open_run(workdir, trust=trust)
     seeds = run.seeds if seeds is None else seeds
     for seed in seeds:
         run.require_seed(seed)

@@ -17,6 +17,7 @@ from afd_jax.runs.durations import to_steps
 from afd_jax.runs.metrics import read_metrics
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.settings import base_config
+from afd_jax.runs.trained import Trust
 from afd_jax.runs.workdir import Workdir, read_json
 
 _SIGHTS = 6  # images, at most four of them that networks disagree on
@@ -29,6 +30,7 @@ def gather(
     images: bool = True,
     seed: int | None = None,
     data_dir: str | None = None,
+    trust: Trust = False,
 ) -> list[RunRecords]:
     """The records of runs, finished or not; nothing is written to their folders.
 
@@ -38,6 +40,7 @@ def gather(
         data are elsewhere, say, is left out, and `missing` says why.
       seed: whose predictions; the first if None.
       data_dir: where the data are now, if they have moved.
+      trust: as for `afd_jax.load`.
 
     Raises:
       SettingError: if a folder holds no run, a file in it is damaged, or a run has no such seed.
@@ -50,7 +53,8 @@ def gather(
             raise SettingError("--seed", seed, remedy)
     if not images:
         return runs
-    return [_with_images(run, run.seeds[0] if seed is None else seed, data_dir) for run in runs]
+    first = {run.name: run.seeds[0] if seed is None else seed for run in runs}
+    return [_with_images(run, first[run.name], data_dir, trust) for run in runs]
 
 
 def _short(folders: Sequence[pathlib.Path]) -> list[str]:
@@ -107,13 +111,13 @@ def _rates(
     return found
 
 
-def _with_images(run: RunRecords, seed: int, data_dir: str | None) -> RunRecords:
+def _with_images(run: RunRecords, seed: int, data_dir: str | None, trust: Trust) -> RunRecords:
     """Adds what needs the test images and the newest checkpoint, or a sentence on why not."""
     from afd_jax.reports.analysis import analyse
     from afd_jax.runs.predictions import predict
 
     try:
-        found = predict(run.folder, "test", seed=seed, data_dir=data_dir)
+        found = predict(run.folder, "test", seed=seed, data_dir=data_dir, trust=trust)
         assert found.labels is not None, "a test split has labels"
         own = analyse(found.labels, found.probabilities, found.class_names, found.roles)
     except (SettingError, UnreadableError, ModuleNotFoundError) as error:
@@ -121,13 +125,15 @@ def _with_images(run: RunRecords, seed: int, data_dir: str | None) -> RunRecords
         return dataclasses.replace(run, missing=[*run.missing, sentence])
     run = dataclasses.replace(run, analysis=own, seed=seed)
     try:
-        return dataclasses.replace(run, sights=_sights(run, found, seed, data_dir))
+        return dataclasses.replace(run, sights=_sights(run, found, seed, data_dir, trust))
     except (SettingError, ValueError, ModuleNotFoundError) as error:
         sentence = f"Grad-CAM is left out: {error}."
         return dataclasses.replace(run, missing=[*run.missing, sentence])
 
 
-def _sights(run: RunRecords, predictions: Any, seed: int, data_dir: str | None) -> list[Sights]:
+def _sights(
+    run: RunRecords, predictions: Any, seed: int, data_dir: str | None, trust: Trust
+) -> list[Sights]:
     """Grad-CAM of the networks on some test images, those they disagree on first."""
     from afd_jax.runs.assemble import load_splits
 
@@ -140,7 +146,7 @@ def _sights(run: RunRecords, predictions: Any, seed: int, data_dir: str | None) 
     classes = np.stack([predictions.probabilities[name].argmax(1) for name in roles])
     rows = chosen_rows(classes, predictions.labels)
     names = predictions.class_names
-    seen = {name: _seen(run.folder, name, seed, test.images[rows]) for name in roles}
+    seen = {name: _seen(run.folder, name, seed, test.images[rows], trust) for name in roles}
     return [
         Sights(
             label=names[test.labels[row]],
@@ -176,7 +182,7 @@ def chosen_rows(classes: np.ndarray, labels: np.ndarray) -> list[int]:
     return (first + rest)[:_SIGHTS]
 
 
-def _seen(folder: str, name: str, seed: int, images: np.ndarray) -> Any:
+def _seen(folder: str, name: str, seed: int, images: np.ndarray, trust: Trust) -> Any:
     import jax
 
     from afd_jax.networks.functional import functional
@@ -184,7 +190,7 @@ def _seen(folder: str, name: str, seed: int, images: np.ndarray) -> Any:
     from afd_jax.reports.grad_cam import grad_cam
     from afd_jax.runs.trained import load
 
-    trained = load(folder, name, seed=seed)
+    trained = load(folder, name, seed=seed, trust=trust)
     network = functional(trained.module)
 
     def run(images: jax.Array) -> Outputs:

@@ -34,6 +34,9 @@ def base_config() -> ml_collections.ConfigDict:
             # "teacher", "teacher_1", ... A file does not say how its images were normalised: here
             # they are as config.data says.
             "teachers": (),
+            # Import code that only the folders of `teachers` and `init_from` name
+            # ("package.module:Class"), not these settings.
+            "trust": False,
             # A chain of so many, each with the one before for its teacher, in WORKDIR/generation_1,
             # ... and the last in WORKDIR; the first has `teachers`, or the labels alone.
             "generations": 1,

@@ -18,7 +18,7 @@ from afd_jax.networks.functional import functional
 from afd_jax.networks.pytorch_names import from_pytorch
 from afd_jax.runs.prerequisites import Source
 from afd_jax.runs.pytorch_files import read_tensors
-from afd_jax.runs.trained import TrainedNetwork, load
+from afd_jax.runs.trained import TrainedNetwork, Trust, load
 from afd_jax.runs.workdir import Workdir, read_json
 
 
@@ -61,6 +61,7 @@ def load_teachers(
     classes: int,
     recipe: Recipe | None,
     count: int = 1,
+    trust: Trust = False,
 ) -> dict[str, Teacher]:
     """Reads the teachers, by node; of one that is to be trained first, only the module.
 
@@ -70,6 +71,7 @@ def load_teachers(
       classes: of the data.
       recipe: whose normalisation the teachers must share; None if it is not known.
       count: of seeds; the n-th gets the n-th seed of a teacher's run, or its only one.
+      trust: as for `runs.trained.load`.
 
     Raises:
       SettingError: if a folder holds no finished run, or one of other classes, image size,
@@ -79,7 +81,7 @@ def load_teachers(
     for n, (name, source) in enumerate(zip(numbered(["teacher"] * len(found)), found, strict=True)):
         field = f"teachers[{n}]"
         try:
-            teachers[name] = _load(field, source, image_shape, classes, recipe, count)
+            teachers[name] = _load(field, source, image_shape, classes, recipe, count, trust)
         except SettingError as error:
             if error.field == field:
                 raise
@@ -98,6 +100,7 @@ def _load(
     classes: int,
     recipe: Recipe | None,
     count: int,
+    trust: Trust,
 ) -> Teacher:
     if source.network is not None:
         module = create(source.network, classes)  # finds wrong names before anything is trained
@@ -108,7 +111,7 @@ def _load(
         if not Workdir(source.folder).summary.is_file():
             return Teacher(source.network, "independent", module, None, str(source.folder))
     _check(field, source, image_shape, classes, recipe)
-    each = each_seed(field, source, count)
+    each = each_seed(field, source, count, trust)
     variables = seeds.join([network.variables for network in each])
     method = Workdir(source.folder).settings()["method"]["name"]
     return Teacher(each[0].name, method, each[0].module, variables, str(source.folder))
@@ -200,7 +203,7 @@ def _check_shapes(field: str, source: Source, network: TrainedNetwork, shape: An
         raise SettingError(field, source.setting, remedy)
 
 
-def each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
+def each_seed(field: str, source: Source, count: int, trust: Trust = False) -> list[TrainedNetwork]:
     """The network of a run for each of `count` seeds; a run of one seed has one for all.
 
     Raises:
@@ -211,7 +214,7 @@ def each_seed(field: str, source: Source, count: int) -> list[TrainedNetwork]:
     if its not in (1, count):
         remedy = f"that run has {its} seeds, this one {count}; as many are needed, or one for all"
         raise SettingError(field, source.setting, remedy)
-    each = [load(source.folder, source.node, seed=first + s) for s in range(its)]
+    each = [load(source.folder, source.node, seed=first + s, trust=trust) for s in range(its)]
     _check_shapes(field, source, each[0], read_json(Workdir(source.folder).data)["image_shape"])
     if each[0].output:
         remedy = "that node is made of several networks; choose a network or a branch"

@@ -3,21 +3,22 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from afd_jax.data.recipe import Recipe
-from afd_jax.engine.build import beside, students
+from afd_jax.engine.build import beside, numbered, students
 from afd_jax.engine.plan import Network
 from afd_jax.engine.seeds import split
 from afd_jax.errors import SettingError, one_of
+from afd_jax.networks import create
 from afd_jax.networks.branched import single
 from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.runs.checkpoint import load_variables
-from afd_jax.runs.choices import make_method, named_networks
+from afd_jax.runs.choices import make_method
 from afd_jax.runs.images import as_pixels
 from afd_jax.runs.workdir import Workdir, read_json
 
@@ -128,25 +129,64 @@ class TrainedRun:
         return step, dict(zip(self.seeds, split(variables, len(self.seeds)), strict=True))
 
 
-def open_run(workdir: str | pathlib.Path) -> TrainedRun:
+Trust = bool | Collection[str]
+"""Whether code that a folder names may be imported: all of it, none, or some by name."""
+
+
+def open_run(
+    workdir: str | pathlib.Path,
+    *,
+    trust: Trust = False,
+    modules: Mapping[str, Any] | None = None,
+) -> TrainedRun:
     """Reads what a run's folder says of its networks; no arrays yet.
 
+    Args:
+      workdir: folder of the run.
+      trust: import what the run names as "package.module:Class"; True, or a list of such names.
+        Networks of this package need none.
+      modules: networks by the names of their nodes, which are then not imported.
+
     Raises:
-      SettingError: if there is no run, or its files are damaged.
+      SettingError: if there is no run, its files are damaged, or it names code not to be imported.
     """
     folder = Workdir(pathlib.Path(workdir))
     if not folder.config.is_file() or not folder.data.is_file():
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
     config, data = folder.settings(), read_json(folder.data)
+    names = dict(zip(numbered(config["networks"]), config["networks"], strict=True))
+    built = dict(modules or {})
+    for node in built:
+        if node not in names:
+            raise SettingError("modules", node, one_of(node, names))
+    _require_trust("method.name", config["method"]["name"], trust)
+    for node, name in names.items():
+        if node not in built:
+            _require_trust("networks", name, trust)
+            built[node] = create(name, data["classes"])
     method = make_method(config["method"])
-    modules = named_networks(config["networks"], data["classes"])
-    own = students({n: functional(m) for n, m in modules.items()}, method, data["classes"])
+    own = students({node: functional(built[node]) for node in names}, method, data["classes"])
     every = [*own, *beside(own, method, config["twins"], config["averages"])]
     return TrainedRun(folder, config, data, {network.name: network for network in every})
 
 
+def _require_trust(field: str, name: str, trust: Trust) -> None:
+    """Raises SettingError for code of others that the caller did not say may run."""
+    if ":" not in str(name) or trust is True or (trust and name in trust):
+        return
+    remedy = "the folder of this run asks for code of yours or of others, which runs when it is "
+    remedy += "imported; if you trust the folder, say trust=True (--trust on a command line, "
+    remedy += "--config.trust=True for teachers and init_from), or give the networks as modules="
+    raise SettingError(field, name, remedy)
+
+
 def load(
-    workdir: str | pathlib.Path, node: str | None = None, *, seed: int | None = None
+    workdir: str | pathlib.Path,
+    node: str | None = None,
+    *,
+    seed: int | None = None,
+    trust: Trust = False,
+    modules: Mapping[str, Any] | None = None,
 ) -> TrainedNetwork:
     """Loads one network from the newest checkpoint of a run.
 
@@ -156,11 +196,16 @@ def load(
         a branch, which is the plain network that it is with the shared stages. May be left out if
         the run has only one student. Frozen teachers are in folders of their own.
       seed: which of a run's seeds; the first if None.
+      trust: import networks and a method of one's own, which the run names as
+        "package.module:Class": True, or a list of such names. Do so only for a folder whose writer
+        you trust: what is imported runs.
+      modules: networks by the names of their nodes, {"Small": Small(10)}, in place of importing.
 
     Raises:
-      SettingError: if there is no run, no checkpoint, or no such node or seed.
+      SettingError: if there is no run, no checkpoint, or no such node or seed, or if the run names
+        code that is not to be imported.
     """
-    run = open_run(workdir)
+    run = open_run(workdir, trust=trust, modules=modules)
     nodes = run.nodes
     own = [name for name, network in nodes.items() if network.role == "student"]
     if node is None and len(own) == 1:

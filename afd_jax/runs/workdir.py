@@ -18,6 +18,7 @@ from afd_jax.runs.settings import base_config
 _MAY_CHANGE = (
     "config.parallel",
     "config.profile",
+    "config.trust",
     "config.writers",
     "config.log_every",
     "config.checkpoint_every",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from afd_jax import networks
-from afd_jax.commands.export import main
+from afd_jax.commands import export as command
 from afd_jax.data.recipe import Recipe
 from afd_jax.errors import SettingError
 from afd_jax.exports import check
@@ -31,6 +31,11 @@ pytest.importorskip("safetensors", reason="needs the extra export")
 pytest.importorskip("flatbuffers", reason="needs the extra export")
 
 
+def main(arguments):
+    """The command, which imports networks of the tests' own."""
+    return command.main([*arguments, "--trust"])
+
+
 @pytest.fixture(scope="module")
 def written(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "tiny"
@@ -43,7 +48,7 @@ def test_the_tensors_are_those_of_the_network_alone(finished, written):
     from safetensors.numpy import load_file
 
     tensors = load_file(written / "model.safetensors")
-    variables = load(finished, "Tiny").variables
+    variables = load(finished, "Tiny", trust=True).variables
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(
             tensor, functools.reduce(dict.get, name.split("/"), variables)
@@ -59,7 +64,7 @@ def test_stablehlo_is_for_three_platforms_with_a_free_batch(finished, written):
     exported = jax.export.deserialize(bytearray((written / "model.stablehlo").read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
     images = np.random.default_rng(2).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
-    wanted = load(finished, "Tiny")(images).probabilities
+    wanted = load(finished, "Tiny", trust=True)(images).probabilities
     np.testing.assert_allclose(exported.call(images), wanted, atol=1e-5)
 
 
@@ -84,7 +89,7 @@ def test_a_changed_tensor_is_found(written, tmp_path):
 
 
 def test_a_file_with_other_numbers_fails(finished, tmp_path, monkeypatch):
-    network = load(finished, "Tiny")
+    network = load(finished, "Tiny", trust=True)
     forward, _ = write_module._functions(network)
     functions = (forward, lambda x: jnp.full((x.shape[0], 10), 0.1))
     monkeypatch.setattr(write_module, "_functions", lambda _: functions)
@@ -112,7 +117,7 @@ def test_only_an_earlier_export_of_the_network_is_replaced(finished, written, tm
 def test_an_unfinished_run_says_so(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "summary.json").unlink()
-    export(run, tmp_path / "out", node="Tiny", formats=["safetensors"])
+    export(run, tmp_path / "out", node="Tiny", trust=True, formats=["safetensors"])
     step = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdecimal())
     assert f"Not finished, step {step}" in (tmp_path / "out" / "README.md").read_text()
 

@@ -102,15 +102,20 @@ def test_a_discriminator_of_ones_own(critic, tmp_path):
     assert lines(tmp_path / "w")[-3]["kind"] == "train"
 
 
-def test_an_nnx_network_in_a_config_and_as_a_teacher(tmp_path):
+def test_an_nnx_network_in_a_config_and_as_a_teacher(tmp_path, capsys):
     config = f"{ROOT}/tests/digits_config.py:tests.runs.test_from_outside:OnDigits,tests.tiny:Tiny"
     assert command(tmp_path / "pair", config=config, settings=SETTINGS) == 0
     images = np.zeros((3, 8, 8, 1), np.uint8)
-    loaded = load(tmp_path / "pair", "OnDigits")
+    loaded = load(tmp_path / "pair", "OnDigits", trust=True)
     assert loaded(images).logits.shape == (3, 10)
     teacher = f"--config.teachers=('{tmp_path}/pair@OnDigits',)"
     student = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny"
     more = (teacher, "--config.method.name=kd", "--config.graph=own")
+    # The student's config does not name the code of the teacher.
+    assert command(tmp_path / "student", *more, config=student, settings=SETTINGS) == 2
+    error = capsys.readouterr().err
+    assert "config.teachers[0] = " in error and "--config.trust=True" in error
+    more = (*more, "--config.trust=True")
     assert command(tmp_path / "student", *more, config=student, settings=SETTINGS) == 0
     state = final_state(tmp_path / "student", *more, config=student, settings=SETTINGS)
     jax.tree.map(

@@ -89,7 +89,7 @@ def file(tmp_path_factory):
 
 def test_a_longer_run_goes_on_from_a_finished_one(before, tmp_path, capsys):
     more = (entries(before), "--config.duration=2 epochs")
-    trained = load(before)
+    trained = load(before, trust=True)
     state = start(*more, "--config.twins=True")
     check_start(state.networks["Tiny"], trained.variables)
     check_start(state.networks["Tiny alone"], trained.variables)
@@ -156,7 +156,7 @@ def test_mistakes_are_named(before, file, tmp_path, capsys):
     assert "give one for each of the 1 networks" in error(entries(before, before))
     assert "no PyTorch names are known for Tiny" in error(entries(file))
     other = f"{ROOT}/tests/digits_config.py:tests.tiny:Wider"
-    words = error(entries(before), config=other)
+    words = error(entries(before), "--config.trust=True", config=other)
     assert "for Wider: weights of another network; the network's batch_stats/" in words
     two = f"{RESNET[: -len('resnet8')]}resnet14"
     words = error(entries(file), config=two)

@@ -1,5 +1,6 @@
 """Predictions from a checkpoint: those of training's own evaluation, on its data or on files."""
 
+import functools
 import json
 import shutil
 
@@ -9,11 +10,14 @@ import pytest
 
 from afd_jax import data
 from afd_jax.errors import SettingError
-from afd_jax.runs.predictions import predict, predict_seeds
-from afd_jax.runs.trained import load
+from afd_jax.runs import predictions, trained
 from tests.running import ROOT, command
 from tests.runs.test_workdir import arrays_file, damage
 
+# The runs have networks of the tests' own.
+predict = functools.partial(predictions.predict, trust=True)
+predict_seeds = functools.partial(predictions.predict_seeds, trust=True)
+load = functools.partial(trained.load, trust=True)
 NODES = ["Tiny", "Wider", "Tiny alone", "Wider alone"]
 
 

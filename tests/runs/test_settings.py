@@ -151,6 +151,15 @@ def test_a_method_that_needs_whole_images_says_so(field, method, words, tmp_path
     assert capsys.readouterr().err == f"error: config.data.{field} = 0.2: {words}\n"
 
 
+def test_the_last_of_a_repeated_setting_counts():
+    """ml_collections adds up tuples."""
+    twice = ["--config.networks=('resnet8',)", "--config.networks=('resnet14','resnet20')"]
+    config = read_config(
+        f"{ROOT}/configs/digits_afd.py", [*twice, "--config.seed=1", "--config.seed=2"]
+    )
+    assert config.networks == ("resnet14", "resnet20") and config.seed == 2
+
+
 def test_none_takes_the_place_of_a_number():
     """Also in a field that the file gives a number; the last one counts."""
     file = f"{ROOT}/configs/digits_afd.py"

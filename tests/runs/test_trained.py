@@ -1,16 +1,21 @@
 """What a trained network takes, and what it refuses."""
 
+import json
+import shutil
+import sys
+
 import jax
 import numpy as np
 import pytest
 
 from afd_jax.errors import SettingError
 from afd_jax.runs.trained import load
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def network(finished):
-    return load(finished, "Tiny")
+    return load(finished, "Tiny", trust=True)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,28 @@ def test_floats_of_a_stated_range_are_the_same_images(network, pixels, high):
     np.testing.assert_allclose(found, network(pixels).logits, atol=1e-5)
     inside = jax.jit(lambda x: network(x, images_range=(0, high)).logits)(floats)
     np.testing.assert_allclose(inside, found, atol=1e-5)
+
+
+def test_code_that_a_folder_names_is_imported_only_for_those_who_say_so(finished, tmp_path):
+    """The folder of a stranger names a module that would do something when imported."""
+    with pytest.raises(SettingError, match=r"networks = 'tests.tiny:Tiny': .*trust=True"):
+        load(finished, "Tiny")
+    strange = shutil.copytree(finished, tmp_path / "strange")
+    config = json.loads((strange / "config.json").read_text())
+    config["networks"][1] = "tests.imported:Never"
+    (strange / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SettingError, match=r"networks = 'tests.imported:Never'"):
+        load(strange, "Tiny", trust=["tests.tiny:Tiny"])
+    config["networks"][1], config["method"]["name"] = "tests.tiny:Wider", "tests.imported:Never"
+    (strange / "config.json").write_text(json.dumps(config))
+    modules = {"Tiny": tiny.Tiny(10), "Wider": tiny.Wider(10)}
+    with pytest.raises(SettingError, match=r"method.name = 'tests.imported:Never'"):
+        load(strange, "Tiny", modules=modules)
+    assert "tests.imported" not in sys.modules
+    given, imported = load(finished, "Tiny", modules=modules), load(finished, "Tiny", trust=True)
+    assert given.module == imported.module
+    with pytest.raises(SettingError, match="modules = 'Tinny': did you mean 'Tiny'"):
+        load(finished, "Tiny", modules={"Tinny": tiny.Tiny(10)})
 
 
 def test_probabilities_and_names(network, pixels):
