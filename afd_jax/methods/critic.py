@@ -50,7 +50,7 @@ class Critic:
     widths: Sequence[int] = options.numbers((64, 128), least=1, whole=True)
     kernel: int = options.number(3, least=1, whole=True)
     stride: int = options.number(2, least=1, whole=True)
-    slope: float = options.number(0.2)
+    slope: float = options.number(0.2, least=0, most=1)
 
     block: ClassVar[str] = "critic"
 

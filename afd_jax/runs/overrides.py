@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from afd_jax.errors import SettingError, one_of
+from afd_jax.errors import SettingError, one_of, shortened
 from afd_jax.runs.choices import keyword_options
 from afd_jax.runs.configs import find_config
 from afd_jax.runs.settings import OPEN, base_config
@@ -70,7 +70,7 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         reason = _last_line(error)
         named = re.match(r"flag --(config\.[\w.]+)=(.*?): (.*)", reason)
         field, value, reason = named.groups() if named else ("config", " ".join(overrides), reason)
-        raise SettingError(field, value, reason) from error
+        raise SettingError(field, value, shortened(reason)) from error
 
 
 def fill_options(

@@ -2,6 +2,14 @@
 
   python -m experiments.faults [KIND ...] [--times 10] [--seed 0]
 
+  kills        a run is killed with -9 at random moments, and the command given again
+  signals      two signals at a random moment, 0 to 200 ms apart, and the command given again
+  damage       a file of a run is damaged, and the command given again
+  checkpoints  a file of a checkpoint is damaged, and the networks are loaded
+  settings     generated settings are checked
+  losses       generated arrays and options go through every public loss
+  files        generated files of images, some of them damaged, are read
+
 A fault counts as stood when no result is lost or wrong and nothing but a line is said.
 """
 
@@ -13,11 +21,23 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from experiments.faults import damage, stops
+from experiments.faults import calls, damage, files, settings, stops
+from experiments.faults.fuzz import fuzz
 from experiments.faults.runs import RUNS, Small
 
-_STOPS = {"kills": stops.killed, "signals": stops.told_twice}
-KINDS = (*_STOPS, "damage")
+_Strike = Callable[[Small, pathlib.Path, pathlib.Path, random.Random], str]
+_STRUCK: dict[str, tuple[_Strike, tuple[Small, ...]]] = {
+    "kills": (stops.killed, RUNS),
+    "signals": (stops.told_twice, RUNS),
+    "damage": (damage.damaged, RUNS[:1]),
+    "checkpoints": (damage.loaded, RUNS[:1]),
+}
+_FUZZED = {
+    "settings": (settings.overrides(), settings.judge),
+    "losses": (calls.calls(), calls.judge),
+    "files": (files.files(), files.judge),
+}
+KINDS = (*_STRUCK, *_FUZZED)
 
 
 def main(arguments: list[str]) -> int:
@@ -30,34 +50,40 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--times", type=int, default=10, help="of each kind and run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the damage")
+    parser.add_argument("--run", help="only runs whose name holds this text")
     asked = parser.parse_args(arguments)
     if unknown := {*asked.kinds} - {*KINDS}:
         parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(KINDS)}")
     stood = True
-    print("| fault | run | times | what happened |\n|---|---|---|---|")
+    print("| fault | of | times | what happened |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         for kind in asked.kinds or KINDS:
-            for run in RUNS if kind in _STOPS else RUNS[:1]:
-                outcomes = collections.Counter(
-                    _outcomes(kind, run, pathlib.Path(scratch), asked.times, asked.seed)
-                )
+            for what, outcomes in _of_kind(kind, asked, pathlib.Path(scratch)):
                 stood &= not {*outcomes} - damage.GOOD
                 words = "; ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common())
-                print(f"| {kind} | {run.name} | {outcomes.total()} | {words} |", flush=True)
+                print(f"| {kind} | {what} | {outcomes.total()} | {words} |", flush=True)
     return 0 if stood else 1
 
 
-def _outcomes(kind: str, run: Small, scratch: pathlib.Path, times: int, seed: int) -> Iterator[str]:
-    whole = scratch / run.name.replace(" ", "_")
-    if not (whole / "summary.json").is_file():
-        code, errors = run.finish(whole)
-        if code:
-            raise SystemExit(f"{run.name} does not run: {errors}")
-    draw = random.Random(f"{kind} {run.name} {seed}")
-    once: Callable[[Small, pathlib.Path, pathlib.Path, random.Random], str]
-    once = _STOPS.get(kind, damage.damaged)
-    for _ in range(times):
-        yield once(run, whole, scratch / "struck", draw)
+def _of_kind(
+    kind: str, asked: argparse.Namespace, scratch: pathlib.Path
+) -> Iterator[tuple[str, collections.Counter[str]]]:
+    if kind in _FUZZED:
+        cases, judge = _FUZZED[kind]
+        yield "generated cases", fuzz(cases, judge, asked.times, asked.seed)
+        return
+    strike, runs = _STRUCK[kind]
+    for run in runs:
+        if asked.run and asked.run not in run.name:
+            continue
+        whole = scratch / run.name.replace(" ", "_")
+        if not (whole / "summary.json").is_file():
+            code, errors = run.finish(whole)
+            if code:
+                raise SystemExit(f"{run.name} does not run: {errors}")
+        draw = random.Random(f"{kind} {run.name} {asked.seed}")
+        outcomes = (strike(run, whole, scratch / "struck", draw) for _ in range(asked.times))
+        yield run.name, collections.Counter(outcomes)
 
 
 if __name__ == "__main__":

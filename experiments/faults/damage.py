@@ -1,13 +1,21 @@
 """Damage to the files of a run that was stopped; it must go on to the same end, or refuse."""
 
+import logging
 import pathlib
 import random
 import shutil
 from collections.abc import Callable
 
+import jax
+import numpy as np
+
+from afd_jax.errors import SettingError
+from afd_jax.runs.trained import load
+from afd_jax.runs.workdir import Workdir, read_json
+from experiments.faults.fuzz import refusal
 from experiments.faults.runs import Small, same_end
 
-GOOD = {"equal", "refused in a line"}
+GOOD = {"equal", "accepted", "refused in a line", "the one before, with a warning"}
 """Outcomes that nobody needs to fear."""
 
 _WAYS: dict[str, Callable[[bytes, random.Random], bytes | None]] = {
@@ -27,6 +35,19 @@ def _flipped(content: bytes, draw: random.Random) -> bytes:
     return content[:place] + bytes([changed]) + content[place + 1 :]
 
 
+def _damage(folder: pathlib.Path, draw: random.Random) -> str:
+    """Damages one file, and says which and how."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "curves.png")
+    file = draw.choice(files)
+    way = draw.choice(sorted(_WAYS))
+    content = _WAYS[way](file.read_bytes(), draw)
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    return f"{file.relative_to(folder)} {way}"
+
+
 def damaged(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
     """Damages one file of a finished run's folder, unfinishes it, and runs the command again.
 
@@ -36,15 +57,7 @@ def damaged(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random
     shutil.rmtree(workdir, ignore_errors=True)
     shutil.copytree(whole, workdir)
     (workdir / "summary.json").unlink()
-    files = sorted(p for p in workdir.rglob("*") if p.is_file() and p.name != "curves.png")
-    file = draw.choice(files)
-    way = draw.choice(sorted(_WAYS))
-    content = _WAYS[way](file.read_bytes(), draw)
-    if content is None:
-        file.unlink()
-    else:
-        file.write_bytes(content)
-    name = f"{file.relative_to(workdir)} {way}"
+    name = _damage(workdir, draw)
     code, errors = run.finish(workdir)
     if code == 0:
         difference = same_end(whole, workdir)
@@ -53,3 +66,26 @@ def damaged(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random
         return "refused in a line"
     last = errors.strip().splitlines()[-1:] or ["no word"]
     return f"exit code {code} ({name}): {last[0][:100]}"
+
+
+def loaded(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
+    """Damages one file of a checkpoint and loads a network; arguments as of `damaged`."""
+    shutil.rmtree(workdir, ignore_errors=True)
+    shutil.copytree(whole, workdir)
+    node = read_json(Workdir(whole).graph)["nodes"][0]["name"]
+    name = _damage(workdir / "checkpoints", draw)
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = said.append  # type: ignore[method-assign]
+    logging.getLogger("afd_jax").addHandler(handler)
+    try:
+        own, found = load(whole, node).variables, load(workdir, node).variables
+    except SettingError as error:
+        return refusal(error, (SettingError,), name)
+    except Exception as error:
+        return f"{type(error).__name__} ({name}): {str(error)[:100]}"
+    finally:
+        logging.getLogger("afd_jax").removeHandler(handler)
+    if jax.tree.all(jax.tree.map(np.array_equal, own, found)):
+        return "equal"
+    return "the one before, with a warning" if said else f"other arrays, in silence ({name})"

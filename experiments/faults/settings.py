@@ -26,6 +26,7 @@ _WORDS = ["", "None", "nan", "inf", "-inf", "1e999", "-1", "0", "1", "2", "3.5",
 _WORDS += ["True", "False", "()", "(1,)", "('a','b')", "[1, 2]", "{}", "{'a': 1}", "a", "é", "()("]
 _WORDS += ["4294967296", "18446744073709551616", "2 epochs", "3 steps", "0 steps", "-1 epochs"]
 _WORDS += ["1e400 steps", "x" * 3000, "lambda: 0", "__import__('os')", "\\0", "a\nb", " ", "0x10"]
+_PLAUSIBLE = ["0.01", "0.1", "0.5", "2.0", "4", "10", "16", "0.25 epochs", "5 steps", "None"]
 _WORDS += ["cosine", "adam", "sgd", "step", "afd", "dml", "own", "cyclic", "all_pairs", "none"]
 
 
@@ -50,6 +51,7 @@ def overrides(draw: Any) -> tuple[str, tuple[str, ...]]:
     """A config and one or two overrides."""
     name = draw(st.sampled_from([*_CONFIGS]))
     values = st.one_of(
+        st.sampled_from(_PLAUSIBLE),
         st.sampled_from(_WORDS),
         st.floats().map(str),
         st.integers(-(2**70), 2**70).map(str),
