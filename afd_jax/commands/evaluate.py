@@ -132,12 +132,11 @@ def _compared(
     chosen: Mapping[int, Mapping[str, Any]],
 ) -> int:
     """Says how the accuracies compare with summary.json; returns the exit code."""
-    import pathlib
-
     from afd_jax.reports.evaluation import compare, recorded
+    from afd_jax.runs.bucket import at_hand
     from afd_jax.runs.workdir import Workdir, read_json
 
-    folder = Workdir(pathlib.Path(known.workdir))
+    folder = Workdir(at_hand(known.workdir))
     if known.split not in ("test", "heldout"):
         return 0
     if not folder.summary.is_file():

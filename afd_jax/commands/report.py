@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = parser.parse_args(arguments)
     if len(known.workdir) > 1 and not known.to:
         parser.error("--to: name the file, as there are several runs")
+    if "://" in known.workdir[0] and not known.to:
+        parser.error("--to: name the file, as the run is in a bucket")
     return guarded(lambda: _write(known))
 
 

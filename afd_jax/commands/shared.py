@@ -23,6 +23,8 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "export": ("flatbuffers", "safetensors"),
     "onnx": ("jax2onnx", "onnxruntime"),
+    "gcs": ("gcsfs",),
+    "s3": ("s3fs",),
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
 }

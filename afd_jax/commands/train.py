@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", metavar="NAME[:ARGS]", help="config, by its name or the path of a file"
     )
-    parser.add_argument("--workdir", metavar="DIR", help="folder of this run (or --dry-run)")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of this run, or gs://... or s3://... (or --dry-run)")
     parser.add_argument(
         "--dry-run",
         nargs="?",
@@ -79,9 +79,11 @@ def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = read_config(known.config, overrides)
     _prepare_jax(known.distributed)
     if known.dry_run:
+        from afd_jax.runs.bucket import at_hand
         from afd_jax.runs.dry_run import dry_run
 
-        for text in dry_run(config, known.workdir or "", timed=known.dry_run == "timed"):
+        workdir = at_hand(known.workdir) if known.workdir else ""
+        for text in dry_run(config, workdir, timed=known.dry_run == "timed"):
             print(text, flush=True)
         return 0
     from afd_jax.runs.trainer import train

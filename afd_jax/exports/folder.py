@@ -12,6 +12,7 @@ from afd_jax.errors import SettingError
 from afd_jax.exports import check
 from afd_jax.exports.card import card
 from afd_jax.exports.write import FORMATS, write
+from afd_jax.runs.bucket import at_hand
 from afd_jax.runs.trained import Trust, load
 from afd_jax.runs.workdir import Workdir, read_json, write_json
 
@@ -44,8 +45,9 @@ def export(
       SettingError: if there is no such run, node, seed or format, or `to` holds something else.
       WrongOutputsError: if a file does not give the trained network's probabilities.
     """
+    workdir = at_hand(workdir)
     network = load(workdir, node, seed=seed, trust=trust)
-    run, folder = Workdir(pathlib.Path(workdir)), pathlib.Path(to)
+    run, folder = Workdir(workdir), pathlib.Path(to)
     _require_free(folder, network.name, force)
     settings, data = run.settings(), read_json(run.data)
     graph = read_json(run.graph) if run.graph.is_file() else {"nodes": [], "edges": []}

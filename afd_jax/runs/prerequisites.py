@@ -13,6 +13,7 @@ import ml_collections
 
 from afd_jax.errors import SettingError, require_number
 from afd_jax.networks import NAMES
+from afd_jax.runs.bucket import at_hand
 
 # Added to the seed, so that no two networks start alike.
 _TEACHER, _GENERATION = 1_000, 1_000_000
@@ -116,8 +117,8 @@ def of_run(entry: str) -> Source:
     """The run, and perhaps node, that "FOLDER" or "FOLDER@NODE" names."""
     folder, at, node = entry.rpartition("@")
     if not at or pathlib.Path(entry).is_dir():
-        return Source(entry, None, pathlib.Path(entry))
-    return Source(entry, None, pathlib.Path(folder), node)
+        return Source(entry, None, at_hand(entry))
+    return Source(entry, None, at_hand(folder), node)
 
 
 def prerequisites(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Prerequisite]:

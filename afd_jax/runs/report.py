@@ -12,6 +12,7 @@ from afd_jax.data.extra import need
 from afd_jax.engine.optimizers import SCHEDULES
 from afd_jax.errors import SettingError, UnreadableError
 from afd_jax.reports.page.records import RunRecords, Sights
+from afd_jax.runs.bucket import at_hand
 from afd_jax.runs.choices import call
 from afd_jax.runs.durations import to_steps
 from afd_jax.runs.metrics import read_metrics
@@ -46,7 +47,7 @@ def gather(
       SettingError: if a folder holds no run, a file in it is damaged, or a run has no such seed.
     """
     names = _short([pathlib.Path(folder) for folder in folders])
-    runs = [_records(pathlib.Path(f), n) for f, n in zip(folders, names, strict=True)]
+    runs = [_records(at_hand(f), n) for f, n in zip(folders, names, strict=True)]
     for run in runs if seed is not None else ():
         if seed not in run.seeds:
             remedy = f"the run in {run.folder} has the seeds {run.seeds[0]} to {run.seeds[-1]}"

@@ -17,6 +17,7 @@ from afd_jax.networks import create
 from afd_jax.networks.branched import single
 from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.runs.bucket import at_hand
 from afd_jax.runs.checkpoint import load_variables
 from afd_jax.runs.choices import make_method
 from afd_jax.runs.images import as_pixels
@@ -150,7 +151,7 @@ def open_run(
     Raises:
       SettingError: if there is no run, its files are damaged, or it names code not to be imported.
     """
-    folder = Workdir(pathlib.Path(workdir))
+    folder = Workdir(at_hand(workdir))
     if not folder.config.is_file() or not folder.data.is_file():
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
     config, data = folder.settings(), read_json(folder.data)

@@ -21,6 +21,7 @@ from afd_jax.reports.facts import Facts, graph_facts
 from afd_jax.reports.summary import commit, mean_record, summarise
 from afd_jax.reports.terminal import Progress, table
 from afd_jax.runs.assemble import Run, assemble
+from afd_jax.runs.bucket import in_bucket, mirrored
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.lock import claim_weights, claimed
 from afd_jax.runs.metrics import MetricsLog, Record, Window, evaluation, set_metrics_aside
@@ -50,7 +51,7 @@ def train(
 
     Args:
       config: settings; or a config by name, "cifar100_afd:resnet32,resnet32", or file.
-      workdir: folder of this run alone.
+      workdir: folder of this run alone, or its address in a bucket, "gs://..." or "s3://...".
       show_progress: print a progress bar, or lines where there is no terminal.
 
     Returns:
@@ -65,6 +66,9 @@ def train(
         config = read_config(config)
     for package in ("matplotlib", "tqdm"):  # before hours of training, not after
         need(package, "workdir", str(workdir))
+    if in_bucket(workdir):
+        with mirrored(str(workdir)) as local:
+            return train(config, local, show_progress=show_progress)
     # Settings: everything that can be wrong is found here.
     run = assemble(config, workdir)
     require_room(run)

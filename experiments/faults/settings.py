@@ -95,7 +95,7 @@ def _wrong(path: str, old: Any, new: Any) -> str | None:
             return "a number that is not finite"
         if isinstance(number, float | int) and number < 0 and path not in _NEGATIVE:
             return "a negative number"
-        if isinstance(number, int) and abs(number) >= 2**63:
+        if isinstance(old, int) and isinstance(number, int) and abs(number) >= 2**63:
             return "a number that no array can hold"
     if isinstance(old, bool) != isinstance(new, bool) and old is not None and new is not None:
         return f"{type(new).__name__} for {type(old).__name__}"
