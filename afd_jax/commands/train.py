@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", metavar="NAME[:ARGS]", help="config, by its name or the path of a file"
     )
-    parser.add_argument("--workdir", metavar="DIR", help="folder of this run, or gs://... or s3://... (or --dry-run)")
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="folder of this run, also gs://... or s3://..."
+    )
     parser.add_argument(
         "--dry-run",
         nargs="?",

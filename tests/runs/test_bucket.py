@@ -123,9 +123,7 @@ def test_one_program_at_a_time(address, monkeypatch):
     monkeypatch.setattr(
         BucketLock, "_content", lambda own: (content(own), beat(time.monotonic()))[0]
     )
-    with pytest.raises(
-        SettingError, match=r"trains in this folder .process 7 of elsewhere"
-    ):
+    with pytest.raises(SettingError, match=r"trains in this folder .process 7 of elsewhere"):
         lock().__enter__()
     monkeypatch.setattr(BucketLock, "_content", content)
     # Somebody who is gone.
