@@ -28,6 +28,7 @@ _CLASSES = {
     "independent": "Independent",
     "kd": "KD",
     "kdcl": "KDCL",
+    "mixed": "Mixed",
     "okddip": "OKDDip",
     "one": "ONE",
     "pcl": "PCL",
