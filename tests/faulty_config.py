@@ -1,4 +1,7 @@
-"""A run of which one process does something bad at its third step: FAULT=nan:1, hang:0, raise:1."""
+"""A run of which one process does something bad at its third step: FAULT=nan:1, hang:0, raise:1.
+
+With FAULT=slow: every step of all processes takes longer.
+"""
 
 import dataclasses
 import os
@@ -16,11 +19,13 @@ _update = Update.__call__
 
 def get_config(argument=""):
     kind, index = os.environ["FAULT"].split(":")
-    if os.environ["JAX_PROCESS_ID"] == index:
+    if os.environ.get("JAX_PROCESS_ID", "") == index:
         calls = iter(range(1000))
 
         def faulty(self, state, batch):
-            if next(calls) == 2:
+            if kind == "slow":
+                time.sleep(0.2)
+            elif next(calls) == 2:
                 state = FAULTS[kind](state)
             return _update(self, state, batch)
 
