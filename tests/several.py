@@ -1,6 +1,7 @@
 """Runs of several real processes on this machine, over jax.distributed and Gloo."""
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -71,6 +72,15 @@ def worker(process):
     listing = f"/proc/{process.pid}/task/{process.pid}/children"
     with open(listing) as file:
         return int(file.read().split()[0])
+
+
+def alive(number):
+    """Whether a process runs: those that have ended may wait for their parent."""
+    try:
+        status = pathlib.Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return False
+    return "State:\tZ" not in status
 
 
 def strike(process, number=signal.SIGKILL):

@@ -12,7 +12,7 @@ import pytest
 from afd_jax.runs import processes
 from afd_jax.runs.watchdog import Watchdog
 from tests.running import CONFIG, command, final_state
-from tests.several import RUN, ended, start, strike, until
+from tests.several import RUN, alive, ended, start, strike, until, worker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -38,10 +38,11 @@ def whole(tmp_path_factory):
 def test_two_processes_one_killed_and_the_run_goes_on(tmp_path, whole, victim, counts):
     began = start(tmp_path / "run", 2)
     until(began[0], "step 12/24")
+    own_worker = worker(began[victim])
     began[victim].kill()
     begin = time.monotonic()
     codes, errors = ended(began)
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 30 and not alive(own_worker)
     assert codes[victim] == -9 and codes[1 - victim] == processes.EXIT_CODE, errors
     assert errors[1 - victim].strip().splitlines() == [
         f"error: process {victim} is {LOST} from the last checkpoint"
