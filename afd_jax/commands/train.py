@@ -1,11 +1,12 @@
 """`afd-train`: trains a run, or says what it would cost."""
 
 import argparse
-import os
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
 from afd_jax.commands.shared import guarded, require
+from afd_jax.runs import processes
 from afd_jax.runs.signals import leave_at_once
 
 # Every run needs these, some only at its end.
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
       0 when done, 1 if a loss is not finite or an image cannot be read, 2 for a setting that cannot
-      work or an extra that is not installed, 130 after Ctrl-C.
+      work or an extra that is not installed, 75 if the run hangs or has lost another of its
+      processes, 130 after Ctrl-C.
     """
     parser = argparse.ArgumentParser(
         prog="afd-train",
@@ -75,11 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:
     # Imports stand here so that --help answers at once.
+    from afd_jax.data.cache import keep_programs
     from afd_jax.runs.overrides import read_config
 
     require(*_ALWAYS)
     config = read_config(known.config, overrides)
-    _prepare_jax(known.distributed)
+    if known.distributed:
+        processes.join(config.parallel.heartbeat_timeout)
+    keep_programs()
     if known.dry_run:
         from afd_jax.runs.bucket import at_hand
         from afd_jax.runs.dry_run import dry_run
@@ -121,41 +126,12 @@ def _wrapped(names: Iterable[str]) -> str:
     return textwrap.indent(textwrap.fill(", ".join(names), 98, break_on_hyphens=False), "  ")
 
 
-def _prepare_jax(distributed: bool) -> None:
-    from afd_jax.data.cache import keep_programs
-
-    if distributed:
-        _join()
-    keep_programs()
-
-
-def _join() -> None:
-    """Meets the other processes, by the JAX_* variables or by what JAX knows about the cluster."""
-    import jax
-
-    from afd_jax.errors import SettingError, first_line
-
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    address, count, index = (os.environ.get(name) for name in names)
-    if address and (count or index):
-        for name, value in zip(names[1:], (count, index), strict=True):
-            if value is None or not value.isdecimal():
-                raise SettingError(name, value, f"must be a whole number, as {names[0]} is set")
-    try:
-        if address and count and index:
-            jax.distributed.initialize(address, int(count), int(index))
-        else:
-            jax.distributed.initialize()
-    except (RuntimeError, ValueError) as error:
-        remedy = f"cannot join the other processes ({first_line(error)}); run under SLURM or on a "
-        remedy += f"TPU pod, or set {', '.join(names)}"
-        raise SettingError("--distributed", address, remedy) from error
-
-
 def program() -> int:
     """The installed command."""
     from afd_jax.speedups import use_huge_pages
 
+    if "--distributed" in sys.argv[1:] and not processes.is_worker():
+        return processes.supervise()
     use_huge_pages()
-    with leave_at_once():
-        return main()
+    with leave_at_once(processes.orders()):
+        return processes.left_together(main)

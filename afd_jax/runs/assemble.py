@@ -35,9 +35,11 @@ from afd_jax.runs.choices import call, make_method, named_networks
 from afd_jax.runs.durations import to_steps
 from afd_jax.runs.init_from import Start, load_starts, start_sources
 from afd_jax.runs.prerequisites import prerequisites, sources
+from afd_jax.runs.processes import check_heartbeat_timeout
 from afd_jax.runs.profile import Span, read_span
 from afd_jax.runs.settings import check_keys
 from afd_jax.runs.teachers import Teacher, load_teachers, require_class_names
+from afd_jax.runs.watchdog import check_step_timeout
 from afd_jax.runs.workdir import Workdir
 from afd_jax.runs.writers import require_writers
 
@@ -65,6 +67,7 @@ class Run:
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
       steps_per_call: at most so many steps run without the host.
+      step_timeout: seconds without a step after which the run hangs; None: see `Watchdog`.
       profile: the steps to trace; None for none.
       teachers: the frozen networks, by node.
       starts: what networks start from, by name; those that are not here are drawn.
@@ -84,6 +87,7 @@ class Run:
     eval_every: int
     checkpoint_every: int
     steps_per_call: int
+    step_timeout: float | None = None
     profile: Span | None = None
     teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
     starts: Mapping[str, Start] = dataclasses.field(default_factory=dict)
@@ -128,6 +132,8 @@ def assemble(
 
 def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined: bool) -> Run:
     require_number("seed", config.seed, least=0, most=2**32 - 1, whole=True)
+    check_heartbeat_timeout("parallel.heartbeat_timeout", config.parallel.heartbeat_timeout)
+    check_step_timeout("parallel.step_timeout", config.parallel.step_timeout)
     most = min(2**32 - config.seed, _SEEDS)
     require_number("seeds", config.seeds, least=1, most=most, whole=True)
     for field in ("twins", "second_forward", "own_augmentation", "averages", "trust"):
@@ -245,6 +251,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
         eval_every=steps("eval_every"),
         checkpoint_every=steps("checkpoint_every"),
         steps_per_call=_steps_per_call(config.parallel.steps_per_call, devices, config.data.stream),
+        step_timeout=config.parallel.step_timeout,
         profile=profile,
         teachers=teachers,
         starts=load_starts(

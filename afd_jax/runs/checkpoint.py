@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 
 from afd_jax.engine.state import TrainState
 from afd_jax.errors import SettingError, StorageError, first_line
+from afd_jax.runs.processes import is_lost
 
 Check = Callable[[dict[str, Any]], None]
 """Raises SettingError for settings that are not the run's."""
@@ -99,6 +100,8 @@ class Checkpoints:
             try:
                 restored = self._manager.restore(step, args=items)
             except Exception as error:  # Orbax, TensorStore and JSON each have their own
+                if is_lost(error):  # then nothing is known about the files
+                    raise
                 damaged[step] = first_line(error)
                 continue
             notes = restored["notes"]
@@ -144,6 +147,8 @@ def _failing(folder: pathlib.Path, step: int | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax, TensorStore and the system each have their own
+        if is_lost(error):
+            raise
         words = f"checkpoint {step} cannot be saved in {folder}: {first_line(error)[:200]}"
         raise StorageError(words) from error
 

@@ -115,6 +115,11 @@ def base_config() -> ml_collections.ConfigDict:
                 "devices": placeholder(int),  # None: all
                 # At most so many steps without the host; None: 1 on CPUs, 10 elsewhere.
                 "steps_per_call": placeholder(int),
+                # Of several processes (--distributed): seconds after which one that is silent
+                # counts as dead (assumed), and after which one that makes no step hangs (None: 20
+                # times its longest pause, at least 600; assumed).
+                "heartbeat_timeout": 30,
+                "step_timeout": placeholder(float),
             },
         }
     )

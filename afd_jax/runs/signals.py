@@ -5,11 +5,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ASK_HOSTS_EVERY = 20
+_ASK_EVERY, _MOST = 2.0, 100  # seconds, but steps at most: how often hosts ask each other
 
 EXIT_CODE = 130
 """Of a program that was asked to stop: the same command continues."""
@@ -24,15 +25,30 @@ class Stop:
 
     asked = False
 
-    def wanted(self, step: int) -> bool:
-        """Answers the same on every host: they exchange messages, so only every 20 steps."""
+    def __init__(self) -> None:
+        self._calls, self._due, self._last = 0, 1, time.monotonic()
+
+    def wanted(self) -> bool:
+        """To be called once a step; answers the same on every host.
+
+        They exchange messages, so only every two seconds or so.
+        """
         import jax  # late: `leave_at_once` comes before it
+        import numpy as np
         from jax.experimental import multihost_utils
 
         if jax.process_count() == 1:
             return self.asked
-        ask = step % _ASK_HOSTS_EVERY == 0
-        return ask and bool(multihost_utils.process_allgather(self.asked).any())
+        self._calls += 1
+        if self._calls < self._due:
+            return False
+        seconds = (time.monotonic() - self._last) / self._calls
+        told = multihost_utils.process_allgather(np.array([self.asked, seconds], np.float32))
+        # By the slowest, so that all ask again at the same step.
+        wanted = _ASK_EVERY / max(float(told[:, 1].max()), 1e-6)
+        self._due = round(min(max(wanted, 1), 2 * self._due, _MOST))
+        self._calls, self._last = 0, time.monotonic()
+        return bool(told[:, 0].any())
 
 
 _stops: list[Stop] = []  # the run that may finish its step first, if there is one
@@ -55,8 +71,6 @@ def stop_signals() -> Iterator[Stop]:
         if own:
             for number in _SIGNALS:
                 signal.signal(number, handle)
-        if _watched:
-            _listen()
         yield stop
     finally:
         _stops.remove(stop)
@@ -69,17 +83,27 @@ _watched: list[threading.Thread] = []
 
 
 @contextlib.contextmanager
-def leave_at_once() -> Iterator[None]:
+def leave_at_once(orders: socket.socket | None = None) -> Iterator[None]:
     """While inside, a signal ends the program with a word, whatever it is doing.
 
     Within `stop_signals`, the first only asks the run to stop. A thread waits for signals, since
     Python's own handlers would wait for a compiler, or for files, to come back.
+
+    Args:
+      orders: signals come by it, and not to this process; the program ends if it closes.
     """
+    if orders is not None:
+        thread = threading.Thread(target=_obey, args=(orders,), daemon=True)
+        thread.start()
+        _watched.append(thread)
+        yield
+        return
     here, there = socket.socketpair()
     there.setblocking(False)
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
     waker = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
-    _listen()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
     thread = threading.Thread(target=_watch, args=(here,), daemon=True)
     thread.start()
     _watched.append(thread)
@@ -95,10 +119,9 @@ def leave_at_once() -> Iterator[None]:
         here.close()
 
 
-def _listen() -> None:
-    # Again where a run begins: jax.distributed takes SIGTERM for itself.
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: None)
+def _obey(orders: socket.socket) -> None:
+    _watch(orders)
+    os._exit(EXIT_CODE)  # who waits for this program has been killed
 
 
 def _watch(numbers: socket.socket) -> None:

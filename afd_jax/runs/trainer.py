@@ -30,6 +30,7 @@ from afd_jax.runs.prerequisites import prerequisites
 from afd_jax.runs.profile import Profile, device_memory, peak_memory
 from afd_jax.runs.program import Evaluate, Learn, Update, evaluate_networks, learns, prepared
 from afd_jax.runs.signals import Stop, stop_signals
+from afd_jax.runs.watchdog import Watchdog
 from afd_jax.runs.workdir import Workdir, write_json
 from afd_jax.runs.writers import Writers
 
@@ -139,7 +140,8 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
     notes: dict[str, Any] = {"compile_seconds": 0.0, "train_seconds": 0.0, "timed_steps": 0}
     facts = graph_facts(run.plan)
     saved = Checkpoints(folder.checkpoints, folder.settings(), folder.require_own)
-    with saved as checkpoints, stop_signals() as stop:
+    watchdog = Watchdog(run.step_timeout, alone=jax.process_count() == 1)
+    with watchdog, saved as checkpoints, stop_signals() as stop:
         restored = checkpoints.restore(state)
         if restored:
             state, notes = restored
@@ -148,7 +150,8 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
         elif run.plan.method.preparation_epochs and run.plan.graph.teachers:
             # 3. What the method trains on teachers first.
             say(f"preparing the teachers of {type(run.plan.method).__name__} ...")
-            state = run.devices.put_state(prepared(run, jax.device_get(state), _unless(stop)))
+            going_on = _unless(stop, watchdog)
+            state = run.devices.put_state(prepared(run, jax.device_get(state), going_on))
             checkpoints.save(run.devices.shared_state(state), notes)
         if not restored and (aside := set_metrics_aside(folder.metrics)):
             say(f"no checkpoints in {folder.path}: from the beginning; old metrics are in {aside}")
@@ -157,7 +160,8 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
 
         # 4. Train.
         profile = Profile(run.profile, folder.path / "profile")
-        _Loop(run, facts, log, writers, profile, checkpoints, notes, stop, shown).go(state)
+        parts = (log, writers, profile, checkpoints, notes, stop, watchdog, shown)
+        _Loop(run, facts, *parts).go(state)
 
     # 5. Summary, from the last epoch.
     summary = summarise(
@@ -182,9 +186,10 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
     return summary
 
 
-def _unless(stop: Stop) -> Any:
+def _unless(stop: Stop, watchdog: Watchdog) -> Any:
     def going_on(step: int) -> None:
-        if stop.wanted(step):
+        watchdog.alive()
+        if stop.wanted():
             raise Interrupted("stopped before the first step")
 
     return going_on
@@ -202,6 +207,7 @@ class _Loop:
     checkpoints: Checkpoints
     notes: dict[str, Any]
     stop: Stop
+    watchdog: Watchdog
     shown: bool
 
     def go(self, state: TrainState) -> None:
@@ -226,9 +232,10 @@ class _Loop:
                     clock.compiled(update.steps)
                     progress.compiled()
                 clock.skip(self.profile.after(step, metrics))
+                self.watchdog.alive()
 
                 last = step == run.total_steps
-                stopping = self.stop.wanted(step)
+                stopping = self.stop.wanted()
                 logging = step % run.log_every == 0
                 evaluating = step % run.eval_every == 0 or last
                 saving = step % run.checkpoint_every == 0 or last or stopping
@@ -267,6 +274,7 @@ class _Loop:
         for split in ("heldout", "test"):
             if len(getattr(self.run.splits, split)):
                 yield self._write(split, step, self._evaluate(evaluations, state, split))
+                self.watchdog.alive()
 
     def _has(self, kind: str) -> bool:
         return any(record["kind"] == kind for record in self.log.records)

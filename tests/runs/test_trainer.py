@@ -1,11 +1,6 @@
 """Whole runs: what they leave, that they continue bit-equal, on several devices and hosts."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -149,68 +144,3 @@ def test_a_state_that_does_not_fit_is_said_before_it_starts(tmp_path, monkeypatc
     monkeypatch.setattr(trainer, "device_memory", lambda devices: None)
     trainer.require_room(run)
     assert "note: each device keeps 0.0 GiB of what PSKD remembers" in capsys.readouterr().out
-
-
-# Without heads, which test_eight_devices_train_the_same_networks has: quicker to compile.
-ALIKE = (
-    "--config.parallel.devices=8",
-    "--config.twins=False",
-    "--config.method.name=dml",
-    "--config.graph=all_pairs",
-)
-
-
-def two_processes(workdir, *, stop_after=None):
-    """Two hosts with four devices each, over jax.distributed on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = []
-    for index in range(2):
-        environment = os.environ | {
-            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=4"),
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(index),
-            "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        }
-        arguments = [
-            f"--config={CONFIG}",
-            f"--workdir={workdir}",
-            *SETTINGS[:-1],
-            *ALIKE,
-            "--distributed",
-        ]
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-u", "-m", "afd_jax", *arguments],
-                env=environment,
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    if stop_after:
-        for line in workers[0].stdout:
-            if line.startswith(stop_after):
-                workers[1].send_signal(signal.SIGTERM)  # one host is told, all stop
-                break
-    outputs = [worker.communicate(timeout=240)[0] for worker in workers]
-    return [worker.returncode for worker in workers], outputs
-
-
-def test_two_processes_train_like_one_and_stop_and_continue_together(tmp_path):
-    codes, outputs = two_processes(tmp_path / "two", stop_after="step 4/24")
-    assert codes == [130, 130], outputs
-    codes, outputs = two_processes(tmp_path / "two")
-    assert codes == [0, 0], outputs
-    assert "continuing" in outputs[0] and "at step 20 of 24" in outputs[0]
-    assert "test accuracy" in outputs[0] and "test accuracy" not in outputs[1]
-    assert command(tmp_path / "one", *ALIKE, settings=SETTINGS[:-1]) == 0
-    for a, b in zip(
-        jax.tree.leaves(final_state(tmp_path / "one", *ALIKE, settings=SETTINGS[:-1]).networks),
-        jax.tree.leaves(final_state(tmp_path / "two", *ALIKE, settings=SETTINGS[:-1]).networks),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, atol=2e-3)

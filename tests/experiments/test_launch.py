@@ -1,0 +1,112 @@
+"""Launch scripts: ShellCheck, Kubernetes' own schemas, and a stand-in for gcloud."""
+
+import copy
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.running import ROOT
+
+FOLDER = ROOT / "experiments" / "launch"
+SHELL = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".sh", ".sbatch"))
+K8S = runpy.run_path(str(FOLDER / "k8s.py"))
+VALUES = K8S["read_values"](FOLDER / "k8s.yaml")
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_shell_scripts_are_clean(name):
+    shellcheck = shutil.which("shellcheck", path=os.path.dirname(sys.executable))
+    shellcheck = shellcheck or shutil.which("shellcheck")
+    checks = [shellcheck] if shellcheck else ["bash", "-n"]
+    done = subprocess.run([*checks, FOLDER / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def fits(manifest):
+    """Raises unless the published schema of its kind has all its fields."""
+    validate = pytest.importorskip("kubernetes_validate")
+    validate.validate(manifest, validate.latest_version(), strict=True)
+
+
+def test_the_job_fits_the_schemas_of_kubernetes():
+    service, job = K8S["job"](VALUES)
+    fits(service)
+    fits(job)
+    wrong = copy.deepcopy(job)
+    wrong["spec"]["complitions"] = 2
+    with pytest.raises(Exception, match="complitions"):
+        fits(wrong)
+
+
+def test_the_jobs_of_a_jobset_fit_the_schemas_of_kubernetes():
+    (jobset,) = K8S["jobset"](VALUES)
+    (jobs,) = jobset["spec"]["replicatedJobs"]
+    head = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    fits({**head, **jobs["template"]})
+    # The first pod's name is made of the names of the set, its jobs, and two numbers.
+    (container,) = jobs["template"]["spec"]["template"]["spec"]["containers"]
+    first = f"{jobset['metadata']['name']}-{jobs['name']}-0-0"
+    first += f".{jobset['spec']['network']['subdomain']}:8476"
+    assert container["env"][0] == {"name": "JAX_COORDINATOR_ADDRESS", "value": first}
+
+
+@pytest.mark.parametrize("kind", ["job", "jobset"])
+def test_the_manifest_is_yaml_and_runs_the_command(kind):
+    command = [sys.executable, FOLDER / "k8s.py", kind, FOLDER / "k8s.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *_, last = yaml.safe_load_all(done.stdout)
+    assert [last] == K8S[kind](VALUES)[-1:]
+    assert "&id" not in done.stdout and "--distributed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Afd"}, "name = 'Afd': 1 to 40 of a-z"),
+        ({"processes": 0}, "processes = 0: must be at least 1"),
+        ({"gpus": 1}, "missing or unknown: gpus"),
+        ({"settings": "--config.seed=1"}, "not of the kind in k8s.yaml"),
+    ],
+)
+def test_wrong_values(tmp_path, change, message):
+    (tmp_path / "v.yaml").write_text(yaml.safe_dump(VALUES | change))
+    command = [sys.executable, FOLDER / "k8s.py", "job", tmp_path / "v.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
+
+
+GCLOUD = """#!/usr/bin/env bash
+# Notes what it is told. A slice lives until it has trained twice: the first time it is taken away.
+echo "$*" >>"$NOTES"
+case "$*" in
+*create*) echo ACTIVE >"$NOTES.state" ;;
+*delete*) rm "$NOTES.state" ;;
+*describe*) cat "$NOTES.state" ;;
+*afd_jax*)
+  if [ "$(grep -c afd_jax "$NOTES")" -eq 1 ]; then echo SUSPENDED >"$NOTES.state" && exit 255; fi
+  ;;
+esac
+"""
+
+
+def test_a_queued_tpu_that_is_taken_away_is_asked_for_again(tmp_path):
+    (tmp_path / "gcloud").write_text(GCLOUD)
+    (tmp_path / "gcloud").chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
+    own |= {"SETUP": "mount it", "SPOT": "--spot", "EVERY": "0"}
+    command = [FOLDER / "tpu_queue.sh", "mine", "zone-a", "v5litepod-16", "digits_afd", "/b/run"]
+    subprocess.run([*command, "--config.seed=1"], env=os.environ | own, check=True, timeout=60)
+    notes = (tmp_path / "notes").read_text().splitlines()
+    told = [line for line in notes if "describe" not in line]
+    verbs = ["create", "mount it", "afd_jax", "delete"] * 2
+    assert len(told) == 8 and all(v in line for v, line in zip(verbs, told, strict=True)), told
+    assert told[0].endswith(
+        "--accelerator-type=v5litepod-16 --runtime-version=tpu-ubuntu2204-base --spot"
+    )
+    run = "--config=digits_afd --workdir=/b/run --distributed --config.seed=1"
+    assert told[2].endswith(run) and told[2] == told[6]
