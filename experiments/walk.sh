@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # The way of somebody with photographs, networks and a teacher of their own: train, stop, continue,
-# look, take a student home. Needs the extras train, tensorboard and onnx.
+# look, export the students and use them. Needs the extras train, tensorboard and onnx.
 #
 #   experiments/walk.sh FOLDER [PHOTOGRAPHS [TEACHER]]
 #
 # FOLDER is new. PHOTOGRAPHS holds a subfolder for each of three classes; if left out, pictures are
-# drawn. TEACHER is a file of PyTorch weights of a ResNet-8 with three classes, named as in
-# mdistiller; if left out, one is made up. STEPS (24) is the length of the run.
+# drawn. TEACHER is NETWORK=FILE, PyTorch weights with three classes, named as in mdistiller:
+# resnet20=FILE.pth; if left out, a ResNet-8 is made up. STEPS (24) is the length of the run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/walk" && pwd)
 export PYTHONPATH="$here/../..${PYTHONPATH:+:$PYTHONPATH}" # this checkout, installed or not
 mkdir -p "$1"
-photographs=${2:+$(realpath "$2")} teacher=${3:+$(realpath "$3")} steps=${STEPS:-24}
+photographs=${2:+$(realpath "$2")} teacher=${3:+${3%%=*}=$(realpath "${3#*=}")} steps=${STEPS:-24}
 cd "$1"
 cp "$here/my_networks.py" .
 [[ -n $photographs ]] || { python "$here/photographs.py" photographs && photographs=photographs; }
-[[ -n $teacher ]] || { python "$here/teacher.py" teacher.safetensors && teacher=teacher.safetensors; }
+[[ -n $teacher ]] || { python "$here/teacher.py" teacher.safetensors && teacher=resnet8=teacher.safetensors; }
 
 afd() { # COMMAND ARGUMENTS
     echo "+ afd-$*"
@@ -24,8 +24,7 @@ afd() { # COMMAND ARGUMENTS
 
 train=(--config=folder_afd:my_networks:InLinen,my_networks:InNNX --workdir=run
     "--config.data.data_dir=$photographs" --config.data.image_size=32
-    "--config.teachers=('resnet8=$teacher',)"
-    "--config.graph=(('InLinen','InNNX'),('InNNX','InLinen'),('teacher','InLinen'),('teacher','InNNX'))"
+    "--config.teachers=('$teacher',)"
     --config.method.adversarial_weight=0.0 --config.twins=True
     --config.data.mixup=0.2 --config.optimizers.logit.schedule.warmup=0.1
     "--config.writers=('tensorboard',)" --config.batch_size=16 "--config.duration=$steps steps"
@@ -45,8 +44,8 @@ afd train "${train[@]}"
 ls run/tensorboard
 afd eval run --per-class
 afd report run
-afd export run --network InLinen --to student --formats safetensors,stablehlo,onnx
-
-# Without afd_jax and without JAX:
-cd student
-python -I "$here/use_onnx.py"
+for name in InLinen InNNX; do
+    afd export run --network "$name" --to "$name" --formats safetensors,stablehlo,onnx
+    python "$here/use_run.py" run "$name"
+    (cd "$name" && python -I "$here/use_onnx.py") # without afd_jax and without JAX
+done

@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seed", metavar="N", default="all", help="one of the run's seeds, or all (default)"
     )
-    parser.add_argument("--node", metavar="NAME", help="one network or ensemble only")
+    parser.add_argument(
+        "--network", "--node", dest="node", metavar="NAME", help="one network or ensemble only"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data are, if they have moved")
     parser.add_argument("--batch-size", metavar="N", type=int, help="images at a time")
     parser.add_argument(
@@ -181,7 +183,7 @@ def _chosen(nodes: Mapping[str, Any], node: str | None) -> dict[str, Any]:
     if node is None:
         return dict(nodes)
     if node not in nodes:
-        raise SettingError("--node", node, one_of(node, nodes))
+        raise SettingError("--network", node, one_of(node, nodes))
     return {node: nodes[node]}
 
 

@@ -73,11 +73,11 @@ def _export(known: argparse.Namespace) -> int:
 
 
 def _table(files: dict[str, dict[str, Any]]) -> str:
-    lines = [f"{'file':20}{'bytes':>12}{'difference':>12}{'batch of 1':>13}{'batch of 32':>13}"]
+    lines = [f"{'file':20}{'bytes':>12}{'difference':>14}{'batch of 1':>13}{'batch of 32':>13}"]
     for file in files.values():
         difference = file["difference"]
         shown = "not compared" if difference is None else f"{difference:.1e}"
         times = [file["milliseconds"].get(size) for size in ("1", "32")]
         each = [f"{'' if t is None else f'{t:.2f} ms':>13}" for t in times]
-        lines.append(f"{file['file']:20}{file['bytes']:12,}{shown:>12}{''.join(each)}")
+        lines.append(f"{file['file']:20}{file['bytes']:12,}{shown:>14}{''.join(each)}")
     return "\n".join(lines)

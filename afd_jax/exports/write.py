@@ -92,11 +92,12 @@ def write(
     for kind in formats:
         file = folder / check.FILES[kind]
         if kind == "safetensors":
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
-            save_file(tensors, file)
+            content = save(tensors)  # save_file would make a file that only its owner can read
         else:
-            file.write_bytes((_stablehlo if kind == "stablehlo" else _onnx)(probabilities, shape))
+            content = (_stablehlo if kind == "stablehlo" else _onnx)(probabilities, shape)
+        file.write_bytes(content)
         found[kind] = {"file": file.name, "bytes": file.stat().st_size, **_checked(kind, folder)}
     return found
 

@@ -4,6 +4,7 @@ Variables are plain nested dicts of arrays: {"params": ..., "batch_stats": ..., 
 "params" are the network's statistics.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -206,11 +207,15 @@ class NNX:
         """
         # The structure without values, which are in `variables`.
         graph, params, random, rest = _split(nnx.eval_shape(lambda: self.make(rngs=nnx.Rngs(0))))
+        # Without a key nothing is drawn: the states are constants, and leave no trace in a program.
+        given = "dropout" in rngs
+        with contextlib.nullcontext() if given else jax.ensure_compile_time_eval():
+            random = _reseeded(random, rngs["dropout"] if given else jax.random.key(0))
         module = nnx.merge(
             graph,
             _filled(params, lambda path, _: _get(variables["params"], path)),
             _filled(rest, lambda path, own: _get(variables[_collection(own)], path)),
-            _reseeded(random, rngs.get("dropout", jax.random.key(0))),
+            random,
         )
         for _, part in nnx.iter_graph(module):
             if isinstance(part, nnx.BatchNorm) and self.axis_name:

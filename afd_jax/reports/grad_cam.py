@@ -10,6 +10,10 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from afd_jax.networks.outputs import Outputs
 
 
+class NoPathError(ValueError):
+    """No way from a network's feature map to its logits can be seen."""
+
+
 class Sight(NamedTuple):
     """What a network sees.
 
@@ -39,8 +43,8 @@ def grad_cam(network: Callable[[jax.Array], Outputs], images: jax.Array) -> Sigh
       Heat of the size of the images, bilinear between the places of the map.
 
     Raises:
-      ValueError: if the logits are not made of `features` in the outermost function: a network
-        that is one call of `jax.jit`, say.
+      NoPathError: if the logits are not computed from `features` in the outermost function: a
+        network that is one call of `jax.jit`, say, or a sum of several networks.
     """
     outputs, head = _cut(network, images)
     predicted = jnp.argmax(outputs.logits, axis=-1)
@@ -79,7 +83,7 @@ def _cut(
     read = {id(v) for equation in jaxpr.eqns[end:] for v in equation.invars}
     made = [*jaxpr.invars, *(v for equation in jaxpr.eqns[:end] for v in equation.outvars)]
     if id(features) not in read or logits in made:
-        raise ValueError("the network's logits are not made of its features in plain sight")
+        raise NoPathError("its logits are not computed from its feature map where one can see it")
     others = [v for v in made if id(v) in read and v is not features]
     lower = jaxpr.replace(eqns=jaxpr.eqns[:end], outvars=[features, *others])
     upper = jaxpr.replace(eqns=jaxpr.eqns[end:], invars=[features, *others], outvars=[logits])

@@ -143,9 +143,8 @@ def table(summary: Record) -> str:
         {**network, "name": f"generation {network['generation']}"}
         for network in summary.get("generations", [])
     ]
-    average = "mean of branches" if summary["branches"] else "ensemble"
     every = [*students, *others, *before]
-    width = max(len(name) for name in [average, *(n["name"] for n in every)]) + 2
+    width = max(len(name) for name in ["ensemble", *(n["name"] for n in every)]) + 2
     seeds = summary.get("seeds", [])
     cells = 20 if seeds else 16
     head = f"{'network':{width}}{'parameters':>12}{'test accuracy':>{cells}}"
@@ -161,10 +160,10 @@ def table(summary: Record) -> str:
             line += _percent(twin, "test_accuracy", cells) + _points(differences, network["name"])
         lines.append(line)
     for name in ("mean", "ensemble") if len(students) > 1 else ():
-        field, word = f"{name}_test_accuracy", average if name == "ensemble" else name
+        field = f"{name}_test_accuracy"
         if name == "mean" and not (twins and field in summary):
             continue
-        line = f"{word:{width}}{'':12}{_percent(summary, field, cells)}"
+        line = f"{name:{width}}{'':12}{_percent(summary, field, cells)}"
         if f"twin_{field}" in summary:
             line += _percent(summary, f"twin_{field}", cells) + _points(differences, name)
         lines.append(line)

@@ -126,16 +126,21 @@ def _with_images(run: RunRecords, seed: int, data_dir: str | None, trust: Trust)
         return dataclasses.replace(run, missing=[*run.missing, sentence])
     run = dataclasses.replace(run, analysis=own, seed=seed)
     try:
-        return dataclasses.replace(run, sights=_sights(run, found, seed, data_dir, trust))
+        sights, sentences = _sights(run, found, seed, data_dir, trust)
     except (SettingError, ValueError, ModuleNotFoundError) as error:
-        sentence = f"Grad-CAM is left out: {error}."
-        return dataclasses.replace(run, missing=[*run.missing, sentence])
+        sights, sentences = [], [f"Grad-CAM is left out: {error}."]
+    return dataclasses.replace(run, sights=sights, missing=[*run.missing, *sentences])
 
 
 def _sights(
     run: RunRecords, predictions: Any, seed: int, data_dir: str | None, trust: Trust
-) -> list[Sights]:
-    """Grad-CAM of the networks on some test images, those they disagree on first."""
+) -> tuple[list[Sights], list[str]]:
+    """Grad-CAM of the networks on some test images, those they disagree on first.
+
+    Returns:
+      (the images, none if there is no network to see through; sentences on networks left out).
+    """
+    from afd_jax.reports.grad_cam import NoPathError
     from afd_jax.runs.assemble import load_splits
 
     if run.settings["data"]["stream"]:
@@ -147,8 +152,13 @@ def _sights(
     classes = np.stack([predictions.probabilities[name].argmax(1) for name in roles])
     rows = chosen_rows(classes, predictions.labels)
     names = predictions.class_names
-    seen = {name: _seen(run.folder, name, seed, test.images[rows], trust) for name in roles}
-    return [
+    seen, sentences = {}, []
+    for name in roles:
+        try:
+            seen[name] = _seen(run.folder, name, seed, test.images[rows], trust)
+        except NoPathError as error:
+            sentences.append(f"Grad-CAM leaves out {name}: {error}.")
+    sights = [
         Sights(
             label=names[test.labels[row]],
             image=_png(test.images[row]),
@@ -163,6 +173,7 @@ def _sights(
         )
         for k, row in enumerate(rows)
     ]
+    return sights if seen else [], sentences
 
 
 def chosen_rows(classes: np.ndarray, labels: np.ndarray) -> list[int]:

@@ -19,12 +19,14 @@ class InLinen(nn.Module):
 
 
 class InNNX(nnx.Module):
-    """Convolution, classifier."""
+    """Convolution, BatchNorm, Dropout, classifier."""
 
     def __init__(self, classes, *, rngs):
         self.conv = nnx.Conv(3, 64, (3, 3), strides=4, rngs=rngs)
+        self.norm = nnx.BatchNorm(64, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.classifier = nnx.Linear(64, classes, rngs=rngs)
 
     def __call__(self, images):
-        features = nnx.relu(self.conv(images))
-        return self.classifier(features.mean((1, 2))), features
+        features = nnx.relu(self.norm(self.conv(images)))
+        return self.classifier(self.dropout(features.mean((1, 2)))), features

@@ -22,6 +22,7 @@ from afd_jax.exports.folder import export
 from afd_jax.exports.write import WrongOutputsError, write
 from afd_jax.networks.functional import functional
 from afd_jax.runs.trained import TrainedNetwork, load
+from tests.networks.modules import InNNX
 from tests.runs.test_from_outside import OnDigits
 
 # Padded pooling and a loop over equal blocks, in jax2onnx 0.17.1: refused, or found by the check.
@@ -41,6 +42,7 @@ def written(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "tiny"
     words = ["--network=Tiny", f"--to={folder}", "--formats=safetensors,stablehlo"]
     assert main([str(finished), *words]) == 0
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # of one audience
     return folder
 
 
@@ -136,13 +138,15 @@ def test_an_unfinished_run_says_so(finished, tmp_path):
         pytest.param("imagenet_resnet18", 64, marks=BEYOND),
         pytest.param("resnet56", 8, marks=BEYOND),
         ("nnx", 8),
+        ("nnx with Dropout", 8),
     ],
 )
 def test_every_kind_of_layer_goes_through_onnx(name, side, tmp_path):
     pytest.importorskip("jax2onnx", reason="needs the extra onnx")
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     shape = (side, side, 1)
-    module = functools.partial(OnDigits, 10) if name == "nnx" else networks.create(name, 10)
+    own = {"nnx": OnDigits, "nnx with Dropout": functools.partial(InNNX, channels=1)}
+    module = functools.partial(own[name], 10) if name in own else networks.create(name, 10)
     variables = functional(module).init(jax.random.key(0), jnp.zeros((1, *shape)))
     network = TrainedNetwork(
         name, module, dict(variables), Recipe([0.5], [0.25]), image_shape=shape

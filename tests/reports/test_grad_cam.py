@@ -8,7 +8,7 @@ import pytest
 from afd_jax.networks import Outputs, create
 from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import as_nodes
-from afd_jax.reports.grad_cam import grad_cam
+from afd_jax.reports.grad_cam import NoPathError, grad_cam
 from tests.tiny import InNNX, Tiny, Wrapped
 
 
@@ -106,5 +106,5 @@ def test_nothing_that_speaks_for_the_class_is_dark_all_over():
 def test_says_so_if_the_classifier_cannot_be_seen():
     network, _, images = ready(Tiny(classes=3))
     hidden = jax.jit(lambda x: (network(x).logits, network(x).features))
-    with pytest.raises(ValueError, match="plain sight"):
+    with pytest.raises(NoPathError, match="feature map"):
         grad_cam(lambda x: Outputs(*hidden(x)), images)

@@ -13,10 +13,12 @@ import pytest
 
 from afd_jax.commands import report
 from afd_jax.reports.analysis import analyse
+from afd_jax.reports.grad_cam import NoPathError
 from afd_jax.reports.page import figures, tables
 from afd_jax.reports.page.html import page
 from afd_jax.reports.page.records import RunRecords, Sights
 from afd_jax.reports.page.series import Panel, Series
+from afd_jax.runs import report
 from afd_jax.runs.report import gather
 from tests.running import command
 
@@ -278,6 +280,24 @@ def test_of_a_trained_run(trained, capsys):
     assert len(run.sights) == 6 and "Grad-CAM" in reader.text
     assert {*run.rates} == {"logit", "feature", "discriminator"}
     assert {file.name for file in trained.iterdir()} - {*before} == {"report.html"}
+
+
+def test_grad_cam_leaves_out_only_what_it_cannot_see_through(trained, monkeypatch):
+    """The average of a gated ensemble, say, whose logits are not made of its own map."""
+    (whole,) = gather([trained])
+    hidden, *others = whole.sights[0].networks
+    real = report._seen
+
+    def seen(folder, name, *rest):
+        if name == hidden:
+            raise NoPathError("no path")
+        return real(folder, name, *rest)
+
+    monkeypatch.setattr(report, "_seen", seen)
+    (run,) = gather([trained])
+    assert [*run.sights[0].networks] == others
+    assert run.missing == [f"Grad-CAM leaves out {hidden}: no path."]
+    check(page([run]))
 
 
 def test_without_data_or_checkpoint_says_why(trained, tmp_path):

@@ -162,7 +162,7 @@ def test_a_run_that_was_interrupted(tmp_path, monkeypatch, capsys):
     "arguments, words",
     [
         (["--split=tets"], "split = 'tets': did you mean 'test'"),
-        (["--node=Tinny"], "--node = 'Tinny': did you mean 'Tiny'"),
+        (["--network=Tinny"], "--network = 'Tinny': did you mean 'Tiny'"),
         (["--seed=two"], "--seed = 'two': must be a whole number, or all"),
         (["--seed=7"], "seed = 7: the run has the seeds 0 to 0"),
         (["--json=/nowhere/a.json"], "--json = '/nowhere/a.json': cannot be written"),
