@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from afd_jax.commands import report
+from afd_jax.commands import report as report_command
 from afd_jax.reports.analysis import analyse
 from afd_jax.reports.grad_cam import NoPathError
 from afd_jax.reports.page import figures, tables
@@ -25,7 +25,7 @@ from tests.running import command
 
 def main(arguments):
     """The command, which imports networks of the tests' own."""
-    return report.main([*arguments, "--trust"])
+    return report_command.main([*arguments, "--trust"])
 
 
 HOSTILE = "<script>alert(1)</script>\"'&]]>-->"
