@@ -44,6 +44,10 @@ class Reduce:
         """Over all examples of the batch."""
         return self.over_devices(losses.mean(values))
 
+    def any(self, truth: jax.Array) -> jax.Array:
+        """Whether it is true on any device."""
+        return truth if self.axis_name is None else jax.lax.pmax(truth, self.axis_name)
+
     def whole(self, tree: Any) -> Any:
         """All devices' examples, along axis 0."""
         if self.axis_name is None:

@@ -24,8 +24,9 @@ from afd_jax.engine.forward import (
 from afd_jax.engine.plan import ByNode, Network, Plan
 from afd_jax.engine.reduce import Reduce
 from afd_jax.engine.state import NetworkState, TrainState
+from afd_jax.engine.trains import held
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.method import UPDATES
+from afd_jax.methods.method import UPDATES, any_paused
 
 Shares = Callable[[jax.Array, int, int], jax.Array]
 """(rng, height, width) to each pixel's share, [height, width], in [0, 1]."""
@@ -279,12 +280,14 @@ class _Losses:
       pull: takes a factor for each of them to gradients at the network's own outputs and heads.
       metrics: by node, per example.
       statistics: of the heads after their calls.
+      paused: whether the network takes no step; None: it always does.
     """
 
     values: dict[tuple[str, str], jax.Array]
     pull: Pull
     metrics: dict[str, dict[str, jax.Array]]
     statistics: Any
+    paused: jax.Array | None
 
     def gradient(self, term: tuple[str, str] | None = None) -> tuple[Any, Any]:
         """Of the sum, or of one of them: at the outputs, and for the heads."""
@@ -309,11 +312,11 @@ def _losses(
         terms = terms_of(given.plan, network, everybody, heads, given.partners, given.seen)
         logged = {node: each.metrics for node, each in terms.items()}
         statistics = head_statistics({node: heads[node] for node in network.heads})
-        return mean_losses(terms, update), (logged, statistics)
+        return mean_losses(terms, update), (logged, statistics, any_paused(terms.values()))
 
     own = {node: outputs[node] for node in network.nodes}
-    values, pull, (logged, statistics) = jax.vjp(means, own, state.params["heads"], has_aux=True)
-    return _Losses(values, pull, logged, statistics)
+    values, pull, aside = jax.vjp(means, own, state.params["heads"], has_aux=True)
+    return _Losses(values, pull, *aside)
 
 
 def _update(
@@ -335,6 +338,10 @@ def _update(
     gradient, norm = given.reduce.gradient(gradient, network.trains[update])
     optimizer = network.optimizers[update]
     steps, opt = optimizer.update(gradient, state.optimizers[update], state.params)
+    params = optax.apply_updates(state.params, steps)
+    if losses.paused is not None:
+        before = state.params, state.optimizers[update]
+        params, opt = held(given.reduce.any(losses.paused), before, (params, opt))
     metrics[network.nodes[0]][f"gradient_norm/{update}"] = norm
     if update != "discriminator":
         squares = _measured(
@@ -349,7 +356,7 @@ def _update(
     heads = _statistics(network, update, state.statistics["heads"], losses.statistics)
     return dataclasses.replace(
         state,
-        params=optax.apply_updates(state.params, steps),
+        params=params,
         statistics={**state.statistics, "heads": heads},
         optimizers={**state.optimizers, update: opt},
     )

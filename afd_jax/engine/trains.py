@@ -184,3 +184,18 @@ def only(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTr
     """The optimizer for the parameters of the mask; all others stay."""
     frozen = jax.tree.map(lambda wanted: not wanted, mask)
     return optax.selective_transform(optimizer, freeze_mask=frozen)
+
+
+def held(paused: jax.Array, before: Any, after: Any) -> Any:
+    """Parameters and optimizer states as before where a network is paused, else as after a step.
+
+    What a learning rate's schedule counts goes on: schedules go by the time of the run.
+    """
+
+    def schedule(tree: Any) -> bool:
+        return isinstance(tree, optax.ScaleByScheduleState)
+
+    def one(old: Any, new: Any) -> Any:
+        return new if schedule(old) else jnp.where(paused, old, new)
+
+    return jax.tree.map(one, before, after, is_leaf=schedule)

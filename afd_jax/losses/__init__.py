@@ -38,7 +38,10 @@ from afd_jax.losses.classification import (
     distillation_kl,
     label_distribution,
     soft_cross_entropy,
+    standardize,
 )
+from afd_jax.losses.correlation import correlation_distance
+from afd_jax.losses.decoupled import other_classes_kl, target_class_kl
 from afd_jax.losses.reduce import mean
 from afd_jax.losses.similarity import cka_ratio, linear_cka, linear_hsic
 from afd_jax.losses.weights import ramp_up_weight
@@ -48,6 +51,7 @@ __all__ = [
     "bce_discriminator",
     "bce_generator",
     "cka_ratio",
+    "correlation_distance",
     "cosine_distance",
     "cross_entropy",
     "distillation_kl",
@@ -62,8 +66,11 @@ __all__ = [
     "linear_hsic",
     "mean",
     "normalized_l1_alignment",
+    "other_classes_kl",
     "ramp_up_weight",
     "soft_cross_entropy",
+    "standardize",
+    "target_class_kl",
     "wasserstein_discriminator",
     "wasserstein_generator",
 ]

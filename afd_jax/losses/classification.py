@@ -1,4 +1,4 @@
-"""Losses on class logits: cross-entropy and distillation."""
+"""Losses on class logits: cross-entropy and distillation; logits without shift and scale."""
 
 import jax
 import jax.numpy as jnp
@@ -194,10 +194,54 @@ def distillation_kl(
         target_logits = jax.lax.stop_gradient(target_logits)
     log_probs = jax.nn.log_softmax(logits / temperature)
     target_log_probs = jax.nn.log_softmax(target_logits / temperature)
-    # A class that the target leaves out has no share, and none in the gradient.
-    none = target_log_probs == -jnp.inf
-    apart = jnp.where(none, 0, target_log_probs) - jnp.where(none, 0, log_probs)
-    kl = jnp.sum(jnp.exp(target_log_probs) * apart, axis=-1)
-    if scale_by_t_squared:
-        kl *= jnp.squeeze(temperature, -1) ** 2 if jnp.ndim(temperature) else temperature**2
-    return reduce.drop(where, kl)
+    kl = reduce.divergence(log_probs, target_log_probs)
+    return reduce.drop(where, kl * reduce.squared(temperature) if scale_by_t_squared else kl)
+
+
+def standardize(
+    logits: jax.typing.ArrayLike,
+    *,
+    eps: float = 1e-7,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Logits without their shift and scale, $(z - \mathrm{mean}\,z)/(\epsilon + \mathrm{std}\,z)$.
+
+    Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, as in the authors'
+    code: mean and deviation are over the classes of an example, with C - 1 in the denominator. Two
+    networks are then compared by the order and relative distances of their logits alone. Equal
+    logits become zeros, where the slope is 1/eps.
+
+    Args:
+      logits: [batch, classes], of at least two classes; -inf for a class that is left out, which
+        stays so.
+      eps: added to the deviation, above 0.
+      where: [batch] bool; False gives the example zeros and gradient 0.
+
+    Returns:
+      [batch, classes], float32 (float64 for float64 logits).
+
+    Raises:
+      ValueError: for fewer than two classes, an empty batch, or an eps that is not positive.
+      TypeError: if logits are not floating point.
+
+    >>> import jax.numpy as jnp
+    >>> print(standardize(jnp.array([[1.0, 2.0, 3.0], [10.0, 30.0, 50.0]])).round(4))
+    [[-1.  0.  1.]
+     [-1.  0.  1.]]
+    """
+    (logits,) = checks.as_floats(logits)
+    checks.require_rank("logits", logits, 2)
+    eps = checks.number("eps", eps, above=0)
+    if logits.shape[-1] < 2:
+        raise ValueError(f"logits need at least 2 classes, got shape {logits.shape}")
+    (logits,) = checks.keep(where, logits)
+    there = logits != -jnp.inf
+    logits = jnp.where(there, logits, 0)
+    apart = jnp.where(there, logits - jnp.mean(logits, -1, keepdims=True, where=there), 0)
+    square = jnp.sum(jnp.square(apart), axis=-1, keepdims=True)
+    freedom = jnp.sum(there, axis=-1, keepdims=True) - 1
+    # The root has no slope at 0.
+    equal = square == 0
+    variance = jnp.where(equal, 1, square) / jnp.maximum(freedom, 1).astype(square.dtype)
+    deviation = jnp.where(equal, 0, jnp.sqrt(variance))
+    return jnp.where(there, apart / (eps + deviation), -jnp.inf)

@@ -1,5 +1,7 @@
 """From elements to one value per example, and from examples to a mean."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,21 @@ import jax.numpy as jnp
 def drop(where: jax.typing.ArrayLike | None, values: jax.Array) -> jax.Array:
     """Sets the value of masked examples to zero."""
     return values if where is None else jnp.where(jnp.asarray(where), values, 0)
+
+
+def divergence(log_probs: jax.Array, target_log_probs: jax.Array) -> jax.Array:
+    """KL(target || own) over the last axis, from log-probabilities.
+
+    A class that the target leaves out (-inf) has no share, and none in the gradient.
+    """
+    none = target_log_probs == -jnp.inf
+    apart = jnp.where(none, 0, target_log_probs) - jnp.where(none, 0, log_probs)
+    return jnp.sum(jnp.exp(target_log_probs) * apart, axis=-1)
+
+
+def squared(temperature: Any) -> Any:
+    """T², of a number or, as `checks.number` gives one per example, of [batch, 1]: [batch]."""
+    return jnp.squeeze(temperature, -1) ** 2 if jnp.ndim(temperature) else temperature**2
 
 
 def per_example_mean(values: jax.Array) -> jax.Array:

@@ -21,6 +21,9 @@ _CLASSES = {
     "at": "AT",
     "cl_ilr": "CLILR",
     "cs_kd": "CSKD",
+    "ctkd": "CTKD",
+    "dist": "DIST",
+    "dkd": "DKD",
     "dml": "DML",
     "feed": "FEED",
     "fitnet": "FitNet",
@@ -33,6 +36,7 @@ _CLASSES = {
     "one": "ONE",
     "pcl": "PCL",
     "ps_kd": "PSKD",
+    "switokd": "SwitOKD",
     "tf_kd": "TFKD",
 }
 NAMES = tuple(_CLASSES)

@@ -32,6 +32,7 @@ class AFD(Method):
     Attributes:
       temperature: T of the logit loss (3 is assumed).
       distillation_weight: of the KL term; the paper adds plainly (1). 0 leaves it out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
       adversarial_weight: of the generator loss; the paper adds plainly (1). 0 leaves out the
         discriminators altogether.
       transfer: layer where shapes differ, "convolutional" or one's own, made with `shape`.
@@ -42,6 +43,7 @@ class AFD(Method):
 
     temperature: float = soft.temperature(3.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
     adversarial_weight: float = soft.weight(1.0)
     transfer: Any = options.head("convolutional")
     critic: Critic = dataclasses.field(default=Critic())

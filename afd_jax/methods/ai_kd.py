@@ -35,6 +35,7 @@ class AIKD(Method):
     Attributes:
       temperature: T (assumed).
       distillation_weight: a (assumed); 0 leaves it out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
       progressive_weight: b (assumed); 0 leaves it out.
       adversarial_weight: c (assumed); 0 leaves the discriminator out.
       critic: the discriminator and its loss (assumed).
@@ -46,6 +47,7 @@ class AIKD(Method):
 
     temperature: float = soft.temperature(1.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
     progressive_weight: float = soft.weight(1.0)
     adversarial_weight: float = soft.weight(0.1)
     critic: Critic = dataclasses.field(default=ProbabilityCritic())
@@ -84,5 +86,6 @@ class AIKD(Method):
             source.logits,
             temperature=self.temperature,
             weight=self.progressive_weight,
+            standardize=self.standardize,
         )
         return Terms(logit={"progressive": jnp.where(batch.epoch > 0, kl, 0)})

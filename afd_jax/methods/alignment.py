@@ -32,12 +32,14 @@ class Alignment(Method):
       transfer: layer where shapes differ, "convolutional" or one's own, made with `shape`.
       temperature: T of the logit loss (3 is assumed, as for AFD).
       distillation_weight: of the logit loss's divergence; 0 leaves it out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
     """
 
     graph: ClassVar[str] = "cyclic"
 
     temperature: float = soft.temperature(3.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
     distance: str = options.choice("l1", DISTANCES)
     alignment_weight: float = soft.weight(1.0)
     transfer: Any = options.head("convolutional")

@@ -31,7 +31,8 @@ class AT(Method):
       stages: those of the student, counted from 1, or from the last by negative numbers; all if
         empty.
       teacher_stages: those of the teacher, in the same order; the same numbers if empty.
-      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
+      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
+        left out.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (1, None)
@@ -39,6 +40,7 @@ class AT(Method):
     temperature: float = soft.temperature(4.0)
     label_weight: float = soft.weight(1.0)
     distillation_weight: float = soft.weight(0.0)
+    standardize: bool = soft.standardize()
     hint_weight: float = soft.weight(1000.0)
     stages: Sequence[int] = options.numbers((), empty=True, whole=True)
     teacher_stages: Sequence[int] = options.numbers((), empty=True, whole=True)

@@ -24,6 +24,7 @@ class BranchMethod(Method):
         last, as published for ResNets.
       temperature: T.
       distillation_weight: of the distillation losses; 0 leaves them out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
       ramp_up: share of the run over which that weight rises (`losses.ramp_up_weight`), published as
         80 of 300 epochs; 0 for none.
     """
@@ -32,6 +33,7 @@ class BranchMethod(Method):
 
     temperature: float = soft.temperature(3.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
     ramp_up: float = options.number(80 / 300, least=0, most=1)
     branches: int = options.number(3, least=2, most=64, whole=True)
     shared: int = options.number(0, least=0, whole=True)

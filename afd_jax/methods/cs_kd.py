@@ -24,6 +24,7 @@ class CSKD(Method):
     Attributes:
       temperature: T.
       distillation_weight: of the divergence; 0 leaves it out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
     """
 
     graph: ClassVar[str] = "none"
@@ -34,6 +35,7 @@ class CSKD(Method):
 
     temperature: float = soft.temperature(4.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
 
     def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy, and the divergence from the prediction of the partner."""
@@ -45,5 +47,6 @@ class CSKD(Method):
             own.partner.logits,
             temperature=self.temperature,
             weight=self.distillation_weight,
+            standardize=self.standardize,
         )
         return terms + Terms(logit={"distillation": kl})

@@ -23,10 +23,12 @@ class DML(Method):
     Attributes:
       temperature: T; 1 as published, 3 in the form that AFD is compared with.
       distillation_weight: of the divergence; 1 as published, 0 leaves it out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
     """
 
     temperature: float = soft.temperature(1.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
 
     def node(self, own: View, batch: Batch) -> Terms:
         """Cross-entropy."""

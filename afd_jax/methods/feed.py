@@ -34,7 +34,8 @@ class FEED(Method):
       hint_weight: of the sum over teachers (assumed); 0 leaves it out.
       norm: "mean" or "sum" over a map's elements.
       transformation: "convolutional" or one's own, made with `widths` and `size`.
-      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
+      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
+        left out.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (1, None)
@@ -42,6 +43,7 @@ class FEED(Method):
     temperature: float = soft.temperature(4.0)
     label_weight: float = soft.weight(1.0)
     distillation_weight: float = soft.weight(0.0)
+    standardize: bool = soft.standardize()
     hint_weight: float = soft.weight(500.0)
     norm: str = options.choice("mean", NORMS)
     transformation: Any = options.head("convolutional")

@@ -32,7 +32,8 @@ class FitNet(Method):
       stage: of the student, counted from 1, or from the last by negative numbers.
       teacher_stage: of the teacher; 0 for the same number.
       regressor: "convolutional" or one's own, made with `shape`.
-      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
+      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
+        left out.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (1, None)
@@ -40,6 +41,7 @@ class FitNet(Method):
     temperature: float = soft.temperature(4.0)
     label_weight: float = soft.weight(1.0)
     distillation_weight: float = soft.weight(0.0)
+    standardize: bool = soft.standardize()
     hint_weight: float = soft.weight(100.0)
     stage: int = options.number(2, whole=True)
     teacher_stage: int = options.number(0, whole=True)

@@ -34,7 +34,8 @@ class FT(Method):
       translator: "convolutional" or one's own, made with `widths` and `size`.
       paraphraser_epochs: how long the paraphraser is trained before (6 in the authors' code).
       paraphraser_learning_rate: constant (0.1 in the authors' code).
-      label_weight, distillation_weight, temperature: as in `KD`; its divergence is left out.
+      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
+        left out.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (1, None)
@@ -43,6 +44,7 @@ class FT(Method):
     temperature: float = soft.temperature(4.0)
     label_weight: float = soft.weight(1.0)
     distillation_weight: float = soft.weight(0.0)
+    standardize: bool = soft.standardize()
     hint_weight: float = soft.weight(500.0)
     rate: float = options.number(0.5, above=0, most=1)
     translator: Any = options.head("convolutional")

@@ -24,6 +24,7 @@ class KD(Method):
       temperature: T.
       label_weight: a, of the cross-entropy of a network that is taught.
       distillation_weight: b; 0 leaves the divergence out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (1, None)
@@ -31,6 +32,7 @@ class KD(Method):
     temperature: float = soft.temperature(4.0)
     label_weight: float = soft.weight(0.1)
     distillation_weight: float = soft.weight(0.9)
+    standardize: bool = soft.standardize()
 
     def node(self, own: View, batch: Batch) -> Terms:
         """The weighted cross-entropy."""

@@ -135,12 +135,14 @@ class KDCL(Memory, Method):
       target: "naive", "linear", "minlogit" or "general".
       temperature: T (3 is assumed).
       distillation_weight: of the divergence (1 is assumed); 0 leaves it out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (0, 0)
 
     temperature: float = soft.temperature(3.0)
     distillation_weight: float = soft.weight(1.0)
+    standardize: bool = soft.standardize()
     target: str = options.choice("minlogit", (*TARGETS, "general"))
 
     def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
@@ -160,7 +162,11 @@ class KDCL(Memory, Method):
         else:
             target = TARGETS[self.target](everyone, batch.targets)
         kl = soft.divergence(
-            own.logits, target, temperature=self.temperature, weight=self.distillation_weight
+            own.logits,
+            target,
+            temperature=self.temperature,
+            weight=self.distillation_weight,
+            standardize=self.standardize,
         )
         return terms + Terms(logit={"distillation": kl})
 

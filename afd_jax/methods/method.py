@@ -12,7 +12,7 @@ source is a constant, and so is a discriminator's head in the other two updates.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.struct
@@ -35,7 +35,9 @@ Values = dict[str, jax.Array]
 class Terms:
     """Named losses by update, and metrics, which are only logged; each value is [batch].
 
-    The engine adds up the batch means of an update's losses and differentiates the sum.
+    The engine adds up the batch means of an update's losses and differentiates the sum. Where
+    `paused`, a scalar, is True, the node's network takes no step: its parameters, and what its
+    optimizers remember, stay as they are.
 
     >>> a, b = Terms(logit={"x": jnp.ones(2)}), Terms(metrics={"y": jnp.zeros(2)})
     >>> sorted((a + b).metrics), (a + b).logit["x"].shape
@@ -46,12 +48,16 @@ class Terms:
     feature: Values = flax.struct.field(default_factory=dict)
     discriminator: Values = flax.struct.field(default_factory=dict)
     metrics: Values = flax.struct.field(default_factory=dict)
+    paused: jax.Array | None = None
 
     def __add__(self, other: "Terms") -> "Terms":
         return _merged((self, other), sum)
 
     def check(self, node: str, size: int) -> None:
-        """Raises SettingError for a value that is not [size], or a name in two updates."""
+        """Raises SettingError for a wrong shape, or a name in two updates."""
+        if self.paused is not None and (self.paused.shape, self.paused.dtype) != ((), bool):
+            remedy = f"of {node} must be one truth value, not {self.paused.dtype} of shape "
+            raise SettingError("method", "paused", remedy + str(self.paused.shape))
         seen: set[str] = set()
         for update in UPDATES:
             for name, value in getattr(self, update).items():
@@ -80,13 +86,19 @@ def _merged(each: Sequence[Terms], reduce: Any) -> Terms:
             remedy = "node, edge and losses must return Terms"
             raise SettingError("method", type(terms).__name__, remedy)
     kinds: dict[str, Values] = {}
-    for field in dataclasses.fields(Terms):
+    for kind in (*UPDATES, "metrics"):
         values: dict[str, list[jax.Array]] = {}
         for terms in each:
-            for name, value in getattr(terms, field.name).items():
+            for name, value in getattr(terms, kind).items():
                 values.setdefault(name, []).append(value)
-        kinds[field.name] = {n: reduce(v) if len(v) > 1 else v[0] for n, v in values.items()}
-    return Terms(**kinds)
+        kinds[kind] = {n: reduce(v) if len(v) > 1 else v[0] for n, v in values.items()}
+    return Terms(**kinds, paused=any_paused(each))
+
+
+def any_paused(each: Iterable[Terms]) -> jax.Array | None:
+    """Whether any of them pauses the network; None if none ever does."""
+    told = [terms.paused for terms in each if terms.paused is not None]
+    return jnp.any(jnp.stack(told)) if told else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,16 @@ def numbers(default: tuple[float, ...], *, empty: bool = False, **bounds: Any) -
     return _option(default, check)
 
 
+def names(default: tuple[str, ...]) -> Any:
+    """A list of nodes' names; which there are, the method's `edges` may check."""
+
+    def check(name: str, values: Any) -> None:
+        if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+            raise SettingError(name, values, "must be a list of names, ('resnet32',)")
+
+    return _option(default, check)
+
+
 def flag(default: bool) -> Any:
     """True or False."""
     return _option(default, require_flag)

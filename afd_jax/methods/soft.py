@@ -20,6 +20,11 @@ def weight(default: float) -> float:
     return options.number(default, least=0)
 
 
+def standardize() -> bool:
+    """The option to compare logits without their shift and scale (LSKD)."""
+    return options.flag(False)
+
+
 def labels(logits: jax.Array, batch: Batch, factor: float = 1.0) -> dict[str, jax.Array]:
     """The weighted cross-entropy, as a method's logit losses."""
     entropy = losses.cross_entropy(logits, batch.targets)
@@ -30,11 +35,14 @@ def divergence(
     logits: jax.Array,
     target: jax.Array,
     *,
-    temperature: float,
+    temperature: float | jax.Array,
     weight: float = 1.0,
+    standardize: bool = False,
     constant: bool = True,
 ) -> jax.Array:
-    """The weighted distillation loss with T², [batch]."""
+    """The weighted distillation loss with T², [batch]; perhaps of standardised logits."""
+    if standardize:
+        logits, target = losses.standardize(logits), losses.standardize(target)
     return weight * losses.distillation_kl(
         logits, target, temperature=temperature, stop_target_gradient=constant
     )
@@ -54,7 +62,7 @@ def taught(method: Weighs, own: View, batch: Batch) -> Terms:
 
 
 class Softens(Protocol):
-    """A method with the two usual options of a distillation loss."""
+    """A method with the usual options of a distillation loss."""
 
     @property
     def temperature(self) -> float:
@@ -63,6 +71,10 @@ class Softens(Protocol):
     @property
     def distillation_weight(self) -> float:
         """Of the loss; 0 leaves it out."""
+
+    @property
+    def standardize(self) -> bool:
+        """Whether logits are standardised before they are softened."""
 
 
 def predictions(method: Softens, own: View, source: View) -> Terms:
@@ -74,6 +86,7 @@ def predictions(method: Softens, own: View, source: View) -> Terms:
         source.logits,
         temperature=method.temperature,
         weight=method.distillation_weight,
+        standardize=method.standardize,
     )
     return Terms(logit={"distillation": kl})
 
@@ -103,6 +116,7 @@ def rising(
         target,
         temperature=method.temperature,
         weight=method.distillation_weight,
+        standardize=method.standardize,
         constant=constant,
     )
     return Terms(logit={name: ramp(batch, method.ramp_up) * kl})

@@ -28,6 +28,7 @@ class TFKD(Method):
       temperature: T.
       label_weight: a.
       distillation_weight: b; 0 leaves the divergence out.
+      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
       correct: q, the virtual teacher's probability of the label.
     """
 
@@ -38,6 +39,7 @@ class TFKD(Method):
     temperature: float = soft.temperature(20.0)
     label_weight: float = soft.weight(0.9)
     distillation_weight: float = soft.weight(0.1)
+    standardize: bool = soft.standardize()
     correct: float = options.number(0.99, above=0, below=1)
 
     def node(self, own: View, batch: Batch) -> Terms:

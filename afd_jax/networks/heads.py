@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
@@ -142,6 +143,22 @@ class ProbabilityDiscriminator(nn.Module):
             x = nn.leaky_relu(dense(width, f"linear{i + 1}", x), self.slope)
         score = dense(1, "score", x)[:, 0]
         return nn.sigmoid(score) if self.sigmoid else score
+
+
+class LearnedNumber(nn.Module):
+    """One number that is learned, whatever it is called on.
+
+    Attributes:
+      start: its first value.
+    """
+
+    start: float = 0.0
+    axis_name: str | None = None  # nothing to synchronise
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = True) -> jax.Array:
+        """The number, a scalar."""
+        return self.param("number", nn.initializers.constant(self.start), (), jnp.float32)
 
 
 def resized(maps: jax.Array, size: Sequence[int]) -> jax.Array:

@@ -41,6 +41,21 @@ def bce(score, real):
     return F.binary_cross_entropy_with_logits(score, target, reduction="none")
 
 
+def correlation(a, b):
+    """From covariance and deviations; the deviations are without the factor of the norms."""
+    covariance = ((a - a.mean(1, True)) * (b - b.mean(1, True))).mean(1)
+    return 1 - covariance / (a.std(1, correction=0) * b.std(1, correction=0) + 1e-8 / a.shape[1])
+
+
+def label_and_rest(z, target, labels, temperature):
+    """Divergences of probabilities: of the label's against the rest, and among the rest."""
+    p, q = F.softmax(z / temperature, 1), F.softmax(target / temperature, 1)
+    hit = F.one_hot(labels, CLASSES).bool()
+    two = [torch.stack([x[hit], x[~hit].view(BATCH, -1).sum(1)], 1) for x in (p, q)]
+    rest = [x[~hit].view(BATCH, -1) / (1 - x[hit])[:, None] for x in (p, q)]
+    return [temperature**2 * (q * (q / p).log()).sum(1) for p, q in (two, rest)]
+
+
 LOGITS, MAPS, SCORES = (BATCH, CLASSES), (BATCH, 3, 3, 2), (BATCH,)
 # name: (function, keyword arguments of ours, shape of the inputs, number of inputs)
 CASES = {
@@ -87,14 +102,27 @@ def main():
     maps = torch.randn(1, 2, 8, 6)
     resized = F.interpolate(maps, (4, 3), mode="bilinear", antialias=True)
     resize = {"maps": maps[0].tolist(), "resized": resized[0].tolist()}
-    FILE.write_text(json.dumps({"losses": records, "resize": resize}) + "\n")
+    a, b = (2 * torch.randn(LOGITS, requires_grad=True) for _ in range(2))
+    records.append(record("correlation_distance", {}, [a, b], correlation(a, b)))
+    for temperature in (1.0, 4.0):
+        values = label_and_rest(a, b, labels, temperature)
+        for name, own in zip(("target_class_kl", "other_classes_kl"), values):
+            found = record(name, {"temperature": temperature}, [a, b], own)
+            records.append(found | {"labels": labels.tolist()})
+    weights = torch.arange(1.0, 1 + BATCH * CLASSES).view(LOGITS)
+    scored = (a - a.mean(1, True)) / (1e-7 + a.std(1, keepdim=True))
+    (gradient,) = torch.autograd.grad((weights * scored).sum(), a)
+    score = {"logits": a.tolist(), "values": scored.tolist(), "gradient": gradient.tolist()}
+    found = {"losses": records, "resize": resize, "standardize": score}
+    FILE.write_text(json.dumps(found) + "\n")
     print(f"{len(records)} cases in {FILE.name}")
 
 
 def record(name, options, inputs, values):
     # Unequal weights, so that a gradient that lands on the wrong example shows.
     weights = torch.arange(1.0, BATCH + 1)
-    gradients = torch.autograd.grad((values * weights).sum(), inputs)
+    total = (values * weights).sum()
+    gradients = torch.autograd.grad(total, inputs, retain_graph=True)
     return {
         "name": name,
         "options": options,

@@ -7,15 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from afd_jax.data import Recipe
 from afd_jax.engine.devices import make_devices
 from afd_jax.engine.evaluate import eval_step
 from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
-from afd_jax.methods import AIKD, CSKD, ONE, PCL, PSKD, Method, Terms, View, soft
+from afd_jax.methods import (
+    AIKD,
+    CSKD,
+    DIST,
+    ONE,
+    PCL,
+    PSKD,
+    Method,
+    SwitOKD,
+    Terms,
+    View,
+    soft,
+)
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.critic import ProbabilityCritic
+from afd_jax.networks import Outputs
 from tests import small, tiny
 
 RECIPE = Recipe(mean=(0.5, 0.4), std=(0.2, 0.3), pad=2, pad_mode="reflect", flip=True)
@@ -143,6 +157,15 @@ class Relations(Method):
         )
 
 
+class Loud(tiny.Wider):
+    """Is sure of what it says, so that it is far from others."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        said = tiny.Wider(self.classes, axis_name=self.axis_name)(images, train=train)
+        return Outputs(8 * said.logits, said.features)
+
+
 # Whose discriminator keeps singular vectors, equal on all devices.
 SPECTRAL = functools.partial(AIKD, critic=ProbabilityCritic(loss="wasserstein"))
 RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
@@ -154,6 +177,11 @@ OTHERS = {
     # Which compares each example with those of other devices.
     "relations": (Relations, "pmap", 8, {"teachers": {"teacher": NNX}}),
     "relations, shard_map": (Relations, "shard_map", 8, {"teachers": {"teacher": NNX}}),
+    "dist": (DIST, "pmap", 8, {"teachers": {"teacher": NNX}}),
+    "dist, shard_map": (DIST, "shard_map", 8, {"teachers": {"teacher": NNX}}),
+    # Which asks the whole batch whether to step.
+    "switokd": (SwitOKD, "pmap", 8, {"beside": {"b": Loud(5)}}),
+    "switokd, shard_map": (SwitOKD, "shard_map", 8, {"beside": {"b": Loud(5)}}),
     # The gate's BatchNorm and the views' are synchronised, too.
     "one": (functools.partial(ONE, branches=2), "shard_map", 8, {}),
     "pcl": (functools.partial(PCL, branches=2), "pmap", 8, {"own_augmentation": True}),
@@ -164,12 +192,16 @@ OTHERS = {
 def test_other_methods_on_several_devices_equal_one(name):
     make, mode, devices, more = OTHERS[name]
     network = tiny.Stages(5) if name in ("one", "pcl") else tiny.Tiny(5)
+    networks = {"a": network, **more.get("beside", {})}
+    more = {key: value for key, value in more.items() if key != "beside"}
     cohort = small.Cohort(
-        {"a": network}, make(), optimizers=small.optimizers(), **small.SHAPES, **RUN, **more
+        networks, make(), optimizers=small.optimizers(), **small.SHAPES, **RUN, **more
     )
     found, expected = (steps(cohort, *how) for how in ((mode, devices), ("jit", 1)))
     assert small.largest_difference(found, expected) < 1e-5
     assert name != "ps_kd" or np.any(expected[1]["a"])
+    if name.startswith("switokd"):
+        assert sorted(expected[2][node]["paused"] for node in "ab") == [0, 1]
 
 
 def test_each_gradient_is_averaged_in_one_piece():

@@ -99,7 +99,7 @@ def losses_of(of, batch):
     return jax.tree.map(np.asarray, terms)
 
 
-WHOLE = ("cs_kd", "ps_kd")  # they need whole images
+WHOLE = ("cs_kd", "dkd", "ps_kd")  # they need whole images
 NAMES = methods.NAMES
 
 

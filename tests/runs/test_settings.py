@@ -139,6 +139,7 @@ def test_another_choice_brings_its_own_options():
     ("method", "words"),
     [
         ("cs_kd", "CSKD pairs images of one class; leave it 0"),
+        ("dkd", "DKD sets the one class of the label apart from the others; leave it 0"),
         ("ps_kd", "PSKD remembers what it predicted of each image; leave it 0"),
     ],
 )
