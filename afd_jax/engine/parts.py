@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from afd_jax.engine.evaluate import Images, as_floats
 from afd_jax.engine.forward import apply, bind, mean_losses, terms_of
 from afd_jax.engine.plan import ByNode, Plan
-from afd_jax.engine.reduce import Reduce
 from afd_jax.engine.state import TrainState
 from afd_jax.engine.step import keys_of, partners_of, views
 from afd_jax.methods.method import UPDATES, Terms
@@ -79,7 +78,7 @@ def _losses(
 ) -> dict[str, Terms]:
     outputs = _forward(plan, params, state, batch, preprocess)
     partners = partners_of(plan, state, preprocess, keys_of(state), batch)
-    seen = plan.seen(batch, state.step, state.memory, Reduce(None))
+    seen = plan.seen(batch, state.step, state.memory)
     heads: dict[str, Any] = {}
     for name, network in plan.networks.items():
         heads |= bind(network, params[name]["heads"], state.networks[name].statistics["heads"])

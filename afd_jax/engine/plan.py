@@ -102,10 +102,15 @@ class Plan:
         return self.method if isinstance(self.method, Memory) else None
 
     def seen(
-        self, batch: Mapping[str, jax.Array], step: jax.Array, memory: Any, reduce: Reduce
+        self,
+        batch: Mapping[str, jax.Array],
+        step: jax.Array,
+        memory: Any,
+        reduce: Reduce | None = None,
     ) -> Batch:
         """What losses may look at beside the outputs."""
         per_epoch, total = self.steps_per_epoch, self.total_steps
+        reduce = reduce or Reduce(None)
         return Batch(
             label=batch.get("label"),
             soft_label=self._soft_label(batch),
