@@ -32,6 +32,7 @@ from afd_jax.losses.alignment import (
     l1_alignment,
     l2_alignment,
     normalized_l1_alignment,
+    pyramid_alignment,
 )
 from afd_jax.losses.classification import (
     cross_entropy,
@@ -40,6 +41,13 @@ from afd_jax.losses.classification import (
     soft_cross_entropy,
 )
 from afd_jax.losses.reduce import mean
+from afd_jax.losses.relations import (
+    probabilistic_transfer,
+    relational_angle,
+    relational_distance,
+    similarity_preserving,
+    supervised_contrastive,
+)
 from afd_jax.losses.similarity import cka_ratio, linear_cka, linear_hsic
 from afd_jax.losses.weights import ramp_up_weight
 
@@ -62,8 +70,14 @@ __all__ = [
     "linear_hsic",
     "mean",
     "normalized_l1_alignment",
+    "probabilistic_transfer",
+    "pyramid_alignment",
     "ramp_up_weight",
+    "relational_angle",
+    "relational_distance",
+    "similarity_preserving",
     "soft_cross_entropy",
+    "supervised_contrastive",
     "wasserstein_discriminator",
     "wasserstein_generator",
 ]

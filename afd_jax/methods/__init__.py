@@ -21,6 +21,7 @@ _CLASSES = {
     "at": "AT",
     "cl_ilr": "CLILR",
     "cs_kd": "CSKD",
+    "dcm": "DCM",
     "dml": "DML",
     "feed": "FEED",
     "fitnet": "FitNet",
@@ -28,11 +29,17 @@ _CLASSES = {
     "independent": "Independent",
     "kd": "KD",
     "kdcl": "KDCL",
+    "mcl": "MCL",
     "okddip": "OKDDip",
     "one": "ONE",
     "pcl": "PCL",
+    "pkt": "PKT",
     "ps_kd": "PSKD",
+    "reviewkd": "ReviewKD",
+    "rkd": "RKD",
+    "sp": "SP",
     "tf_kd": "TFKD",
+    "vid": "VID",
 }
 NAMES = tuple(_CLASSES)
 

@@ -121,6 +121,11 @@ class View:
         return self.outputs.features
 
     @property
+    def pooled(self) -> jax.Array:
+        """The last feature map's mean over positions, [batch, channels]."""
+        return jnp.mean(self.features, axis=(1, 2))
+
+    @property
     def extras(self) -> Mapping[str, jax.Array]:
         """What else the network returned, by name."""
         return self.outputs.extras

@@ -13,7 +13,7 @@ from afd_jax.engine.devices import make_devices
 from afd_jax.engine.evaluate import eval_step
 from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
-from afd_jax.methods import AIKD, CSKD, ONE, PCL, PSKD, Method, Terms, View, soft
+from afd_jax.methods import AIKD, CSKD, MCL, ONE, PCL, PKT, PSKD, RKD, SP, Method, Terms, View, soft
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.critic import ProbabilityCritic
 from tests import small, tiny
@@ -146,6 +146,9 @@ class Relations(Method):
 # Whose discriminator keeps singular vectors, equal on all devices.
 SPECTRAL = functools.partial(AIKD, critic=ProbabilityCritic(loss="wasserstein"))
 RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
+PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
+TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
+STAGED = ("one", "pcl", "sp", "rkd", "pkt")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
@@ -154,6 +157,10 @@ OTHERS = {
     # Which compares each example with those of other devices.
     "relations": (Relations, "pmap", 8, {"teachers": {"teacher": NNX}}),
     "relations, shard_map": (Relations, "shard_map", 8, {"teachers": {"teacher": NNX}}),
+    "sp": (SP, "pmap", 8, TAUGHT),
+    "rkd": (RKD, "shard_map", 8, TAUGHT),
+    "pkt": (PKT, "pmap", 8, TAUGHT),
+    "mcl": (functools.partial(MCL, size=4), "pmap", 8, {"networks": PEERS}),
     # The gate's BatchNorm and the views' are synchronised, too.
     "one": (functools.partial(ONE, branches=2), "shard_map", 8, {}),
     "pcl": (functools.partial(PCL, branches=2), "pmap", 8, {"own_augmentation": True}),
@@ -163,9 +170,11 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_methods_on_several_devices_equal_one(name):
     make, mode, devices, more = OTHERS[name]
-    network = tiny.Stages(5) if name in ("one", "pcl") else tiny.Tiny(5)
+    networks = {"a": tiny.Stages(5) if name in STAGED else tiny.Tiny(5)}
     cohort = small.Cohort(
-        {"a": network}, make(), optimizers=small.optimizers(), **small.SHAPES, **RUN, **more
+        **{"networks": networks, **small.SHAPES, **RUN, **more},
+        method=make(),
+        optimizers=small.optimizers(),
     )
     found, expected = (steps(cohort, *how) for how in ((mode, devices), ("jit", 1)))
     assert small.largest_difference(found, expected) < 1e-5

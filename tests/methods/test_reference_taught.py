@@ -1,6 +1,6 @@
 """Updates against PyTorch, in float64: with frozen teachers, and of self-distillation.
 
-The numbers come from experiments/reference/taught.py.
+The numbers come from taught.py and features.py in experiments/reference.
 """
 
 import functools
@@ -45,6 +45,11 @@ CASES = {
     "ft": Case("ft"),
     "feed_mean": Case("feed", (TEACHER, OTHER)),
     "feed_sum": Case("feed", (TEACHER, OTHER), {"norm": "sum", "hint_weight": 0.3}),
+    "sp": Case("sp", (TEACHER, OTHER)),
+    "rkd": Case("rkd"),
+    "pkt": Case("pkt"),
+    "vid": Case("vid", (TEACHER, OTHER), KD),
+    "reviewkd": Case("reviewkd", (TEACHER, OTHER)),
     "ai_kd": Case("ai_kd", (STUDENT,), {"critic": {"widths": (4, 6)}, **WEIGHTS}),
     "ai_kd_bce": Case("ai_kd", (STUDENT,), {"critic": {"widths": [4, 6], "loss": "bce"}}),
     "ps_kd": Case("ps_kd", (), atol=1e-7),
