@@ -83,7 +83,7 @@ def train_step(
         images=images,
         rng=network_rng,
         partners=partners_of(plan, state, preprocess, (image_rng, network_rng), batch),
-        seen=plan.seen(batch, state.step, state.memory, reduce),
+        seen=plan.seen(batch, state.step, state.memory, reduce, loss_key(image_rng)),
         reduce=reduce,
         detailed=detailed,
     )
@@ -114,6 +114,11 @@ def keys_of(state: TrainState) -> tuple[jax.Array, jax.Array]:
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     image_rng, network_rng = jax.random.split(rng)
     return image_rng, network_rng
+
+
+def loss_key(image_rng: jax.Array) -> jax.Array:
+    """The key that losses draw from, the same on all devices."""
+    return jax.random.fold_in(image_rng, 3)
 
 
 def views(

@@ -190,7 +190,7 @@ def supervised_contrastive(
     >>> print(supervised_contrastive(jnp.eye(3), jnp.array([0, 0, 1])).round(4))
     [0.6931 0.6931 0.    ]
     """
-    checks.require_positive("temperature", temperature)
+    temperature = checks.number("temperature", temperature, above=0)
     own, other, every, kept = _pair(
         embeddings, embeddings if others is None else others, rows, False, where
     )

@@ -30,6 +30,7 @@ _CLASSES = {
     "kd": "KD",
     "kdcl": "KDCL",
     "mcl": "MCL",
+    "mgd": "MGD",
     "okddip": "OKDDip",
     "one": "ONE",
     "pcl": "PCL",

@@ -109,6 +109,50 @@ class NonLinearTransformation(nn.Module):
         return x
 
 
+class Generator(nn.Module):
+    """Two 3x3 convolutions with ReLU between them: gives a masked map what it lacks (MGD).
+
+    Attributes:
+      channels: of both.
+      axis_name: nothing to synchronise.
+    """
+
+    channels: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to the same shape."""
+        x = maps
+        for i in range(2):
+            x = x if i == 0 else relu(x)
+            init = uniform_fan_in(9 * x.shape[-1])
+            name = f"conv{i + 1}"
+            layer = conv(self.channels, 3, bias=True, kernel_init=init, bias_init=init, name=name)
+            x = layer(x)
+        return x
+
+
+class Aligner(nn.Module):
+    """One 1x1 convolution, after a bilinear, antialiased resize where height or width differ.
+
+    Attributes:
+      shape: (height, width, channels) to bring maps to.
+      axis_name: nothing to synchronise.
+    """
+
+    shape: Sequence[int]
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to [batch, *shape]."""
+        height, width, channels = self.shape
+        init = uniform_fan_in(maps.shape[-1])
+        layer = conv(channels, 1, bias=True, kernel_init=init, bias_init=init, name="conv")
+        return layer(resized(maps, (height, width)))
+
+
 class GaussianRegressor(nn.Module):
     """Predicts a teacher's map: at each element a mean, and for each channel a variance.
 

@@ -30,6 +30,7 @@ CASES = {
     "pkt": Case(),
     "vid": Case((TEACHER, OTHER), (4.0, 0.1, 0.9)),
     "reviewkd": Case((TEACHER, OTHER)),
+    "mgd": Case((TEACHER, (2, 4, 5))),
 }
 
 
@@ -138,6 +139,33 @@ def pyramid(own, target):
     return total / sum(weights)
 
 
+class Masked(nn.Module):
+    """MGD's two convolutions, on a map without some of its channels."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x, kept):
+        return self.conv2(F.relu(self.conv1(x * kept[:, :, None, None])))
+
+
+class Align(nn.Module):
+    def __init__(self, before, after):
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def generation(own, target, heads, kept):
+    x = heads["align_"](own) if "align_" in heads else own
+    made = heads["generate_"](x, kept[:, : x.shape[1]])
+    return 0.02 * F.mse_loss(made, target, reduction="sum") / len(own)
+
+
 def make_heads(name, teachers):
     """By teacher, counted from 1, and name."""
     heads = {}
@@ -145,13 +173,17 @@ def make_heads(name, teachers):
         if name == "vid":
             for n in range(3):
                 heads[t, f"pair{n + 1}_"] = Gaussian(STUDENT[n], widths[n])
+        if name == "mgd":
+            heads[t, "generate_"] = Masked(widths[2])
+            if widths[2] != STUDENT[2]:
+                heads[t, "align_"] = Align(STUDENT[2], widths[2])
         if name == "reviewkd":
             own, target = ((*w, w[-1]) for w in (STUDENT, widths))
             heads[t, "review_"] = Review(own, target)
     return heads
 
 
-def terms(name, maps, taught, heads, epoch):
+def terms(name, maps, taught, heads, epoch, kept):
     """What the student learns of one teacher."""
     if name == "sp":
         return {"similarity": similarity(maps, taught)}
@@ -159,6 +191,8 @@ def terms(name, maps, taught, heads, epoch):
         return {"distance": distance(maps, taught), "angle": angle(maps, taught)}
     if name == "pkt":
         return {"neighbours": neighbours(maps, taught)}
+    if name == "mgd":
+        return {"generation": generation(maps[2], taught[2], heads, kept)}
     if name == "reviewkd":
         ours, theirs = ([*m, pooled(m)[:, :, None, None]] for m in (maps, taught))
         apart = [pyramid(a, b) for a, b in zip(heads["review_"](ours), theirs)]
@@ -180,6 +214,7 @@ def run(name):
     moved = [p for module in roles.values() for p in module.parameters()]
     sgd = torch.optim.SGD(moved, lr=0.1, momentum=0.9, weight_decay=1e-3)
     images, labels = torch.randn(2, 6, 2, 8, 8), torch.randint(5, (2, 6))
+    kept = (torch.rand(2, 6, 8) > 0.3).double()  # at most so many channels, the same for all
     before, logged = snapshot({**fixed, **roles}, []), {}
     for epoch, (x, y) in enumerate(zip(images, labels)):
         z, maps = net(x)
@@ -188,7 +223,7 @@ def run(name):
             losses = with_kd(z, y, [teacher(x)[0] for teacher in teachers], *case.kd)
         for t, teacher in enumerate(teachers, 1):
             own = {n: head for (of, n), head in heads.items() if of == t}
-            for term, value in terms(name, maps, teacher(x)[1], own, epoch).items():
+            for term, value in terms(name, maps, teacher(x)[1], own, epoch, kept[epoch]).items():
                 losses[term] = losses.get(term, 0) + value / len(teachers)
         sgd.zero_grad()
         sum(losses.values()).backward()
@@ -196,7 +231,8 @@ def run(name):
         for term, value in losses.items():
             logged.setdefault(f"0/{term}", []).append(value.item())
     after = snapshot(roles, [("logit", sgd)])
-    save(name, images=images, labels=labels, before=before, after=after, losses=logged)
+    more = {"kept": kept} if name == "mgd" else {}
+    save(name, images=images, labels=labels, before=before, after=after, losses=logged, **more)
 
 
 if __name__ == "__main__":

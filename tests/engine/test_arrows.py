@@ -10,6 +10,7 @@ import pytest
 
 from afd_jax import methods
 from afd_jax.engine import forward
+from afd_jax.engine.step import keys_of, loss_key
 from afd_jax.errors import SettingError
 from afd_jax.methods import ONE, Alignment, Independent, soft
 from afd_jax.methods.afd import AFD
@@ -63,7 +64,9 @@ def own_gradient(plan, state, batch, name, update):
         heads = forward.bind(network, params["heads"], own.statistics["heads"])
         sources = tuple(constants[source] for source in plan.graph.sources(node))
         view = View(node, "student", outputs, heads.get(node, {}), sources)
-        terms = plan.method.losses(view, sources, plan.seen(batch, state.step, state.memory))
+        key = loss_key(keys_of(state)[0])
+        seen = plan.seen(batch, state.step, state.memory, key=key)
+        terms = plan.method.losses(view, sources, seen)
         return sum(jnp.mean(value) for value in getattr(terms, update).values())
 
     gradient = jax.grad(total)(own.params)
@@ -120,7 +123,7 @@ def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
         assert small.largest_difference(after.networks[name].params, stepped) < 1e-5
 
 
-TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd")
+TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd")
 
 
 @pytest.mark.parametrize("name", TAUGHT)
@@ -142,7 +145,9 @@ def test_a_teacher_of_maps_or_relations_is_a_constant(name):
     assert nonzero(found["a"][LOGIT]) == names(before.networks["a"].params)
 
 
-@pytest.mark.parametrize(("name", "options"), [("dcm", {"depth": 2}), ("mcl", {"size": 4})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("dcm", {"depth": 2}), ("mcl", {"size": 4}), ("mgd", {})]
+)
 def test_peers_that_look_at_each_others_maps_are_constants(name, options):
     """Likewise for both of a pair, heads of the other among the plain numbers."""
     cohort = small.cohort(small.UNEQUAL, method=methods.make(name, options), total_steps=4)

@@ -13,7 +13,22 @@ from afd_jax.engine.devices import make_devices
 from afd_jax.engine.evaluate import eval_step
 from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
-from afd_jax.methods import AIKD, CSKD, MCL, ONE, PCL, PKT, PSKD, RKD, SP, Method, Terms, View, soft
+from afd_jax.methods import (
+    AIKD,
+    CSKD,
+    MCL,
+    MGD,
+    ONE,
+    PCL,
+    PKT,
+    PSKD,
+    RKD,
+    SP,
+    Method,
+    Terms,
+    View,
+    soft,
+)
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.critic import ProbabilityCritic
 from tests import small, tiny
@@ -148,7 +163,7 @@ SPECTRAL = functools.partial(AIKD, critic=ProbabilityCritic(loss="wasserstein"))
 RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
 PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
 TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
-STAGED = ("one", "pcl", "sp", "rkd", "pkt")
+STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
@@ -161,6 +176,8 @@ OTHERS = {
     "rkd": (RKD, "shard_map", 8, TAUGHT),
     "pkt": (PKT, "pmap", 8, TAUGHT),
     "mcl": (functools.partial(MCL, size=4), "pmap", 8, {"networks": PEERS}),
+    # Which draws a mask for each example.
+    "mgd": (MGD, "shard_map", 8, TAUGHT),
     # The gate's BatchNorm and the views' are synchronised, too.
     "one": (functools.partial(ONE, branches=2), "shard_map", 8, {}),
     "pcl": (functools.partial(PCL, branches=2), "pmap", 8, {"own_augmentation": True}),

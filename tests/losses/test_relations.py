@@ -139,7 +139,7 @@ def test_bad_input_is_named():
     with pytest.raises(TypeError, match="boolean"):
         losses.relational_distance(a, a, where=jnp.ones(2))
     labels = jnp.zeros(2, int)
-    with pytest.raises(ValueError, match="temperature=0 must be greater"):
+    with pytest.raises(ValueError, match="temperature=0 must be finite, greater than 0"):
         losses.supervised_contrastive(a, labels, temperature=0)
     with pytest.raises(ValueError, match=r"integers of shape \(2,\), got int32 of shape \(3,\)"):
         losses.supervised_contrastive(a, jnp.zeros(3, int))

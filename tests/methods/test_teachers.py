@@ -115,6 +115,7 @@ WITHOUT = {
     "fitnet": {"hint_weight": 0.0},
     "ft": {"hint_weight": 0.0},
     "kd": {"label_weight": 1.0, "distillation_weight": 0.0},
+    "mgd": {"hint_weight": 0.0},
     "pkt": {"hint_weight": 0.0},
     "reviewkd": {"hint_weight": 0.0},
     "rkd": {"distance_weight": 0.0, "angle_weight": 0.0},

@@ -16,8 +16,8 @@ SETTINGS = (
     "--config.log_every=1 steps",
     "--config.parallel.devices=1",
 )
-PEERS = {"dcm": {"depth": 2}, "mcl": {"size": 4}}
-TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd")
+PEERS = {"dcm": {"depth": 2}, "mcl": {"size": 4}, "mgd": {}}
+TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd")
 
 
 def config(*networks):
