@@ -90,6 +90,7 @@ def train_step(
     metrics: Metrics = {node: {} for node in plan.graph.names}
 
     states, logits = dict(state.networks), dict[str, jax.Array]()
+    kept: dict[str, Any] = {}
     everyone = tuple(plan.networks.values())
     phases: list[tuple[tuple[str, ...], Sequence[Network]]] = [(UPDATES, everyone)]
     if plan.second_forward:
@@ -98,13 +99,14 @@ def train_step(
         joined = [network for network in everyone if {*network.nodes} & ends]
         phases = [(("logit",), everyone), (("feature", "discriminator"), joined)]
     for updates, networks in phases:
-        states, outputs = _phase(given, updates, networks, states, metrics)
+        states, outputs, remembered = _phase(given, updates, networks, states, metrics)
+        kept = kept or remembered
         logits = logits or {node: output.logits for node, output in outputs.items()}
     for node, z in logits.items():
         metrics[node]["accuracy"] = given.reduce.mean(hits(z, batch["label"]).astype(jnp.float32))
     memory = state.memory
     if plan.memory is not None and plan.memory.uses_examples:
-        memory = plan.memory.after_step(memory, *given.reduce.whole((logits, given.seen.index)))
+        memory = plan.memory.after_step(memory, *given.reduce.whole((kept, given.seen.index)))
     states = follow(plan, states, state.step)
     return TrainState(state.step + 1, state.rng, states, memory), metrics
 
@@ -233,8 +235,12 @@ def _phase(
     networks: Sequence[Network],
     states: Mapping[str, NetworkState],
     metrics: Metrics,
-) -> tuple[dict[str, NetworkState], ByNode]:
-    """Runs networks once and takes the given updates, from the outputs of this one pass."""
+) -> tuple[dict[str, NetworkState], ByNode, dict[str, Any]]:
+    """Runs networks once and takes the given updates, from the outputs of this one pass.
+
+    Returns:
+      New states, the outputs, and what the memory is to keep, by node.
+    """
     states, pulls = dict(states), dict[str, Pull]()
     outputs: ByNode = {}
     order = [*given.plan.networks]  # a second pass draws what the first one drew
@@ -246,6 +252,7 @@ def _phase(
         outputs |= own
     before = dict(states)  # all losses are taken at the same parameters
     measured: set[str] = set()
+    remembered: dict[str, Any] = {}
     for update in updates:
         for network in networks:
             if update in network.optimizers:
@@ -253,13 +260,14 @@ def _phase(
                 losses = _losses(given, update, network, before, outputs)
                 if name not in measured:  # the method's metrics are the same for all updates
                     measured.add(name)
+                    remembered |= losses.remembered
                     for node, values in losses.metrics.items():
                         means = {key: given.reduce.mean(v) for key, v in values.items()}
                         metrics[node].update(means)
                 states[name] = _update(
                     given, update, network, states[name], losses, pulls[name], metrics
                 )
-    return states, outputs
+    return states, outputs, remembered
 
 
 def _forward(
@@ -283,12 +291,14 @@ class _Losses:
       values: batch means by (node, name).
       pull: takes a factor for each of them to gradients at the network's own outputs and heads.
       metrics: by node, per example.
+      remembered: likewise, for the memory.
       statistics: of the heads after their calls.
     """
 
     values: dict[tuple[str, str], jax.Array]
     pull: Pull
     metrics: dict[str, dict[str, jax.Array]]
+    remembered: dict[str, dict[str, jax.Array]]
     statistics: Any
 
     def gradient(self, term: tuple[str, str] | None = None) -> tuple[Any, Any]:
@@ -313,12 +323,13 @@ def _losses(
         everybody = {**outputs, **own}
         terms = terms_of(given.plan, network, everybody, heads, given.partners, given.seen)
         logged = {node: each.metrics for node, each in terms.items()}
+        remembered = {node: each.remembered for node, each in terms.items()}
         statistics = head_statistics({node: heads[node] for node in network.heads})
-        return mean_losses(terms, update), (logged, statistics)
+        return mean_losses(terms, update), (logged, remembered, statistics)
 
     own = {node: outputs[node] for node in network.nodes}
-    values, pull, (logged, statistics) = jax.vjp(means, own, state.params["heads"], has_aux=True)
-    return _Losses(values, pull, logged, statistics)
+    values, pull, aux = jax.vjp(means, own, state.params["heads"], has_aux=True)
+    return _Losses(values, pull, *aux)
 
 
 def _update(

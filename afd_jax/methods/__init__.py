@@ -20,6 +20,7 @@ _CLASSES = {
     "alignment": "Alignment",
     "at": "AT",
     "cl_ilr": "CLILR",
+    "crd": "CRD",
     "cs_kd": "CSKD",
     "dcm": "DCM",
     "dml": "DML",

@@ -35,7 +35,8 @@ Values = dict[str, jax.Array]
 class Terms:
     """Named losses by update, and metrics, which are only logged; each value is [batch].
 
-    The engine adds up the batch means of an update's losses and differentiates the sum.
+    The engine adds up the batch means of an update's losses and differentiates the sum. What is
+    `remembered`, [batch, ...], goes to a method's memory after the step.
 
     >>> a, b = Terms(logit={"x": jnp.ones(2)}), Terms(metrics={"y": jnp.zeros(2)})
     >>> sorted((a + b).metrics), (a + b).logit["x"].shape
@@ -46,6 +47,7 @@ class Terms:
     feature: Values = flax.struct.field(default_factory=dict)
     discriminator: Values = flax.struct.field(default_factory=dict)
     metrics: Values = flax.struct.field(default_factory=dict)
+    remembered: Values = flax.struct.field(default_factory=dict)
 
     def __add__(self, other: "Terms") -> "Terms":
         return _merged((self, other), sum)

@@ -31,6 +31,7 @@ CASES = {
     "vid": Case((TEACHER, OTHER), (4.0, 0.1, 0.9)),
     "reviewkd": Case((TEACHER, OTHER)),
     "mgd": Case((TEACHER, (2, 4, 5))),
+    "crd": Case(),
 }
 
 
@@ -166,6 +167,44 @@ def generation(own, target, heads, kept):
     return 0.02 * F.mse_loss(made, target, reduction="sum") / len(own)
 
 
+EXAMPLES, NEGATIVES, SIZE = 8, 5, 4
+INDICES = torch.tensor([[0, 1, 2, 3, 4, 5], [3, 0, 6, 5, 1, 2]])
+
+
+class Linear(nn.Module):
+    def __init__(self, before):
+        super().__init__()
+        self.linear1 = nn.Linear(before, SIZE)
+
+    def forward(self, x):
+        x = self.linear1(x)
+        return x / x.norm(dim=1, keepdim=True)
+
+
+class Bank:
+    """CRD's memory; it begins with zeros here."""
+
+    def __init__(self):
+        self.rows = {side: torch.zeros(EXAMPLES, SIZE) for side in ("student", "teacher")}
+        self.z = {}
+
+    def contrast(self, vectors, index, others):
+        """The loss of both sides, example by example and term by term; then the update."""
+        losses = []
+        for side, other in (("student", "teacher"), ("teacher", "student")):
+            picked = self.rows[other][torch.cat([index[:, None], others], 1)]
+            raw = torch.exp((picked * vectors[side][:, None]).sum(2) / 0.07)
+            self.z.setdefault(side, raw.mean().item() * EXAMPLES)
+            p, noise = raw / self.z[side], NEGATIVES / EXAMPLES
+            hit = torch.log(p[:, 0] / (p[:, 0] + noise + 1e-7))
+            miss = torch.log(noise / (p[:, 1:] + noise + 1e-7))
+            losses.append(-(hit.sum() + miss.sum()) / len(index))
+        for side, rows in self.rows.items():
+            moved = 0.5 * rows[index] + 0.5 * vectors[side].detach()
+            rows[index] = moved / moved.norm(dim=1, keepdim=True)
+        return 0.8 * sum(losses)
+
+
 def make_heads(name, teachers):
     """By teacher, counted from 1, and name."""
     heads = {}
@@ -173,6 +212,9 @@ def make_heads(name, teachers):
         if name == "vid":
             for n in range(3):
                 heads[t, f"pair{n + 1}_"] = Gaussian(STUDENT[n], widths[n])
+        if name == "crd":
+            heads["", "embed_student"] = Linear(STUDENT[2])
+            heads["", "embed_teacher"] = Linear(widths[2])
         if name == "mgd":
             heads[t, "generate_"] = Masked(widths[2])
             if widths[2] != STUDENT[2]:
@@ -209,11 +251,13 @@ def run(name):
         norm.mean = 0.3 * torch.randn(norm.mean.shape)
         norm.var = 0.5 + torch.rand(len(norm.var))
     net, heads = Stages(STUDENT), make_heads(name, case.teachers)
-    roles = {"0/network": net} | {f"0/{n}from_{t}": head for (t, n), head in heads.items()}
+    roles = {"0/network": net}
+    roles |= {f"0/{n}from_{t}" if t else f"0/{n}": head for (t, n), head in heads.items()}
     fixed = {f"{t}/network": teacher for t, teacher in enumerate(teachers, 1)}
     moved = [p for module in roles.values() for p in module.parameters()]
     sgd = torch.optim.SGD(moved, lr=0.1, momentum=0.9, weight_decay=1e-3)
     images, labels = torch.randn(2, 6, 2, 8, 8), torch.randint(5, (2, 6))
+    bank, others = Bank(), torch.randint(EXAMPLES, (2, 6, NEGATIVES))
     kept = (torch.rand(2, 6, 8) > 0.3).double()  # at most so many channels, the same for all
     before, logged = snapshot({**fixed, **roles}, []), {}
     for epoch, (x, y) in enumerate(zip(images, labels)):
@@ -222,7 +266,12 @@ def run(name):
         if case.kd:
             losses = with_kd(z, y, [teacher(x)[0] for teacher in teachers], *case.kd)
         for t, teacher in enumerate(teachers, 1):
-            own = {n: head for (of, n), head in heads.items() if of == t}
+            own = {n: head for (of, n), head in heads.items() if of in (t, "")}
+            if name == "crd":
+                features = {"student": pooled(maps), "teacher": pooled(teacher(x)[1])}
+                vectors = {side: own[f"embed_{side}"](f) for side, f in features.items()}
+                losses["contrast"] = bank.contrast(vectors, INDICES[epoch], others[epoch])
+                continue
             for term, value in terms(name, maps, teacher(x)[1], own, epoch, kept[epoch]).items():
                 losses[term] = losses.get(term, 0) + value / len(teachers)
         sgd.zero_grad()
@@ -232,6 +281,9 @@ def run(name):
             logged.setdefault(f"0/{term}", []).append(value.item())
     after = snapshot(roles, [("logit", sgd)])
     more = {"kept": kept} if name == "mgd" else {}
+    if name == "crd":
+        more = {"others": others, "indices": INDICES}
+        more |= {f"bank_{side}": rows for side, rows in bank.rows.items()}
     save(name, images=images, labels=labels, before=before, after=after, losses=logged, **more)
 
 

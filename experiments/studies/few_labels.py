@@ -65,6 +65,7 @@ ALL = (
     Setting("SP", "cifar100_sp:resnet8,resnet14", teachers=TEACHER),
     Setting("RKD", "cifar100_rkd:resnet8,resnet14", teachers=TEACHER),
     Setting("PKT", "cifar100_pkt:resnet8,resnet14", teachers=TEACHER),
+    Setting("CRD", "cifar100_crd:resnet8,resnet14", {"method.negatives": 256}, TEACHER),
     Setting("FT", "cifar100_ft:resnet8,resnet14", teachers=TEACHER),
     Setting("AFD, offline", "cifar100_afd_offline:resnet8,resnet14", teachers=TEACHER),
     Setting("FEED, two teachers", "cifar100_feed:resnet8,resnet14,resnet14"),

@@ -123,7 +123,7 @@ def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
         assert small.largest_difference(after.networks[name].params, stepped) < 1e-5
 
 
-TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd")
+TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd", "crd")
 
 
 @pytest.mark.parametrize("name", TAUGHT)

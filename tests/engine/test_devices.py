@@ -15,6 +15,7 @@ from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
 from afd_jax.methods import (
     AIKD,
+    CRD,
     CSKD,
     MCL,
     MGD,
@@ -176,6 +177,8 @@ OTHERS = {
     "rkd": (RKD, "shard_map", 8, TAUGHT),
     "pkt": (PKT, "pmap", 8, TAUGHT),
     "mcl": (functools.partial(MCL, size=4), "pmap", 8, {"networks": PEERS}),
+    # Which remembers each example and draws others to compare it with.
+    "crd": (functools.partial(CRD, negatives=7, size=4), "pmap", 8, TAUGHT),
     # Which draws a mask for each example.
     "mgd": (MGD, "shard_map", 8, TAUGHT),
     # The gate's BatchNorm and the views' are synchronised, too.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from afd_jax import methods
-from afd_jax.methods import mgd, paraphraser
+from afd_jax.methods import crd, mgd, paraphraser
 from afd_jax.networks.functional import functional, run
 from tests import pytorch, small, tiny
 
@@ -51,6 +51,7 @@ CASES = {
     "vid": Case("vid", (TEACHER, OTHER), KD),
     "reviewkd": Case("reviewkd", (TEACHER, OTHER)),
     "mgd": Case("mgd", (TEACHER, (2, 4, 5)), {"hint_weight": 0.02}),
+    "crd": Case("crd", options={"negatives": 5, "size": 4}),
     "ai_kd": Case("ai_kd", (STUDENT,), {"critic": {"widths": (4, 6)}, **WEIGHTS}),
     "ai_kd_bce": Case("ai_kd", (STUDENT,), {"critic": {"widths": [4, 6], "loss": "bce"}}),
     "ps_kd": Case("ps_kd", (), atol=1e-7),
@@ -87,6 +88,14 @@ def test_two_updates_equal_pytorch(name, double, monkeypatch):
             return kept[(2 * batch.progress).astype(int), batch.place, :channels]
 
         monkeypatch.setattr(mgd, "_kept", of_file)
+    if "others" in arrays:
+        others = jnp.asarray(arrays["others"], jnp.int32)
+
+        def chosen(batch, name, count, examples):
+            drawn = others[(2 * batch.progress).astype(int), batch.place]
+            return jnp.concatenate([batch.index[:, None], drawn], axis=1)
+
+        monkeypatch.setattr(crd, "_chosen", chosen)
     cohort = cohort_of(case)
     if name == "cs_kd":
         arrays = without_the_partner(arrays)
@@ -94,6 +103,9 @@ def test_two_updates_equal_pytorch(name, double, monkeypatch):
     if "predictions" in arrays:
         ours, theirs = state.memory["a"], arrays["predictions"][0]
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    if case.method == "crd":
+        for side, own in state.memory["a"].items():
+            np.testing.assert_allclose(own["bank"], arrays[f"bank_{side}"], rtol=1e-6, atol=1e-12)
     if case.method == "ft":  # the encoder on top of the teacher is trained beforehand
         assert not cohort.plan.networks["teacher"].trains
 
