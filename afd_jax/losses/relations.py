@@ -30,6 +30,8 @@ def _pair(
     checks.require_same_shape(features=own[:, 0], target_features=other[:, 0])
     kept = jnp.ones(len(own), bool) if where is None else jnp.asarray(where)
     every = jnp.arange(len(own)) if rows is None else jnp.asarray(rows)
+    if not jnp.issubdtype(every.dtype, jnp.integer) or every.ndim != 1:
+        raise TypeError(f"rows must be integers [any], got {every.dtype} of shape {every.shape}")
     other = jax.lax.stop_gradient(other) if stop_target_gradient else other
     return own, other, every, kept.astype(own.dtype)
 

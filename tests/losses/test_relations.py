@@ -138,6 +138,8 @@ def test_bad_input_is_named():
         losses.probabilistic_transfer(a > 0, a)
     with pytest.raises(TypeError, match="boolean"):
         losses.relational_distance(a, a, where=jnp.ones(2))
+    with pytest.raises(TypeError, match="rows must be integers"):
+        losses.relational_angle(a, a, rows=jnp.ones(2))
     labels = jnp.zeros(2, int)
     with pytest.raises(ValueError, match="temperature=0 must be finite, greater than 0"):
         losses.supervised_contrastive(a, labels, temperature=0)
