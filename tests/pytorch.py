@@ -92,8 +92,9 @@ def name_in_file(plan, path):
         kind, rest = rest[0], [key for key in rest[1:] if key != "batch_stats"]
     if rest[0] == "heads":  # node and head
         head = re.sub(r"critic.*", "discriminator", rest[2])
-        if head.startswith("from_"):
-            head = f"from_{numbers[head.removeprefix('from_')]}"
+        if "from_" in head:
+            own, _, source = head.partition("from_")
+            head = f"{own}from_{numbers[source]}"
         rest = [head, *rest[3:]]
     return "/".join([kind, numbers[network], *rest])
 

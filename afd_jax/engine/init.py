@@ -12,7 +12,6 @@ import numpy as np
 from afd_jax import speedups
 from afd_jax.engine.forward import Heads, apply, split, terms_of, transferred
 from afd_jax.engine.plan import Network, Plan, blank_batch, blank_views
-from afd_jax.engine.reduce import Reduce
 from afd_jax.engine.state import NetworkState, TrainState
 from afd_jax.errors import SettingError
 from afd_jax.networks.functional import draw
@@ -120,7 +119,7 @@ def _with_heads(
         outputs |= {node: transferred(o, heads.get(node, {})) for node, o in own.items()}
         if "partner_image" in batch:
             partners |= own
-    seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory, Reduce(None))
+    seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
     for network in plan.networks.values():
         for node, terms in terms_of(plan, network, outputs, heads, partners, seen).items():
             terms.check(node, len(batch["label"]))

@@ -102,10 +102,24 @@ class Plan:
         return self.method if isinstance(self.method, Memory) else None
 
     def seen(
-        self, batch: Mapping[str, jax.Array], step: jax.Array, memory: Any, reduce: Reduce
+        self,
+        batch: Mapping[str, jax.Array],
+        step: jax.Array,
+        memory: Any,
+        reduce: Reduce | None = None,
+        key: jax.Array | None = None,
     ) -> Batch:
-        """What losses may look at beside the outputs."""
+        """What losses may look at beside the outputs.
+
+        Args:
+          batch: of the step.
+          step: updates done so far.
+          memory: the method's own arrays.
+          reduce: over devices; none outside of a step.
+          key: what losses draw from; outside of a step always the same.
+        """
         per_epoch, total = self.steps_per_epoch, self.total_steps
+        reduce = reduce or Reduce(None)
         return Batch(
             label=batch.get("label"),
             soft_label=self._soft_label(batch),
@@ -114,6 +128,7 @@ class Plan:
             epoch=step // per_epoch if per_epoch else None,
             epochs=total / per_epoch if total and per_epoch else None,
             memory=None if self.memory is None else memory,
+            key=jax.random.key(0) if key is None else key,
             whole=reduce.whole,
             place=reduce.place(len(next(iter(batch.values())))),
         )

@@ -84,13 +84,14 @@ def train_step(
         images=images,
         rng=network_rng,
         partners=partners_of(plan, state, preprocess, (image_rng, network_rng), batch),
-        seen=plan.seen(batch, state.step, state.memory, reduce),
+        seen=plan.seen(batch, state.step, state.memory, reduce, loss_key(image_rng)),
         reduce=reduce,
         detailed=detailed,
     )
     metrics: Metrics = {node: {} for node in plan.graph.names}
 
     states, logits = dict(state.networks), dict[str, jax.Array]()
+    kept: dict[str, Any] = {}
     everyone = tuple(plan.networks.values())
     phases: list[tuple[tuple[str, ...], Sequence[Network]]] = [(UPDATES, everyone)]
     if plan.second_forward:
@@ -99,13 +100,14 @@ def train_step(
         joined = [network for network in everyone if {*network.nodes} & ends]
         phases = [(("logit",), everyone), (("feature", "discriminator"), joined)]
     for updates, networks in phases:
-        states, outputs = _phase(given, updates, networks, states, metrics)
+        states, outputs, remembered = _phase(given, updates, networks, states, metrics)
+        kept = kept or remembered
         logits = logits or {node: output.logits for node, output in outputs.items()}
     for node, z in logits.items():
         metrics[node]["accuracy"] = given.reduce.mean(hits(z, batch["label"]).astype(jnp.float32))
     memory = state.memory
     if plan.memory is not None and plan.memory.uses_examples:
-        memory = plan.memory.after_step(memory, *given.reduce.whole((logits, given.seen.index)))
+        memory = plan.memory.after_step(memory, *given.reduce.whole((kept, given.seen.index)))
     states = follow(plan, states, state.step)
     return TrainState(state.step + 1, state.rng, states, memory), metrics
 
@@ -115,6 +117,11 @@ def keys_of(state: TrainState) -> tuple[jax.Array, jax.Array]:
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     image_rng, network_rng = jax.random.split(rng)
     return image_rng, network_rng
+
+
+def loss_key(image_rng: jax.Array) -> jax.Array:
+    """The key that losses draw from, the same on all devices."""
+    return jax.random.fold_in(image_rng, 3)
 
 
 def views(
@@ -229,8 +236,12 @@ def _phase(
     networks: Sequence[Network],
     states: Mapping[str, NetworkState],
     metrics: Metrics,
-) -> tuple[dict[str, NetworkState], ByNode]:
-    """Runs networks once and takes the given updates, from the outputs of this one pass."""
+) -> tuple[dict[str, NetworkState], ByNode, dict[str, Any]]:
+    """Runs networks once and takes the given updates, from the outputs of this one pass.
+
+    Returns:
+      New states, the outputs, and what the memory is to keep, by node.
+    """
     states, pulls = dict(states), dict[str, Pull]()
     outputs: ByNode = {}
     order = [*given.plan.networks]  # a second pass draws what the first one drew
@@ -242,6 +253,7 @@ def _phase(
         outputs |= own
     before = dict(states)  # all losses are taken at the same parameters
     measured: set[str] = set()
+    remembered: dict[str, Any] = {}
     for update in updates:
         for network in networks:
             if update in network.optimizers:
@@ -249,13 +261,14 @@ def _phase(
                 losses = _losses(given, update, network, before, outputs)
                 if name not in measured:  # the method's metrics are the same for all updates
                     measured.add(name)
+                    remembered |= losses.remembered
                     for node, values in losses.metrics.items():
                         means = {key: given.reduce.mean(v) for key, v in values.items()}
                         metrics[node].update(means)
                 states[name] = _update(
                     given, update, network, states[name], losses, pulls[name], metrics
                 )
-    return states, outputs
+    return states, outputs, remembered
 
 
 def _forward(
@@ -279,6 +292,7 @@ class _Losses:
       values: batch means by (node, name).
       pull: takes a factor for each of them to gradients at the network's own outputs and heads.
       metrics: by node, per example.
+      remembered: likewise, for the memory.
       statistics: of the heads after their calls.
       paused: whether the network takes no step; None: it always does.
     """
@@ -286,6 +300,7 @@ class _Losses:
     values: dict[tuple[str, str], jax.Array]
     pull: Pull
     metrics: dict[str, dict[str, jax.Array]]
+    remembered: dict[str, dict[str, jax.Array]]
     statistics: Any
     paused: jax.Array | None
 
@@ -311,8 +326,10 @@ def _losses(
         everybody = {**outputs, **own}
         terms = terms_of(given.plan, network, everybody, heads, given.partners, given.seen)
         logged = {node: each.metrics for node, each in terms.items()}
+        remembered = {node: each.remembered for node, each in terms.items()}
         statistics = head_statistics({node: heads[node] for node in network.heads})
-        return mean_losses(terms, update), (logged, statistics, any_paused(terms.values()))
+        paused = any_paused(terms.values())
+        return mean_losses(terms, update), (logged, remembered, statistics, paused)
 
     own = {node: outputs[node] for node in network.nodes}
     values, pull, aside = jax.vjp(means, own, state.params["heads"], has_aux=True)

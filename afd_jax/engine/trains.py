@@ -20,7 +20,6 @@ from afd_jax.engine.forward import (
 )
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.plan import Network, Plan, blank_batch, blank_views
-from afd_jax.engine.reduce import Reduce
 from afd_jax.engine.state import NetworkState
 from afd_jax.errors import SettingError
 from afd_jax.methods.method import UPDATES
@@ -106,7 +105,7 @@ def _losses(
         outputs = jax.lax.stop_gradient(outputs)
     batch = blank_batch(plan)
     partners = outputs if "partner_image" in batch else {}
-    seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory, Reduce(None))
+    seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
     return {
         name: mean_losses(
             terms_of(plan, network, outputs, _others_constant(network, heads), partners, seen),

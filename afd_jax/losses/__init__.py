@@ -32,6 +32,7 @@ from afd_jax.losses.alignment import (
     l1_alignment,
     l2_alignment,
     normalized_l1_alignment,
+    pyramid_alignment,
 )
 from afd_jax.losses.classification import (
     cross_entropy,
@@ -43,6 +44,13 @@ from afd_jax.losses.classification import (
 from afd_jax.losses.correlation import correlation_distance
 from afd_jax.losses.decoupled import other_classes_kl, target_class_kl
 from afd_jax.losses.reduce import mean
+from afd_jax.losses.relations import (
+    probabilistic_transfer,
+    relational_angle,
+    relational_distance,
+    similarity_preserving,
+    supervised_contrastive,
+)
 from afd_jax.losses.similarity import cka_ratio, linear_cka, linear_hsic
 from afd_jax.losses.weights import ramp_up_weight
 
@@ -67,9 +75,15 @@ __all__ = [
     "mean",
     "normalized_l1_alignment",
     "other_classes_kl",
+    "probabilistic_transfer",
+    "pyramid_alignment",
     "ramp_up_weight",
+    "relational_angle",
+    "relational_distance",
+    "similarity_preserving",
     "soft_cross_entropy",
     "standardize",
+    "supervised_contrastive",
     "target_class_kl",
     "wasserstein_discriminator",
     "wasserstein_generator",

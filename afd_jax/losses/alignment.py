@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from afd_jax.losses import checks, reduce
+from afd_jax.losses.vectors import direction
 
 
 def _pair(
@@ -88,7 +89,7 @@ def cosine_distance(
     [1.]
     """
     maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
-    a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
+    a, b = (direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
     return reduce.drop(where, 1 - jnp.sum(a * b, axis=1))
 
 
@@ -112,7 +113,7 @@ def normalized_l1_alignment(
     0.8000
     """
     maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
-    a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
+    a, b = (direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
     return reduce.drop(where, jnp.sum(jnp.abs(a - b), axis=1))
 
 
@@ -152,8 +153,60 @@ def attention_alignment(
     maps, target_maps = checks.keep(where, maps, target_maps)
     a, b = (jnp.mean(jnp.square(_scaled(m)), axis=-1) for m in (maps, target_maps))
     a, b = _pair(a, b, stop_target_gradient, None)
-    a, b = (_direction(m.reshape(m.shape[0], -1)) for m in (a, b))
+    a, b = (direction(m.reshape(m.shape[0], -1)) for m in (a, b))
     return reduce.drop(where, jnp.mean(jnp.square(a - b), axis=1))
+
+
+def pyramid_alignment(
+    maps: jax.typing.ArrayLike,
+    target_maps: jax.typing.ArrayLike,
+    *,
+    stop_target_gradient: bool = True,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Mean squared difference of two maps at full size and averaged to 4x4, 2x2 and 1x1.
+
+    The hierarchical context loss of ReviewKD (Chen et al., CVPR 2021, by their code): the sizes'
+    weights are 1, 1/2, 1/4, 1/8 over their sum; sizes that are not below the map's height are left
+    out, and the next one has the next weight. Where a size does not divide the map's, bins overlap.
+
+    Args:
+      maps: [batch, height, width, channels], of the network that learns.
+      target_maps: the same shape, of the network it learns from.
+      stop_target_gradient: treat the target as a constant. With False, gradients reach it.
+      where: [batch] bool; False gives the example loss 0 and gradient 0.
+
+    Returns:
+      [batch], at least 0, float32 (float64 for float64 input).
+
+    Raises:
+      ValueError: if shapes differ. TypeError: if an input is not floating point.
+
+    >>> import jax.numpy as jnp
+    >>> a = jnp.array([[[[1.0], [-1.0]], [[1.0], [-1.0]]]])
+    >>> print(pyramid_alignment(a, jnp.zeros_like(a)).round(4))
+    [0.6667]
+    """
+    maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
+    checks.require_rank("maps", maps, 4)
+    apart, weight, total = reduce.per_example_mean(jnp.square(maps - target_maps)), 1.0, 1.0
+    for size in (4, 2, 1):
+        if size < maps.shape[1]:
+            a, b = (_averaged(m, size) for m in (maps, target_maps))
+            weight /= 2
+            apart += weight * reduce.per_example_mean(jnp.square(a - b))
+            total += weight
+    return apart / total
+
+
+def _averaged(maps: jax.Array, size: int) -> jax.Array:
+    """Averaged to `size` bins along height and width."""
+    for axis in (1, 2):
+        length = maps.shape[axis]
+        bins = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+        means = [jnp.mean(jax.lax.slice_in_dim(maps, *ends, axis=axis), axis=axis) for ends in bins]
+        maps = jnp.stack(means, axis=axis)
+    return maps
 
 
 def _scaled(maps: jax.Array) -> jax.Array:
@@ -161,14 +214,3 @@ def _scaled(maps: jax.Array) -> jax.Array:
     axes = tuple(range(1, maps.ndim))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(maps), axis=axes, keepdims=True))
     return maps / jnp.where(largest == 0, 1, largest)
-
-
-def _direction(rows: jax.Array) -> jax.Array:
-    """Each row divided by its norm, for rows of any scale; zeros, with gradient 0, stay zeros."""
-    # The largest element goes first: the squares of small values would underflow. It is a constant
-    # to the gradient, which the direction's own does not depend on.
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
-    zero = largest == 0
-    rows = rows / jnp.where(zero, 1, largest)
-    squares = jnp.sum(jnp.square(rows), axis=1, keepdims=True)
-    return jnp.where(zero, 0, rows * jax.lax.rsqrt(jnp.where(zero, 1, squares)))

@@ -10,15 +10,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from afd_jax import losses
-from afd_jax.errors import SettingError
 from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.maps import chosen_stages
+from afd_jax.methods.maps import paired_stages, smaller
 from afd_jax.methods.method import Method, Terms, View
 
 
@@ -58,32 +55,10 @@ class AT(Method):
         terms = soft.predictions(self, own, source)
         if not self.hint_weight:
             return terms
-        ours = chosen_stages(own, self.stages, "method.stages")
-        theirs = chosen_stages(source, self.teacher_stages or self.stages, "method.teacher_stages")
-        if len(ours) != len(theirs):
-            remedy = f"attention is compared stage by stage, but {own.name} has {len(ours)} and "
-            remedy += f"{source.name} {len(theirs)}; choose as many of each, such as (1, 2, -1)"
-            raise SettingError("method.stages", tuple(self.stages), remedy)
-        pairs = zip(ours, theirs, strict=True)
-        apart = jnp.sum(jnp.stack([_distance(a, b) for a, b in pairs]), axis=0)
+        pairs = paired_stages(own, source, self.stages, self.teacher_stages)
+        each = [losses.attention_alignment(*smaller(ours, theirs)) for ours, theirs in pairs]
+        apart = jnp.sum(jnp.stack(each), axis=0)
         return terms + Terms(
             logit={"attention": self.hint_weight * apart},
             metrics={f"attention_from_{source.name}": apart},
         )
-
-
-def _distance(own: jax.Array, other: jax.Array) -> jax.Array:
-    size = [min(sides) for sides in zip(own.shape[1:3], other.shape[1:3], strict=True)]
-    return losses.attention_alignment(pooled(own, size), pooled(other, size))
-
-
-def pooled(maps: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Maps [batch, height, width, channels] averaged down to `size`, evenly where it divides."""
-    height, width = maps.shape[1:3]
-    if (height, width) == tuple(size):
-        return maps
-    if height % size[0] or width % size[1]:
-        remedy = f"maps of {(height, width)} cannot be averaged to {tuple(size)}; choose stages "
-        raise SettingError("method.stages", (height, width), remedy + "whose sizes divide")
-    window = (height // size[0], width // size[1])
-    return nn.avg_pool(maps, window, window)

@@ -30,6 +30,8 @@ class Batch:
       epoch: scalar, how many epochs are done.
       epochs: of the run, perhaps with a fraction.
       memory: the method's own arrays, see `methods.memory`.
+      key: of this step, to draw from; the same on all devices, so draw for the whole batch and take
+        what stands at `place`.
       whole: gives the examples of all devices, along axis 0, for a loss that compares examples with
         each other; gradients flow back to the devices they came from.
       place: [batch], where the examples of this device stand among them.

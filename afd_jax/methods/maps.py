@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from flax import linen as nn
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
@@ -68,3 +69,38 @@ def stage(own: View, number: int, field: str) -> jax.Array:
 def chosen_stages(own: View, numbers: Sequence[int], field: str) -> list[jax.Array]:
     """The maps of several stages; of all if none are named."""
     return [stage(own, n, field) for n in numbers or range(1, len(own.stages) + 1)]
+
+
+def paired_stages(
+    own: View, source: View, stages: Sequence[int], teacher_stages: Sequence[int]
+) -> list[tuple[jax.Array, jax.Array]]:
+    """The maps of two nodes that are compared, in order; as `method.stages` and `teacher_stages`.
+
+    Raises:
+      SettingError: if the numbers of stages differ, and none are chosen.
+    """
+    ours = chosen_stages(own, stages, "method.stages")
+    theirs = chosen_stages(source, teacher_stages or stages, "method.teacher_stages")
+    if len(ours) != len(theirs):
+        remedy = f"maps are compared stage by stage, but {own.name} has {len(ours)} and "
+        remedy += f"{source.name} {len(theirs)}; choose as many of each, such as (1, 2, -1)"
+        raise SettingError("method.stages", tuple(stages), remedy)
+    return [*zip(ours, theirs, strict=True)]
+
+
+def pooled(maps: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Maps [batch, height, width, channels] averaged down to `size`, evenly where it divides."""
+    height, width = maps.shape[1:3]
+    if (height, width) == tuple(size):
+        return maps
+    if height % size[0] or width % size[1]:
+        remedy = f"maps of {(height, width)} cannot be averaged to {tuple(size)}; choose stages "
+        raise SettingError("method.stages", (height, width), remedy + "whose sizes divide")
+    window = (height // size[0], width // size[1])
+    return nn.avg_pool(maps, window, window)
+
+
+def smaller(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two maps, the larger in height or width averaged down to the other."""
+    size = [min(sides) for sides in zip(one.shape[1:3], other.shape[1:3], strict=True)]
+    return pooled(one, size), pooled(other, size)

@@ -32,12 +32,13 @@ class Memory:
         """
         return {}
 
-    def after_step(self, memory: Any, logits: Mapping[str, jax.Array], index: jax.Array) -> Any:
+    def after_step(self, memory: Any, remembered: Mapping[str, Any], index: jax.Array) -> Any:
         """The memory after a step.
 
         Args:
           memory: before.
-          logits: by node, [batch, classes], of the whole batch over all devices.
+          remembered: by node its `Terms.remembered`, [batch, ...] each, of the whole batch over all
+            devices; from the first forward pass, before the step.
           index: [batch], of each example in the data set.
         """
         return memory

@@ -37,7 +37,8 @@ class Terms:
 
     The engine adds up the batch means of an update's losses and differentiates the sum. Where
     `paused`, a scalar, is True, the node's network takes no step: its parameters, and what its
-    optimizers remember, stay as they are.
+    optimizers remember, stay as they are. What is `remembered`, [batch, ...], goes to a method's
+    memory after the step.
 
     >>> a, b = Terms(logit={"x": jnp.ones(2)}), Terms(metrics={"y": jnp.zeros(2)})
     >>> sorted((a + b).metrics), (a + b).logit["x"].shape
@@ -49,6 +50,7 @@ class Terms:
     discriminator: Values = flax.struct.field(default_factory=dict)
     metrics: Values = flax.struct.field(default_factory=dict)
     paused: jax.Array | None = None
+    remembered: Values = flax.struct.field(default_factory=dict)
 
     def __add__(self, other: "Terms") -> "Terms":
         return _merged((self, other), sum)
@@ -131,6 +133,11 @@ class View:
     def features(self) -> jax.Array:
         """The last feature map, [batch, height, width, channels]."""
         return self.outputs.features
+
+    @property
+    def pooled(self) -> jax.Array:
+        """The last feature map's mean over positions, [batch, channels]."""
+        return jnp.mean(self.features, axis=(1, 2))
 
     @property
     def extras(self) -> Mapping[str, jax.Array]:

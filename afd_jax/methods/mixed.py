@@ -169,5 +169,8 @@ def _entry(given: Any) -> tuple[str, str, Method]:
 
 def _named(label: str, terms: Terms) -> Terms:
     """The terms with their method's name, so that those of one name stay apart."""
-    kinds = (*UPDATES, "metrics")
-    return Terms(**{k: {f"{label}_{n}": v for n, v in getattr(terms, k).items()} for k in kinds})
+    kinds: dict[str, Any] = {
+        kind: {f"{label}_{name}": value for name, value in getattr(terms, kind).items()}
+        for kind in (*UPDATES, "metrics")
+    }
+    return dataclasses.replace(terms, **kinds)

@@ -46,10 +46,10 @@ class PSKD(Memory, Method):
         """Probabilities [examples, classes] by node; zeros for an image not seen yet."""
         return {name: jnp.zeros((examples, classes), jnp.float32) for name in students}
 
-    def after_step(self, memory: Any, logits: Mapping[str, jax.Array], index: jax.Array) -> Any:
+    def after_step(self, memory: Any, remembered: Mapping[str, Any], index: jax.Array) -> Any:
         """Replaces those of the batch's images."""
         return {
-            name: past.at[index].set(jax.nn.softmax(logits[name].astype(jnp.float32)))
+            name: past.at[index].set(remembered[name]["probabilities"])
             for name, past in memory.items()
         }
 
@@ -64,4 +64,7 @@ class PSKD(Memory, Method):
         past = jnp.where(jnp.sum(past, axis=-1, keepdims=True) > 0, past, label)
         weight = self.past_weight * jnp.minimum((batch.epoch + 1) / batch.epochs, 1)
         target = (1 - weight) * label + weight * past
-        return Terms(logit={"cross_entropy": losses.soft_cross_entropy(logits, target)})
+        return Terms(
+            logit={"cross_entropy": losses.soft_cross_entropy(logits, target)},
+            remembered={"probabilities": jax.nn.softmax(logits.astype(jnp.float32))},
+        )

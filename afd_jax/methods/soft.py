@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 
 from afd_jax import losses
 from afd_jax.methods import options
@@ -125,3 +126,8 @@ def rising(
 def ramp(batch: Batch, length: float) -> jax.Array | float:
     """The factor of a loss that rises over a share of the run; 1 for a length of 0."""
     return losses.ramp_up_weight(batch.progress, length=length) if length else 1.0
+
+
+def epochs_ramp(batch: Batch, epochs: float) -> jax.Array | float:
+    """The factor of a loss that rises linearly from 0 over so many epochs; 1 for none."""
+    return jnp.minimum(batch.progress * batch.epochs / epochs, 1) if epochs else 1.0

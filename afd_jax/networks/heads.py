@@ -3,6 +3,7 @@
 The papers leave their exact form open. Every default here is assumed, and every choice is a field.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from flax import linen as nn
 
 from afd_jax.errors import SettingError
 from afd_jax.networks.functional import functional, run
-from afd_jax.networks.layers import batch_norm, conv, relu, uniform_fan_in
+from afd_jax.networks.layers import batch_norm, conv, relu, uniform_fan_in, uniform_kernel
 
 
 class Discriminator(nn.Module):
@@ -108,6 +109,98 @@ class NonLinearTransformation(nn.Module):
         return x
 
 
+class Generator(nn.Module):
+    """Two 3x3 convolutions with ReLU between them: gives a masked map what it lacks (MGD).
+
+    Attributes:
+      channels: of both.
+      axis_name: nothing to synchronise.
+    """
+
+    channels: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to the same shape."""
+        x = maps
+        for i in range(2):
+            x = x if i == 0 else relu(x)
+            init = uniform_fan_in(9 * x.shape[-1])
+            name = f"conv{i + 1}"
+            layer = conv(self.channels, 3, bias=True, kernel_init=init, bias_init=init, name=name)
+            x = layer(x)
+        return x
+
+
+class Aligner(nn.Module):
+    """One 1x1 convolution, after a bilinear, antialiased resize where height or width differ.
+
+    Attributes:
+      shape: (height, width, channels) to bring maps to.
+      axis_name: nothing to synchronise.
+    """
+
+    shape: Sequence[int]
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, height, width, channels] to [batch, *shape]."""
+        height, width, channels = self.shape
+        init = uniform_fan_in(maps.shape[-1])
+        layer = conv(channels, 1, bias=True, kernel_init=init, bias_init=init, name="conv")
+        return layer(resized(maps, (height, width)))
+
+
+class GaussianRegressor(nn.Module):
+    """Predicts a teacher's map: at each element a mean, and for each channel a variance.
+
+    Three 1x1 convolutions without biases, ReLU between them, and a free parameter s a channel, of
+    which softplus(s) + 1e-5 is the variance, 5 at first (VID, Ahn et al., CVPR 2019, by its code).
+
+    Attributes:
+      channels: of the teacher's map, and between the convolutions.
+    """
+
+    channels: int
+    axis_name: str | None = None  # nothing to synchronise
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, h, w, any channels] to means and variances, [batch, h, w, 2 channels]."""
+        x = maps
+        for i in range(3):
+            x = conv(self.channels, 1, kernel_init=uniform_kernel, name=f"conv{i + 1}")(
+                x if i == 0 else relu(x)
+            )
+        start = nn.initializers.constant(math.log(math.expm1(5 - 1e-5)))
+        scale = self.param("log_scale", start, (self.channels,))
+        variance = jnp.broadcast_to(nn.softplus(scale) + 1e-5, x.shape)
+        return jnp.concatenate([x, variance], axis=-1)
+
+
+class Embedding(nn.Module):
+    """Linear layers with ReLU between them, for contrastive losses (MCL, CRD).
+
+    Attributes:
+      widths: of the layers.
+    """
+
+    widths: Sequence[int]
+    axis_name: str | None = None  # nothing to synchronise
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool = True) -> jax.Array:
+        """Maps [batch, channels] to [batch, widths[-1]]."""
+        x = features
+        for i, width in enumerate(self.widths):
+            x = x if i == 0 else relu(x)
+            init = uniform_fan_in(x.shape[-1])
+            x = nn.Dense(width, kernel_init=init, bias_init=init, name=f"linear{i + 1}")(x)
+        return x
+
+
 class ProbabilityDiscriminator(nn.Module):
     """Tells whose predicted probabilities it sees: one score per image.
 
@@ -181,10 +274,10 @@ def common_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:
 class BoundHead:
     """A head together with its variables, for the length of one trace: call it on an array.
 
-    A head is a Linen or an NNX module that maps one array to one. It keeps the statistics that each
-    call updates, so that the step can put them into the state; nothing outside the trace sees that.
-    With a key it is being initialised: the first call draws variables if there are none, and
-    statistics stay as they begin.
+    A head is a Linen or an NNX module that maps one array to one; a Linen module may map several to
+    several. It keeps the statistics that each call updates, so that the step can put them into the
+    state; nothing outside the trace sees that. With a key it is being initialised: the first call
+    draws variables if there are none, and statistics stay as they begin.
 
     Attributes:
       head: the functional form of the module.
@@ -196,11 +289,11 @@ class BoundHead:
         self.variables = variables
         self.rng = rng
 
-    def __call__(self, x: jax.Array, *, keep_statistics: bool = True) -> jax.Array:
+    def __call__(self, x: Any, *, keep_statistics: bool = True) -> Any:
         """Applies the head, in training mode unless it is being initialised.
 
         Args:
-          x: what the head maps.
+          x: what the head maps: an array, or several.
           keep_statistics: let this call update the statistics.
         """
         if self.rng is not None and self.variables is None:

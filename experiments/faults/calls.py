@@ -55,6 +55,8 @@ def calls(draw: Any) -> tuple[str, dict[str, Any]]:
                 given["labels"] = given["labels"].astype(np.int64) + 2**32
         elif field.name == "classes":
             given["classes"] = draw(st.integers(0, 5))
+        elif field.name == "rows":
+            given["rows"] = np.arange(size, dtype=np.int32)[::-1] if draw(st.booleans()) else None
         elif field.name == "where":
             if draw(st.booleans()):
                 mask = np.arange(size) % draw(st.integers(1, 3)) == 0
@@ -88,6 +90,7 @@ def judge(case: tuple[str, dict[str, Any]]) -> str:
     if not np.all(np.isfinite(values)):
         return f"not finite: {str(case)[:300]}"
     masked = ~np.asarray(given.get("where", np.ones(size, bool)))
+    masked = masked if given.get("rows") is None else masked[given["rows"]]
     if name not in _WHOLE_BATCH and np.any(values[masked]):
         return f"a masked example counts: {str(case)[:300]}"
     for field in [*arrays][:1]:
@@ -129,7 +132,7 @@ def _wrong(name: str, given: dict[str, Any]) -> str | None:
         if len(np.shape(value)) > (field == "temperature"):
             return f"{field} of shape {np.shape(value)}"
     arrays = [v for v in given.values() if isinstance(v, jax.Array) and v.ndim]
-    if "labels" in given:
+    if "labels" in given and "others" not in given:  # which only asks whether two are the same
         classes = given.get("classes") or arrays[0].shape[-1]
         if np.any(given["labels"] < 0) or np.any(given["labels"] >= classes):
             return "a label out of range"

@@ -56,6 +56,18 @@ def label_and_rest(z, target, labels, temperature):
     return [temperature**2 * (q * (q / p).log()).sum(1) for p, q in (two, rest)]
 
 
+def pyramid(a, b):
+    """ReviewKD's; [batch, height, width, channels]."""
+    a, b = a.movedim(-1, 1), b.movedim(-1, 1)
+    parts = [flat_mean((a - b) ** 2)]
+    for size in (4, 2, 1):
+        if size < a.shape[2]:
+            small = [F.adaptive_avg_pool2d(x, size) for x in (a, b)]
+            parts.append(flat_mean((small[0] - small[1]) ** 2))
+    weights = [0.5**n for n in range(len(parts))]
+    return sum(w * part for w, part in zip(weights, parts)) / sum(weights)
+
+
 LOGITS, MAPS, SCORES = (BATCH, CLASSES), (BATCH, 3, 3, 2), (BATCH,)
 # name: (function, keyword arguments of ours, shape of the inputs, number of inputs)
 CASES = {
@@ -72,6 +84,10 @@ CASES = {
     "normalized_l1_alignment": [(lambda a, b: (unit(a) - unit(b)).abs().sum(1), {}, MAPS, 2)],
     "attention_alignment": [
         (lambda a, b: ((attention(a) - attention(b)) ** 2).mean(1), {}, MAPS, 2)
+    ],
+    "pyramid_alignment": [
+        (pyramid, {}, MAPS, 2),
+        (pyramid, {}, (BATCH, 6, 6, 2), 2),
     ],
     "soft_cross_entropy": [(lambda z, q: -(q * F.log_softmax(z, 1)).sum(1), {}, LOGITS, 2)],
     "least_squares_discriminator": [(lambda r, f: (1 - r) ** 2 + f**2, {}, SCORES, 2)],

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afd_jax import methods
 from afd_jax.engine import forward
+from afd_jax.engine.step import keys_of, loss_key
 from afd_jax.errors import SettingError
 from afd_jax.methods import ONE, Alignment, Independent, soft
 from afd_jax.methods.afd import AFD
@@ -62,7 +64,9 @@ def own_gradient(plan, state, batch, name, update):
         heads = forward.bind(network, params["heads"], own.statistics["heads"])
         sources = tuple(constants[source] for source in plan.graph.sources(node))
         view = View(node, "student", outputs, heads.get(node, {}), sources)
-        terms = plan.method.losses(view, sources, plan.seen(batch, state.step, state.memory))
+        key = loss_key(keys_of(state)[0])
+        seen = plan.seen(batch, state.step, state.memory, key=key)
+        terms = plan.method.losses(view, sources, seen)
         return sum(jnp.mean(value) for value in getattr(terms, update).values())
 
     gradient = jax.grad(total)(own.params)
@@ -117,6 +121,44 @@ def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
         for update in UPDATES:
             stepped = jax.tree.map(lambda x, g: x - 0.1 * g, stepped, expected[name][update])
         assert small.largest_difference(after.networks[name].params, stepped) < 1e-5
+
+
+TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd", "crd")
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_a_teacher_of_maps_or_relations_is_a_constant(name):
+    """The gradient is that of the student's losses where teachers are plain numbers."""
+    options = {"ramp_up_epochs": 0} if name == "reviewkd" else {}  # its weight begins at 0
+    cohort = small.cohort(
+        [(3, 4, 5)],
+        method=methods.make(name, options),
+        teachers={"b": tiny.Stages(5, widths=(4, 3, 6))},
+        total_steps=4,
+        steps_per_epoch=2,
+        examples=16,
+    )
+    plan, before, batch = cohort.plan, small.begin(cohort), small.batch()
+    found = cohort.gradients(before, batch)
+    assert [*found["a"]] == [LOGIT] and not plan.networks["b"].trains
+    expected = jax.jit(lambda s: own_gradient(plan, s, batch, "a", LOGIT))(before)
+    assert small.largest_difference(found["a"][LOGIT], expected) < 1e-4
+    assert nonzero(found["a"][LOGIT]) == names(before.networks["a"].params)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("dcm", {"depth": 2}), ("mcl", {"size": 4}), ("mgd", {})]
+)
+def test_peers_that_look_at_each_others_maps_are_constants(name, options):
+    """Likewise for both of a pair, heads of the other among the plain numbers."""
+    cohort = small.cohort(small.UNEQUAL, method=methods.make(name, options), total_steps=4)
+    plan, before, batch = cohort.plan, small.begin(cohort), small.batch()
+    found = cohort.gradients(before, batch)
+    expected = jax.jit(lambda s: {n: own_gradient(plan, s, batch, n, LOGIT) for n in "ab"})(before)
+    for own in "ab":
+        assert [*found[own]] == [LOGIT]
+        assert small.largest_difference(found[own][LOGIT], expected[own]) < 1e-4
+        assert nonzero(found[own][LOGIT]) == names(before.networks[own].params)
 
 
 def test_masks_know_nothing_of_what_others_lose():

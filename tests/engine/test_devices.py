@@ -16,11 +16,17 @@ from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
 from afd_jax.methods import (
     AIKD,
+    CRD,
     CSKD,
     DIST,
+    MCL,
+    MGD,
     ONE,
     PCL,
+    PKT,
     PSKD,
+    RKD,
+    SP,
     Method,
     SwitOKD,
     Terms,
@@ -169,6 +175,10 @@ class Loud(tiny.Wider):
 # Whose discriminator keeps singular vectors, equal on all devices.
 SPECTRAL = functools.partial(AIKD, critic=ProbabilityCritic(loss="wasserstein"))
 RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
+UNLIKE = {"networks": {"a": tiny.Tiny(5), "b": Loud(5)}}
+PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
+TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
+STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
@@ -177,11 +187,24 @@ OTHERS = {
     # Which compares each example with those of other devices.
     "relations": (Relations, "pmap", 8, {"teachers": {"teacher": NNX}}),
     "relations, shard_map": (Relations, "shard_map", 8, {"teachers": {"teacher": NNX}}),
-    "dist": (DIST, "pmap", 8, {"teachers": {"teacher": NNX}}),
-    "dist, shard_map": (DIST, "shard_map", 8, {"teachers": {"teacher": NNX}}),
+    "dist": (DIST, "pmap", 8, TAUGHT),
+    "dist, shard_map": (DIST, "shard_map", 8, TAUGHT),
     # Which asks the whole batch whether to step.
-    "switokd": (SwitOKD, "pmap", 8, {"beside": {"b": Loud(5)}}),
-    "switokd, shard_map": (SwitOKD, "shard_map", 8, {"beside": {"b": Loud(5)}}),
+    "switokd": (SwitOKD, "pmap", 8, UNLIKE),
+    "switokd, shard_map": (
+        SwitOKD,
+        "shard_map",
+        8,
+        {"networks": {"a": tiny.Tiny(5), "b": Loud(5)}},
+    ),
+    "sp": (SP, "pmap", 8, TAUGHT),
+    "rkd": (RKD, "shard_map", 8, TAUGHT),
+    "pkt": (PKT, "pmap", 8, TAUGHT),
+    "mcl": (functools.partial(MCL, size=4), "pmap", 8, {"networks": PEERS}),
+    # Which remembers each example and draws others to compare it with.
+    "crd": (functools.partial(CRD, negatives=7, size=4), "pmap", 8, TAUGHT),
+    # Which draws a mask for each example.
+    "mgd": (MGD, "shard_map", 8, TAUGHT),
     # The gate's BatchNorm and the views' are synchronised, too.
     "one": (functools.partial(ONE, branches=2), "shard_map", 8, {}),
     "pcl": (functools.partial(PCL, branches=2), "pmap", 8, {"own_augmentation": True}),
@@ -191,11 +214,11 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_methods_on_several_devices_equal_one(name):
     make, mode, devices, more = OTHERS[name]
-    network = tiny.Stages(5) if name in ("one", "pcl") else tiny.Tiny(5)
-    networks = {"a": network, **more.get("beside", {})}
-    more = {key: value for key, value in more.items() if key != "beside"}
+    networks = {"a": tiny.Stages(5) if name in STAGED else tiny.Tiny(5)}
     cohort = small.Cohort(
-        networks, make(), optimizers=small.optimizers(), **small.SHAPES, **RUN, **more
+        **{"networks": networks, **small.SHAPES, **RUN, **more},
+        method=make(),
+        optimizers=small.optimizers(),
     )
     found, expected = (steps(cohort, *how) for how in ((mode, devices), ("jit", 1)))
     assert small.largest_difference(found, expected) < 1e-5

@@ -13,6 +13,7 @@ import pytest
 from jax.test_util import check_grads
 
 from afd_jax import losses
+from tests.losses.test_relations import EACH as RELATIONS
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -34,7 +35,8 @@ def call(case):
 
 def test_every_loss_has_a_reference():
     similarity = {"cka_ratio", "linear_cka", "linear_hsic"}  # see test_similarity.py
-    no_losses = {"label_distribution", "mean", "ramp_up_weight", "standardize", *similarity}
+    apart = {"standardize", "supervised_contrastive"}  # see test_relations.py
+    no_losses = {"label_distribution", "mean", "ramp_up_weight", *apart, *similarity, *RELATIONS}
     assert sorted(set(losses.__all__) - no_losses) == NAMES
 
 

@@ -1,6 +1,6 @@
 """Updates against PyTorch, in float64: all parameters, statistics and optimizer states.
 
-The numbers come from updates.py and branches.py in experiments/reference.
+The numbers come from updates.py, peers.py and branches.py in experiments/reference.
 """
 
 import functools
@@ -9,7 +9,7 @@ import itertools
 import pytest
 
 from afd_jax.engine.optimizers import sgd
-from afd_jax.methods import CLILR, DML, KDCL, ONE, PCL, Alignment, OKDDip
+from afd_jax.methods import CLILR, DCM, DML, KDCL, MCL, ONE, PCL, Alignment, OKDDip
 from afd_jax.networks import CifarResNet
 from tests import pytorch, small, tiny
 
@@ -24,8 +24,10 @@ CASES = {  # widths, method, and more
     "afd_unequal": (UNEQUAL, small.afd(), {}),
     "afd_cycle": (THREE, small.afd(), {}),
     "afd_second_forward": ([(3, 4, 5), (3, 4, 6)], small.afd(), SECOND),
+    "dcm": ([(3, 4, 5), (2, 3, 6)], DCM(depth=2), {}),
     "dml": (THREE, DML(), {}),
     "kdcl_minlogit": (THREE, KDCL(), {}),
+    "mcl": (THREE, MCL(size=4), {}),
     "l1": (UNEQUAL, Alignment(distillation_weight=0.0), {}),
     "l2_everyone": (THREE, Alignment(distance="l2"), {"graph": "all_pairs"}),
 }

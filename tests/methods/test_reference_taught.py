@@ -1,6 +1,6 @@
 """Updates against PyTorch, in float64: with frozen teachers, and of self-distillation.
 
-The numbers come from experiments/reference/taught.py.
+The numbers come from taught.py and features.py in experiments/reference.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from afd_jax import methods
-from afd_jax.methods import paraphraser
+from afd_jax.methods import crd, mgd, paraphraser
 from afd_jax.networks.functional import functional, run
 from tests import pytorch, small, tiny
 
@@ -45,6 +45,13 @@ CASES = {
     "ft": Case("ft"),
     "feed_mean": Case("feed", (TEACHER, OTHER)),
     "feed_sum": Case("feed", (TEACHER, OTHER), {"norm": "sum", "hint_weight": 0.3}),
+    "sp": Case("sp", (TEACHER, OTHER)),
+    "rkd": Case("rkd"),
+    "pkt": Case("pkt"),
+    "vid": Case("vid", (TEACHER, OTHER), KD),
+    "reviewkd": Case("reviewkd", (TEACHER, OTHER)),
+    "mgd": Case("mgd", (TEACHER, (2, 4, 5)), {"hint_weight": 0.02}),
+    "crd": Case("crd", options={"negatives": 5, "size": 4}),
     "ai_kd": Case("ai_kd", (STUDENT,), {"critic": {"widths": (4, 6)}, **WEIGHTS}),
     "ai_kd_bce": Case("ai_kd", (STUDENT,), {"critic": {"widths": [4, 6], "loss": "bce"}}),
     "ps_kd": Case("ps_kd", (), atol=1e-7),
@@ -72,8 +79,23 @@ def cohort_of(case):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_updates_equal_pytorch(name, double):
+def test_two_updates_equal_pytorch(name, double, monkeypatch):
     case, arrays = CASES[name], pytorch.read(name)
+    if "kept" in arrays:  # what is drawn in a run stands in the file
+        kept = jnp.asarray(arrays["kept"])
+
+        def of_file(batch, edge, channels, share):
+            return kept[(2 * batch.progress).astype(int), batch.place, :channels]
+
+        monkeypatch.setattr(mgd, "_kept", of_file)
+    if "others" in arrays:
+        others = jnp.asarray(arrays["others"], jnp.int32)
+
+        def chosen(batch, name, count, examples):
+            drawn = others[(2 * batch.progress).astype(int), batch.place]
+            return jnp.concatenate([batch.index[:, None], drawn], axis=1)
+
+        monkeypatch.setattr(crd, "_chosen", chosen)
     cohort = cohort_of(case)
     if name == "cs_kd":
         arrays = without_the_partner(arrays)
@@ -81,6 +103,9 @@ def test_two_updates_equal_pytorch(name, double):
     if "predictions" in arrays:
         ours, theirs = state.memory["a"], arrays["predictions"][0]
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    if case.method == "crd":
+        for side, own in state.memory["a"].items():
+            np.testing.assert_allclose(own["bank"], arrays[f"bank_{side}"], rtol=1e-6, atol=1e-12)
     if case.method == "ft":  # the encoder on top of the teacher is trained beforehand
         assert not cohort.plan.networks["teacher"].trains
 

@@ -112,11 +112,18 @@ WITHOUT = {
     "ai_kd": {"distillation_weight": 0.0, "progressive_weight": 0.0, "adversarial_weight": 0.0},
     "alignment": {"distillation_weight": 0.0, "alignment_weight": 0.0},
     "at": {"hint_weight": 0.0},
+    "crd": {"hint_weight": 0.0},
     "feed": {"hint_weight": 0.0},
     "fitnet": {"hint_weight": 0.0},
     "ft": {"hint_weight": 0.0},
     "kd": {"label_weight": 1.0, "distillation_weight": 0.0},
+    "mgd": {"hint_weight": 0.0},
+    "pkt": {"hint_weight": 0.0},
+    "reviewkd": {"hint_weight": 0.0},
+    "rkd": {"distance_weight": 0.0, "angle_weight": 0.0},
+    "sp": {"hint_weight": 0.0},
     "tf_kd": {"label_weight": 1.0, "distillation_weight": 0.0},
+    "vid": {"hint_weight": 0.0},
 }
 
 

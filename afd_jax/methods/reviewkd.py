@@ -1,0 +1,98 @@
+"""ReviewKD: Distilling Knowledge via Knowledge Review.
+
+Chen, Liu, Zhao, Jia; CVPR 2021; arXiv 2104.09044, as in the authors' code. From the deepest map up,
+a student's maps are fused (see `networks.review`) and brought to the teacher's shapes; r_s is what
+comes out for stage s, and the pooled features count as one more stage:
+
+  CE(y, softmax(z)) + weight * min(1, epoch / 20) * sum over s of P(r_s, h_teacher,s) [+ KD]
+
+where P is the mean squared difference at full size and averaged to 4x4, 2x2 and 1x1. The epoch
+counts step by step rather than once an epoch. Different here: the targets are what the networks
+return as the ends of their stages, after a ResNet's last ReLU; the authors take what is before it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from afd_jax import losses
+from afd_jax.methods import options, soft
+from afd_jax.methods.batch import Batch
+from afd_jax.methods.maps import paired_stages
+from afd_jax.methods.method import Method, Terms, View
+from afd_jax.networks.review import Review
+
+_MOST = 512  # channels of what is passed up
+
+
+@dataclasses.dataclass(frozen=True)
+class ReviewKD(Method):
+    """A student's stages learn its teachers', the lower with the help of the deeper ones.
+
+    Attributes:
+      hint_weight: of the sum over stages; 0 leaves it out. The authors' is 1 for ResNet-110 to 32,
+        0.6 for 56 to 20, 8 for 32x4 to ShuffleNetV2, and 5 for their other pairs.
+      ramp_up_epochs: over which that weight rises from 0, linearly; 0 for none.
+      stages: those of the student, counted from 1, or from the last by negative numbers; all if
+        empty.
+      teacher_stages: those of the teacher, in the same order; the same numbers if empty.
+      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
+        left out.
+    """
+
+    teachers: ClassVar[tuple[int, int | None]] = (1, None)
+
+    temperature: float = soft.temperature(4.0)
+    standardize: bool = soft.standardize()
+    label_weight: float = soft.weight(1.0)
+    distillation_weight: float = soft.weight(0.0)
+    hint_weight: float = soft.weight(1.0)
+    ramp_up_epochs: float = options.number(20.0, least=0)
+    stages: Sequence[int] = options.numbers((), empty=True, whole=True)
+    teacher_stages: Sequence[int] = options.numbers((), empty=True, whole=True)
+
+    def heads(self, own: View) -> Mapping[str, Any]:
+        """A review for each source."""
+        if not self.hint_weight:
+            return {}
+        width = min(_MOST, own.features.shape[-1])
+        reviews = {}
+        for source in own.sources:
+            shapes: list[Any] = [target.shape[1:] for _, target in self._pairs(own, source)]
+            shapes.append((1, 1, source.features.shape[-1]))
+            reviews[f"review_from_{source.name}"] = Review(width, tuple(shapes))
+        return reviews
+
+    def node(self, own: View, batch: Batch) -> Terms:
+        """The weighted cross-entropy."""
+        return soft.taught(self, own, batch)
+
+    def edge(self, own: View, source: View, batch: Batch) -> Terms:
+        """The pyramids' distances, and the softened predictions.
+
+        Raises:
+          SettingError: if the numbers of stages differ, and none are chosen.
+        """
+        terms = soft.predictions(self, own, source)
+        if not self.hint_weight:
+            return terms
+        ours, theirs = zip(*self._pairs(own, source), _pooled(own, source), strict=True)
+        reviewed = own.heads[f"review_from_{source.name}"](ours)
+        each = [losses.pyramid_alignment(a, b) for a, b in zip(reviewed, theirs, strict=True)]
+        apart = jnp.sum(jnp.stack(each), axis=0)
+        weight = self.hint_weight * soft.epochs_ramp(batch, self.ramp_up_epochs)
+        return terms + Terms(
+            logit={"review": weight * apart},
+            metrics={f"review_from_{source.name}": apart},
+        )
+
+    def _pairs(self, own: View, source: View) -> list[tuple[jax.Array, jax.Array]]:
+        return paired_stages(own, source, self.stages, self.teacher_stages)
+
+
+def _pooled(own: View, source: View) -> tuple[jax.Array, jax.Array]:
+    """The pooled features as maps of one position."""
+    return own.pooled[:, None, None], source.pooled[:, None, None]
