@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.errors import shortened
-
 
 def as_floats(*arrays: jax.typing.ArrayLike) -> tuple[jax.Array, ...]:
     """Returns the arrays in one float type: float64 if any of them has it, else float32.
@@ -77,7 +75,7 @@ def number(
     shape, wanted = np.shape(value), "a number" if batch is None else f"a number or [{batch}]"
     kind = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
     if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
-        raise TypeError(f"{name} must be {wanted}, got {shortened(repr(value))}")
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__} {value!r:.50}")
     if shape not in {(), (batch,)}:
         raise ValueError(f"{name} must be {wanted}, got shape {shape}")
     if (at_hand := known(value)) is not None:
