@@ -8,7 +8,8 @@ Random images that lie on the device, one network that learns from the labels. F
 augmentation: the time of `Recipe.train` by itself (mixup and CutMix are not in it, they belong to
 the step), and of the whole step. All are compiled first. A round then takes a few steps of each,
 one augmentation after another, and each is compared with none of the same round. So a machine
-whose speed changes slowly spoils no ratio.
+whose speed changes slowly spoils no ratio. On a CPU, times are processor times of this process:
+on one core they are what a quiet machine would take, whoever else uses it.
 """
 
 import argparse
@@ -79,16 +80,17 @@ def calls(options: argparse.Namespace) -> tuple[Calls, Calls]:
 
 def milliseconds(programs: Calls, rounds: int, steps: int) -> dict[str, list[float]]:
     """The mean time of a call, by augmentation and round."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     for call in programs.values():
         for _ in range(2):
             jax.block_until_ready(call())
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, call in programs.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(steps):
                 jax.block_until_ready(call())
-            times[name].append(1e3 * (time.perf_counter() - start) / steps)
+            times[name].append(1e3 * (clock() - start) / steps)
     return times
 
 
