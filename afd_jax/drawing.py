@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _COLOURS = {
@@ -16,22 +16,40 @@ _COLOURS = {
 _HEIGHT, _RADIUS = 30, 17
 
 
-def as_text(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
+def as_text(
+    nodes: Sequence[Any], edges: Sequence[tuple[str, str]], labels: Sequence[str] = ()
+) -> str:
     """One line per edge, then the nodes outside all edges."""
     joined = {name for edge in edges for name in edge}
-    lines = [f"{source} -> {target}" for source, target in edges]
+    lines = [
+        f"{source} -> {target}" + (f" ({label})" if label else "")
+        for (source, target), label in _labelled(edges, labels)
+    ]
     return "\n".join(lines + [f"{n.name} ({n.role})" for n in nodes if n.name not in joined])
 
 
-def as_mermaid(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
+def _labelled(
+    edges: Sequence[tuple[str, str]], labels: Sequence[str]
+) -> Iterator[tuple[tuple[str, str], str]]:
+    return zip(edges, labels or [""] * len(edges), strict=True)
+
+
+def as_mermaid(
+    nodes: Sequence[Any], edges: Sequence[tuple[str, str]], labels: Sequence[str] = ()
+) -> str:
     """A flow chart from left to right."""
     number = {node.name: f"n{k}" for k, node in enumerate(nodes)}
     lines = [f'  {number[node.name]}["{node.name}"]' for node in nodes]
-    arrows = [f"  {number[source]} --> {number[target]}" for source, target in edges]
+    arrows = [
+        f"  {number[source]} -->" + (f"|{label}| " if label else " ") + number[target]
+        for (source, target), label in _labelled(edges, labels)
+    ]
     return "\n".join(["graph LR", *lines, *arrows])
 
 
-def as_svg(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
+def as_svg(
+    nodes: Sequence[Any], edges: Sequence[tuple[str, str]], labels: Sequence[str] = ()
+) -> str:
     """The nodes on an ellipse, coloured by role, with an arrow for each edge."""
     widths = {node.name: 20 + 8 * len(node.name) for node in nodes}
     half = max(widths.values(), default=0) / 2
@@ -52,7 +70,7 @@ def as_svg(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#666"/></marker></defs>',
     ]
-    for source, target in edges:
+    for (source, target), label in _labelled(edges, labels):
         (x1, y1), (x2, y2) = places[source], places[target]
         length = math.hypot(x2 - x1, y2 - y1) or 1.0
         ux, uy = (x2 - x1) / length, (y2 - y1) / length
@@ -67,6 +85,9 @@ def as_svg(nodes: Sequence[Any], edges: Sequence[tuple[str, str]]) -> str:
             f'<path d="M{start[0]:.1f} {start[1]:.1f}Q{middle[0]:.1f} {middle[1]:.1f} '
             f'{end[0]:.1f} {end[1]:.1f}" fill="none" stroke="#666" marker-end="url(#tip)"/>'
         )
+        if label:
+            words = f'font-size="11" fill="#666" text-anchor="middle">{html.escape(label)}</text>'
+            parts.append(f'<text x="{middle[0]:.1f}" y="{middle[1] - 3:.1f}" {words}')
     for node in nodes:
         (x, y), w = places[node.name], widths[node.name]
         name = html.escape(node.name)

@@ -101,6 +101,7 @@ class Graph:
     Attributes:
       nodes: all of them.
       edges: (source, target) names.
+      labels: what each edge carries, in words for drawings; empty where all carry the same.
 
     Raises:
       SettingError: for two nodes of one name, an unknown role, and an edge that is no pair of
@@ -117,6 +118,7 @@ class Graph:
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [node.name for node in self.nodes]
@@ -201,14 +203,14 @@ class Graph:
         return tuple(n for n in self.names if n in found)
 
     def __str__(self) -> str:
-        return drawing.as_text(self.nodes, self.edges)
+        return drawing.as_text(self.nodes, self.edges, self.labels)
 
     def mermaid(self) -> str:
         """The graph as Mermaid source, which code hosts draw as a picture."""
-        return drawing.as_mermaid(self.nodes, self.edges)
+        return drawing.as_mermaid(self.nodes, self.edges, self.labels)
 
     def _repr_svg_(self) -> str:
-        return drawing.as_svg(self.nodes, self.edges)
+        return drawing.as_svg(self.nodes, self.edges, self.labels)
 
 
 def make_edges(

@@ -113,9 +113,10 @@ def _without_heads(
     every = [*members, *beside(members, method, twins, averages)]
     every += [Network(name, m, (name,), role="teacher") for name, m in frozen.items()]
     nodes = Graph(tuple(node for network in every for node in _nodes(network, every)))
+    edges = method.edges(nodes, shape)
     return Plan(
         networks={network.name: network for network in every},
-        graph=Graph(nodes.nodes, method.edges(nodes, shape)),
+        graph=Graph(nodes.nodes, edges, method.edge_labels),
         method=method,
         image_shape=image_shape,
         classes=classes,

@@ -246,6 +246,11 @@ class Method:
         return (*((source, name) for source, name in own if source), *edges)
 
     @property
+    def edge_labels(self) -> tuple[str, ...]:
+        """What each edge carries, in a word, for drawings; empty where all carry the same."""
+        return ()
+
+    @property
     def preparation_epochs(self) -> float:
         """How long `prepare` sees batches before the first step; 0 for a method without it."""
         return 0.0

@@ -60,6 +60,12 @@ class Mixed(Method):
         return tuple(found)
 
     @property
+    def edge_labels(self) -> tuple[str, ...]:
+        """The name of each edge's method."""
+        names = dict(zip(self.methods, self.labels, strict=True))
+        return tuple(names[method] for _, _, method in self.by_edge)
+
+    @property
     def whole_images(self) -> str | None:  # type: ignore[override]
         """Why one of the methods cannot learn from mixed images."""
         return next(filter(None, (method.whole_images for method in self.methods)), None)

@@ -34,7 +34,8 @@ def graph_facts(plan: Plan) -> Facts:
                 }
             )
     edges = [list(edge) for edge in plan.graph.edges]
-    return {"method": type(plan.method).__name__, "nodes": nodes, "edges": edges}
+    labels = {"labels": list(plan.graph.labels)} if plan.graph.labels else {}
+    return {"method": type(plan.method).__name__, "nodes": nodes, "edges": edges, **labels}
 
 
 def with_role(facts: Facts, *roles: str) -> list[str]:

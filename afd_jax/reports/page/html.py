@@ -83,7 +83,8 @@ def _reliability(run: RunRecords, nodes: Mapping[str, Any], prefix: str) -> Figu
 def _graph(run: RunRecords, prefix: str) -> str:
     """The loss graph as SVG that scales; twins and others stand outside all edges."""
     nodes = tuple(Node(n["name"], n["role"], n["of"]) for n in run.facts["nodes"])
-    graph = Graph(nodes, tuple((a, b) for a, b in run.facts["edges"]))
+    edges, labels = run.facts["edges"], run.facts.get("labels", ())
+    graph = Graph(nodes, tuple((a, b) for a, b in edges), tuple(labels))
     # Its arrow heads have an identifier, which must be one of the page.
     drawn = graph._repr_svg_().replace('id="tip"', f'id="{prefix}-tip"')
     return drawn.replace("url(#tip)", f"url(#{prefix}-tip)")
