@@ -102,9 +102,14 @@ class Plan:
         return self.method if isinstance(self.method, Memory) else None
 
     def seen(
-        self, batch: Mapping[str, jax.Array], step: jax.Array, memory: Any, reduce: Reduce
+        self,
+        batch: Mapping[str, jax.Array],
+        step: jax.Array,
+        memory: Any,
+        reduce: Reduce | None = None,
     ) -> Batch:
-        """What losses may look at beside the outputs."""
+        """What losses may look at beside the outputs; `reduce` is over devices, None for one."""
+        reduce = reduce or Reduce(None)
         per_epoch, total = self.steps_per_epoch, self.total_steps
         return Batch(
             label=batch.get("label"),
