@@ -131,7 +131,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
-    lines = ["| | by itself, ms a batch | images/s | beside none (quartiles) |", "|---|---|---|---|"]
+    lines = [
+        "| | by itself, ms a batch | images/s | beside none (quartiles) |",
+        "|---|---|---|---|",
+    ]
     for row in result["augmentations"]:
         ratio = row["ratio"]
         within = f"{ratio['median']:.2f} ({ratio['lower']:.2f} to {ratio['upper']:.2f})"

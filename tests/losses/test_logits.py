@@ -115,6 +115,31 @@ def test_both_parts_are_finite(loss):
     assert finite(free, alone, alone) and not np.any(free(alone, alone))
 
 
+def test_what_only_one_side_leaves_out():
+    """Infinite where the target has the class; no share where it has not; NaN is not left out."""
+    z, target = logits(3)
+    labels = jnp.array([0, 1, 2, 0])
+    other = jnp.array([[0, 1, 0]] * 4) > 0  # of the label of the second example
+    for loss, infinite in (
+        (losses.target_class_kl, [False, True, False, False]),
+        (losses.other_classes_kl, [True, False, True, True]),
+    ):
+        left_out = jnp.where(other, -jnp.inf, z)
+        np.testing.assert_array_equal(np.isinf(loss(left_out, target, labels)), infinite)
+        assert finite(lambda x, f=loss: f(z, x, labels), jnp.where(other, -jnp.inf, target))
+        assert np.isnan(loss(z.at[0, 1].set(jnp.nan), target, labels)[0])
+
+
+def test_a_class_left_out_stays_out_of_the_standard_form():
+    z, _ = logits()
+    wider = jnp.concatenate([z, jnp.full((4, 2), -jnp.inf)], axis=1)
+    found = losses.standardize(wider)
+    np.testing.assert_allclose(found[:, :6], losses.standardize(z), rtol=1e-6)
+    assert np.all(found[:, 6:] == -jnp.inf)
+    assert finite(lambda z: losses.standardize(z)[:, :6], wider)
+    assert np.all(np.isnan(losses.standardize(wider.at[0, 0].set(jnp.nan))[0, :6]))
+
+
 def test_two_classes_have_one_part():
     z, target = logits(2)
     labels = jnp.array([0, 1, 1, 0])

@@ -158,6 +158,8 @@ def test_a_label_out_of_range_is_an_error_or_nan_never_another_class(label):
     each = {
         "cross_entropy": lambda labels: losses.cross_entropy(Z, labels),
         "label_distribution": lambda labels: losses.label_distribution(labels, 3, correct=0.9),
+        "target_class_kl": lambda labels: losses.target_class_kl(Z, Z, labels),
+        "other_classes_kl": lambda labels: losses.other_classes_kl(Z, Z, labels),
     }
     for loss in each.values():
         with pytest.raises(ValueError, match=rf"in \[0, 3\), got {label} at place 1"):
