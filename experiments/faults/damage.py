@@ -79,7 +79,7 @@ def loaded(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.
     handler.emit = said.append  # type: ignore[method-assign]
     logging.getLogger("afd_jax").addHandler(handler)
     try:
-        own, found = load(whole, node).variables, load(workdir, node).variables
+        own, found = (load(folder, node, trust=True).variables for folder in (whole, workdir))
     except SettingError as error:
         return refusal(error, (SettingError,), name)
     except Exception as error:

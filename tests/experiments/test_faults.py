@@ -1,0 +1,51 @@
+"""A small part of what `python -m experiments.faults` does, the same each time; it can fail."""
+
+import random
+
+import jax.numpy as jnp
+import pytest
+
+from afd_jax import losses
+from afd_jax.errors import SettingError
+from experiments.faults import calls, damage, files, settings
+from experiments.faults.__main__ import KINDS, main
+from experiments.faults.fuzz import fuzz, refusal
+from experiments.faults.runs import RUNS
+
+CASES = {
+    "settings": (settings.overrides(), settings.judge, 60),
+    "losses": (calls.calls(), calls.judge, 50),
+    "files": (files.files(), files.judge, 80),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_generated_input_is_taken_or_refused_in_a_line(kind):
+    cases, judge, times = CASES[kind]
+    outcomes = fuzz(cases, judge, times, seed=0)
+    assert {*outcomes} == {"accepted", "refused in a line"}, outcomes
+    assert outcomes.total() == times
+
+
+def test_a_loss_that_lets_wrong_input_pass_is_found(monkeypatch):
+    monkeypatch.setattr(losses, "mean", lambda values, where=None: jnp.nan * jnp.sum(values))
+    outcomes = fuzz(calls.calls(), calls.judge, 200, seed=0)
+    assert any(outcome.startswith("not finite: ('mean'") for outcome in outcomes), outcomes
+
+
+def test_words_of_an_error_are_judged():
+    assert refusal(SettingError("a", 1, "b"), (SettingError,), 0) == "refused in a line"
+    for error in (ValueError("a\nb"), KeyError("a"), ValueError(""), ValueError("x" * 2000)):
+        assert refusal(error, (ValueError,), 0) not in damage.GOOD
+
+
+def test_damaged_checkpoints_are_told(finished, tmp_path):
+    draw = random.Random(0)
+    outcomes = [damage.loaded(RUNS[0], finished, tmp_path / "struck", draw) for _ in range(12)]
+    assert {*outcomes} <= damage.GOOD and len({*outcomes}) > 1, outcomes
+
+
+def test_kinds_are_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["kils"])
+    assert all(kind in capsys.readouterr().err for kind in KINDS)
