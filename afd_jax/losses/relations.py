@@ -96,8 +96,10 @@ def relational_distance(
 
     >>> import jax.numpy as jnp
     >>> a, b = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[0.0], [1.0], [5.0]])
-    >>> print(relational_distance(a, 3 * a).round(4), relational_distance(a, b).round(4))
-    [0. 0. 0.] [0.0337 0.0675 0.0338]
+    >>> print(relational_distance(a, 3 * a).round(4))
+    [0. 0. 0.]
+    >>> print(relational_distance(a, b).round(4))
+    [0.0337 0.0675 0.0338]
     """
     own, other, rows, kept = _pair(features, target_features, rows, stop_target_gradient, where)
     a, b = (_distances(x, kept)[rows] for x in (own, other))
