@@ -284,7 +284,7 @@ def test_of_a_trained_run(trained, capsys):
 
 def test_grad_cam_leaves_out_only_what_it_cannot_see_through(trained, monkeypatch):
     """The average of a gated ensemble, say, whose logits are not made of its own map."""
-    (whole,) = gather([trained])
+    (whole,) = gather([trained], trust=True)
     hidden, *others = whole.sights[0].networks
     real = report._seen
 
@@ -294,7 +294,7 @@ def test_grad_cam_leaves_out_only_what_it_cannot_see_through(trained, monkeypatc
         return real(folder, name, *rest)
 
     monkeypatch.setattr(report, "_seen", seen)
-    (run,) = gather([trained])
+    (run,) = gather([trained], trust=True)
     assert [*run.sights[0].networks] == others
     assert run.missing == [f"Grad-CAM leaves out {hidden}: no path."]
     check(page([run]))
