@@ -1,4 +1,8 @@
-"""Runs in a bucket of a real object server on this machine."""
+"""Runs in a bucket of a real object server on this machine.
+
+Skipped without it: `pip install s3fs 'moto[server]'`. Both pin boto's releases, one exactly and one
+in a range, which takes pip minutes to fit together beside all else; so they are in no extra.
+"""
 
 import functools
 import json
