@@ -6,8 +6,8 @@
 The last name is the teacher: a network, trained first by the same recipe in WORKDIR/teacher_0, or
 the folder of a finished run. The others learn from each other in a cycle.
 
-No paper has this graph, so there are no numbers to expect. All of it is assumed but for the losses,
-which are those of AFD (Chung et al., ICML 2020) and of KD (Hinton et al., 2015).
+What to expect: no paper has this graph, so there are no numbers. All of it is assumed but for the
+losses, which are those of AFD (Chung et al., ICML 2020) and of KD (Hinton et al., 2015).
 """
 
 import ml_collections

@@ -250,7 +250,8 @@ def _arrays(path: str | None) -> _Loaded:
         remedy = f"no such file; give a .npz file with the arrays {', '.join(keys)}"
         raise SettingError(field, path, remedy)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, as NumPy leaves a damaged file open.
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {key: file[key] for key in (*keys, "class_names") if key in file.files}
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         remedy = f"not a readable .npz file of plain arrays ({first_line(error)})"

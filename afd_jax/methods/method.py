@@ -88,7 +88,7 @@ def _merged(each: Sequence[Terms], reduce: Any) -> Terms:
             remedy = "node, edge and losses must return Terms"
             raise SettingError("method", type(terms).__name__, remedy)
     kinds: dict[str, Values] = {}
-    for kind in (*UPDATES, "metrics"):
+    for kind in (*UPDATES, "metrics", "remembered"):
         values: dict[str, list[jax.Array]] = {}
         for terms in each:
             for name, value in getattr(terms, kind).items():

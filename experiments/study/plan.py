@@ -166,6 +166,7 @@ class Job:
             folders = {job.setting.name: job.folder(root) for job in self.needs()}
             parted = [teacher.partition("@") for teacher in self.setting.teachers]
             own.teachers = tuple(f"{folders[name]}{at}{node}" for name, at, node in parted)
+        own.trust = True  # the folders of teachers are this study's own
         if data_dir is not None and own.data.name != "arrays":
             own.data.data_dir = data_dir
         return own

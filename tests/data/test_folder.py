@@ -14,7 +14,7 @@ from PIL import Image
 from afd_jax.data import crops, load, load_streamed
 from afd_jax.data.streaming import eval_stream, train_stream
 from afd_jax.errors import SettingError, UnreadableError
-from afd_jax.runs.trained import load as load_network
+from afd_jax.runs import trained
 from tests.running import ROOT, command, ctrl_c_after, final_state
 
 CONFIG = f"{ROOT}/configs/folder_afd.py:tests.tiny:Tiny,tests.tiny:Wider"
@@ -414,8 +414,8 @@ def test_a_run_continues_bit_equal_and_keeps_the_names(words, photos, tmp_path, 
     )
     assert int(ours.step) == 8
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert load_network(tmp_path / "whole", "Tiny").class_names == ("cat", "dog")
-    assert load_network(tmp_path / "cut", "Tiny").class_names == ("0", "1")
+    assert trained.load(tmp_path / "whole", "Tiny", trust=True).class_names == ("cat", "dog")
+    assert trained.load(tmp_path / "cut", "Tiny", trust=True).class_names == ("0", "1")
 
 
 def test_renamed_classes_are_other_data(photos, tmp_path, capsys):

@@ -86,6 +86,8 @@ def cohort(name, smoothing=0.0):
     taught = bool(method.teachers[0])
     cut = name in ("one", "cl_ilr", "okddip", "pcl")
     options = {"critic": {"widths": (4, 6)}} if name == "afd" else {}
+    if name == "mixed":
+        options["by_edge"] = (("a", "b", "dml"), ("b", "a", "dml"))
     if cut:
         options["branches"] = 2
     widths = small.EQUAL[:1] if cut or taught or not method.peers else small.EQUAL

@@ -48,4 +48,5 @@ def test_damaged_checkpoints_are_told(finished, tmp_path):
 def test_kinds_are_named(capsys):
     with pytest.raises(SystemExit):
         main(["kils"])
-    assert all(kind in capsys.readouterr().err for kind in KINDS)
+    words = capsys.readouterr().err
+    assert all(kind in words for kind in KINDS)

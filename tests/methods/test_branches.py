@@ -223,7 +223,7 @@ def test_the_branches_and_averages_of_a_run_can_be_used(tmp_path):
     assert summary["networks"][1]["parameters"] == summary["others"][2]["parameters"] == count
     x = np.random.default_rng(0).integers(256, size=(4, 8, 8, 1), dtype=np.uint8)
     names = ("branch 1", "ensemble classifier", "average of branch 1")
-    branch, ensemble, average = (load(tmp_path / "w", name) for name in names)
+    branch, ensemble, average = (load(tmp_path / "w", name, trust=True) for name in names)
     assert isinstance(branch.module, tiny.Stages) and isinstance(average.module, tiny.Stages)
     assert branch(x).logits.shape == ensemble(x).logits.shape == (4, 10)
     both = ensemble.module.apply(ensemble.variables, ensemble.recipe.normalise(x), train=False)
@@ -231,4 +231,4 @@ def test_the_branches_and_averages_of_a_run_can_be_used(tmp_path):
     np.testing.assert_allclose(ensemble(x).logits, both[3].logits, rtol=1e-4, atol=1e-5)
     assert np.any(average(x).logits != branch(x).logits)
     with pytest.raises(SettingError, match=r"node = 'branch 8': .*branch 2"):
-        load(tmp_path / "w", "branch 8")
+        load(tmp_path / "w", "branch 8", trust=True)

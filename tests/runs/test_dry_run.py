@@ -185,6 +185,6 @@ def test_what_cannot_be_found_out_names_the_setting_that_tells_it(name, more, fi
 def test_a_finished_teacher_does_not_need_the_datas_own_statistics(finished, capsys):
     """They are not known without data, so they are not compared."""
     assert json.loads((finished / "config.json").read_text())["data"]["mean"] is None
-    words = [*KD, f"--config.teachers=('{finished}@Tiny',)"]
+    words = [*KD, f"--config.teachers=('{finished}@Tiny',)", "--config.trust=True"]
     assert main([f"--config={ALONE}", "--dry-run", *words]) == 0
     assert "teacher" in capsys.readouterr().out

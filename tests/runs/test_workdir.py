@@ -12,9 +12,8 @@ import pytest
 
 from afd_jax import data
 from afd_jax.errors import SettingError
-from afd_jax.runs import trainer
+from afd_jax.runs import trained, trainer
 from afd_jax.runs.overrides import read_config
-from afd_jax.runs.trained import load
 from afd_jax.runs.trainer import train
 from tests.running import CONFIG, SETTINGS, command, final_state, lines
 
@@ -34,7 +33,7 @@ def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
     """Without the data, and without touching the folder."""
     monkeypatch.setattr("afd_jax.data.sources.load", None)
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
-    network = load(finished, "Wider")
+    network = trained.load(finished, "Wider", trust=True)
     expected = final_state(finished).networks["Wider"]
     jax.tree.map(
         np.testing.assert_array_equal, network.variables["params"], expected.params["network"]
@@ -51,14 +50,14 @@ def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
     summary = json.loads((finished / "summary.json").read_text())
     np.testing.assert_allclose(right, summary["networks"][1]["test_accuracy"], atol=1e-6)
     with pytest.raises(SettingError, match="node = 'Wide': did you mean 'Wider'"):
-        load(finished, "Wide")
+        trained.load(finished, "Wide", trust=True)
     with pytest.raises(SettingError, match="node = None: the run has Tiny, Wider, Tiny alone, W"):
-        load(finished)
+        trained.load(finished, trust=True)
 
 
 def test_loading_from_a_folder_without_a_run(tmp_path):
     with pytest.raises(SettingError, match="no run in this folder"):
-        load(tmp_path)
+        trained.load(tmp_path, trust=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -119,7 +118,7 @@ def test_a_finished_run_stays_finished_without_its_checkpoints(copied, capsys):
     assert "is finished" in capsys.readouterr().out
     assert (copied / "metrics.jsonl").read_bytes() == before
     with pytest.raises(SettingError, match="no checkpoint in this folder"):
-        load(copied, "Tiny")
+        trained.load(copied, "Tiny", trust=True)
     assert not (copied / "checkpoints").exists()
 
 
@@ -226,20 +225,20 @@ def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
 
 
 def test_loading_passes_over_a_damaged_checkpoint_and_says_so(copied, caplog):
-    assert load(copied, "Tiny").variables["params"]
+    assert trained.load(copied, "Tiny", trust=True).variables["params"]
     assert not caplog.records
     damage(copied / "checkpoints" / "24")
-    assert load(copied, "Tiny").variables["params"]
+    assert trained.load(copied, "Tiny", trust=True).variables["params"]
     (words,) = (r.getMessage() for r in caplog.records if r.name == "afd_jax")
     assert "checkpoint 24 in" in words and words.endswith("using checkpoint 18")
     damage(copied / "checkpoints" / "18")
     with pytest.raises(SettingError, match=r"no checkpoint can be read \(step 24"):
-        load(copied, "Tiny")
+        trained.load(copied, "Tiny", trust=True)
 
 
 def test_loading_says_so_when_the_summary_speaks_of_another_checkpoint(copied, caplog):
     shutil.rmtree(copied / "checkpoints" / "24")
-    assert load(copied, "Tiny").variables["params"]
+    assert trained.load(copied, "Tiny", trust=True).variables["params"]
     (record,) = caplog.records
     assert "summary.json is of step 24, but checkpoint" in record.getMessage()
 
@@ -249,7 +248,7 @@ def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path, capsys):
     shutil.rmtree(copied / "checkpoints" / "24")
     shutil.copytree(tmp_path / "other" / "checkpoints" / "24", copied / "checkpoints" / "24")
     with pytest.raises(SettingError, match=r"24': is a checkpoint of another run: config\.seed"):
-        load(copied, "Tiny")
+        trained.load(copied, "Tiny", trust=True)
     (copied / "summary.json").unlink()
     before = (copied / "metrics.jsonl").read_bytes()
     capsys.readouterr()
@@ -262,7 +261,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_refused(copied, capsys):
     shutil.rmtree(copied / "checkpoints" / "24")
     (copied / "checkpoints" / "18").rename(copied / "checkpoints" / "24")
     with pytest.raises(SettingError, match="24': holds the state of step 18"):
-        load(copied, "Tiny")
+        trained.load(copied, "Tiny", trust=True)
     (copied / "summary.json").unlink()
     assert command(copied) == 2
     assert "holds the state of step 18; put the run's own" in one_line(capsys)
