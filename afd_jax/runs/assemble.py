@@ -39,6 +39,7 @@ from afd_jax.runs.processes import check_heartbeat_timeout
 from afd_jax.runs.profile import Span, read_span
 from afd_jax.runs.settings import check_keys
 from afd_jax.runs.teachers import Teacher, load_teachers, require_class_names
+from afd_jax.runs.trained import code_named
 from afd_jax.runs.watchdog import check_step_timeout
 from afd_jax.runs.workdir import Workdir
 from afd_jax.runs.writers import require_writers
@@ -204,8 +205,8 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     total_steps = steps("duration")
     profile = read_span(config.profile, total_steps)
     # Code that this run itself names may run anyway.
-    named = (*names, config.method.name, *(source.network or "" for source in found))
-    trust = config.trust or named
+    networks = [source.network for source in found]
+    trust = config.trust or code_named([names, config.method.to_dict(), networks])
     teachers = load_teachers(
         found,
         image_shape=splits.image_shape,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -160,7 +161,7 @@ def open_run(
     for node in built:
         if node not in names:
             raise SettingError("modules", node, one_of(node, names))
-    _require_trust("method.name", config["method"]["name"], trust)
+    _require_trust("method", config["method"], trust)
     for node, name in names.items():
         if node not in built:
             _require_trust("networks", name, trust)
@@ -171,9 +172,29 @@ def open_run(
     return TrainedRun(folder, config, data, {network.name: network for network in every})
 
 
-def _require_trust(field: str, name: str, trust: Trust) -> None:
+def code_named(setting: Any) -> list[str]:
+    """Every "package.module:Class" in a setting, however deep.
+
+    >>> code_named({"name": "mixed", "by_edge": [["a", "b", {"name": "own.methods:Mine"}]]})
+    ['own.methods:Mine']
+    """
+    if isinstance(setting, str):
+        if setting.startswith(("(", "[", "{")):  # a list as text
+            return re.findall(r"[^\s'\",:(\[{]+:[^\s'\",:)\]}]+", setting)
+        return [setting] if ":" in setting else []
+    each: Any = setting.values() if isinstance(setting, Mapping) else setting
+    if isinstance(setting, Mapping | list | tuple):
+        return [name for own in each for name in code_named(own)]
+    return []
+
+
+def _require_trust(field: str, setting: Any, trust: Trust) -> None:
     """Raises SettingError for code of others that the caller did not say may run."""
-    if ":" not in str(name) or trust is True or (trust and name in trust):
+    if trust is True:
+        return
+    allowed = [trust] if isinstance(trust, str) else trust or []
+    name = next((name for name in code_named(setting) if name not in allowed), None)
+    if name is None:
         return
     remedy = "the folder of this run asks for code of yours or of others, which runs when it is "
     remedy += "imported; if you trust the folder, say trust=True (--trust on a command line, "

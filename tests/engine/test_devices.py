@@ -221,7 +221,8 @@ def test_other_methods_on_several_devices_equal_one(name):
         optimizers=small.optimizers(),
     )
     found, expected = (steps(cohort, *how) for how in ((mode, devices), ("jit", 1)))
-    assert small.largest_difference(found, expected) < 3e-5
+    # CS-KD compares two passes, whose rounding adds up.
+    assert small.largest_difference(found, expected) < (3e-5 if name == "cs_kd" else 1e-5)
     assert name != "ps_kd" or np.any(expected[1]["a"])
     if name.startswith("switokd"):
         assert sorted(expected[2][node]["paused"] for node in "ab") == [0, 1]

@@ -63,7 +63,7 @@ def settled(records):
     return [{k: v for k, v in r.items() if not k.endswith(("second", "seconds"))} for r in records]
 
 
-def test_a_run_whose_machine_is_lost_goes_on_from_the_bucket(address, tmp_path):
+def test_a_run_whose_machine_is_lost_leaves_a_checkpoint_that_loads(address, tmp_path):
     where = {**os.environ, "AFD_JAX_CACHE": str(tmp_path / "machine")}
     words = [f"--config={CONFIG}", f"--workdir={address}", *SETTINGS, *MORE]
     line = [sys.executable, "-m", "afd_jax", *words, "--config.duration=400 epochs"]

@@ -45,8 +45,16 @@ def test_code_that_a_folder_names_is_imported_only_for_those_who_say_so(finished
     config["networks"][1], config["method"]["name"] = "tests.tiny:Wider", "tests.imported:Never"
     (strange / "config.json").write_text(json.dumps(config))
     modules = {"Tiny": tiny.Tiny(10), "Wider": tiny.Wider(10)}
-    with pytest.raises(SettingError, match=r"method.name = 'tests.imported:Never'"):
+    with pytest.raises(SettingError, match=r"method = 'tests.imported:Never'"):
         load(strange, "Tiny", modules=modules)
+    mixed = [["Tiny", "Wider", "tests.imported:Never"]]
+    for by_edge in (mixed, [[*mixed[0][:2], {"name": mixed[0][2]}]], str(mixed)):
+        config["method"] = {"name": "mixed", "by_edge": by_edge}
+        (strange / "config.json").write_text(json.dumps(config))
+        with pytest.raises(SettingError, match=r"method = 'tests.imported:Never': the folder"):
+            load(strange, "Tiny", modules=modules)
+    with pytest.raises(SettingError, match=r"networks = 'tests.tiny:Tiny': the folder"):
+        load(finished, "Tiny", trust="tests.tiny:Tiny and more")
     assert "tests.imported" not in sys.modules
     given, imported = load(finished, "Tiny", modules=modules), load(finished, "Tiny", trust=True)
     assert given.module == imported.module
