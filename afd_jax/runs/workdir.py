@@ -109,6 +109,8 @@ class Workdir:
           SettingError: if the file is damaged.
         """
         content = read_json(self.config)
+        if missing := {"method", "networks"} - {*content}:
+            raise _damaged(self.config, f"{', '.join(sorted(missing))} missing")
         for field, kind in _KINDS.items():
             if not isinstance(content.get(field, kind()), kind):
                 raise _damaged(self.config, f"{field} is {shortened(repr(content[field]))}")

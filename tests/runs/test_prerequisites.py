@@ -224,7 +224,7 @@ def test_a_teacher_that_is_not_there_or_not_finished(taught, tmp_path, capsys):
     assert "that run is not finished (no summary.json)" in error(folder)
     folder = shutil.copytree(taught / "teacher_0", tmp_path / "spoilt")
     (folder / "config.json").write_text("{}")
-    assert "is damaged" in error(folder)
+    assert "is damaged (method, networks missing)" in error(folder)
     (folder / "config.json").write_text('{"seed":')
     assert "is damaged" in error(folder)
     assert run(tmp_path / "new", "dml", "--config.generations=0") == 2
