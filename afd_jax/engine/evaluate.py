@@ -125,8 +125,7 @@ def eval_outputs(
     outputs: dict[str, Outputs] = {}
     for name in plan.networks if networks is None else networks:
         network, own = plan.networks[name], state.networks[name]
-        variables = {"params": own.params["network"], **own.statistics["network"]}
-        result, _ = run(network.module, variables, images, {}, False)
+        result, _ = run(network.module, own.variables, images, {}, False)
         outputs |= zip(network.nodes, as_nodes(result), strict=True)
     return outputs
 

@@ -1,6 +1,7 @@
 """Networks run on a batch, and the losses of their nodes."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,13 @@ import jax.numpy as jnp
 from afd_jax import losses
 from afd_jax.engine.plan import ByNode, Network, Plan, blank_views
 from afd_jax.engine.state import NetworkState
+from afd_jax.errors import SettingError
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import Terms, View
 from afd_jax.networks.functional import blank_images, draw, run
 from afd_jax.networks.heads import BoundHead
 from afd_jax.networks.outputs import Outputs, as_nodes
+from afd_jax.networks.staged import StagedNetwork
 
 Heads = Mapping[str, Mapping[str, BoundHead]]
 
@@ -115,6 +118,7 @@ def terms_of(
     network: Network,
     outputs: Mapping[str, Outputs],
     heads: Heads,
+    variables: Mapping[str, Any],
     partners: Mapping[str, Outputs],
     batch: Batch,
 ) -> dict[str, Terms]:
@@ -125,16 +129,19 @@ def terms_of(
       network: whose nodes learn.
       outputs: of all nodes.
       heads: of all nodes.
+      variables: of all networks, by name; those of frozen teachers are looked at.
       partners: what networks say of another image of the class, where the batch has them.
       batch: the labels and more.
     """
 
     def constant(node: str) -> View:
         own = {} if node in network.nodes else heads.get(node, {})
-        output = outputs[node]
+        output, after = outputs[node], None
+        if plan.graph[node].role == "teacher":
+            after = functools.partial(_after, plan.networks[node], variables[node])
         if node not in network.nodes or not plan.method.gradient_to_branches:
             output = jax.lax.stop_gradient(output)
-        return View(node, plan.graph[node].role, output, own)
+        return View(node, plan.graph[node].role, output, own, run_after=after)
 
     terms = {}
     for node in network.nodes:
@@ -154,6 +161,17 @@ def terms_of(
             )
             terms[node] = plan.method.losses(own, sources, batch)
     return terms
+
+
+def _after(network: Network, variables: Any, maps: jax.Array, stages: int) -> Outputs:
+    """What a frozen network makes of a map at the end of one of its stages."""
+    module = network.module.module
+    if not isinstance(module, StagedNetwork):
+        remedy = "cannot be entered between two stages; take one of afd_jax.networks, or a "
+        raise SettingError("teachers", network.name, remedy + "StagedNetwork")
+    run_after = functools.partial(module.apply, train=False, stages=stages, method="after")
+    outputs: Any = run_after(jax.lax.stop_gradient(variables), maps)
+    return outputs
 
 
 def mean_losses(terms: Mapping[str, Terms], update: str) -> dict[tuple[str, str], jax.Array]:

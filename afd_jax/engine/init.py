@@ -121,7 +121,8 @@ def _with_heads(
             partners |= own
     seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
     for network in plan.networks.values():
-        for node, terms in terms_of(plan, network, outputs, heads, partners, seen).items():
+        of = terms_of(plan, network, outputs, heads, first, partners, seen)
+        for node, terms in of.items():
             terms.check(node, len(batch["label"]))
     return {
         name: _state(first[name], {n: heads[n] for n in network.heads})

@@ -83,7 +83,8 @@ def _losses(
     heads: dict[str, Any] = {}
     for name, network in plan.networks.items():
         heads |= bind(network, params[name]["heads"], state.networks[name].statistics["heads"])
+    variables = {name: own.variables for name, own in state.networks.items()}
     terms: dict[str, Terms] = {}
     for network in plan.networks.values():
-        terms |= terms_of(plan, network, outputs, heads, partners, seen)
+        terms |= terms_of(plan, network, outputs, heads, variables, partners, seen)
     return terms

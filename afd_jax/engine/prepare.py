@@ -39,9 +39,8 @@ def prepare(
         params, statistics = own.params["heads"][name], own.statistics["heads"][name]
         heads = {head: {"params": params[head], **statistics[head]} for head in params}
         features = jax.jit(functools.partial(_features, network, preprocess))
-        variables = {"params": own.params["network"], **own.statistics["network"]}
         maps = (
-            features(variables, jax.random.fold_in(key, step), batch)
+            features(own.variables, jax.random.fold_in(key, step), batch)
             for step, batch in enumerate(batches())
         )
         view = View(name, "teacher", answers_of(plan, network)[0])

@@ -27,6 +27,11 @@ class NetworkState:
     statistics: Any
     optimizers: Any
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Of the network alone, as it takes them: {"params": ..., "batch_stats": ...}."""
+        return {"params": self.params["network"], **self.statistics["network"]}
+
 
 @flax.struct.dataclass
 class TrainState:

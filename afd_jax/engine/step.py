@@ -324,7 +324,9 @@ def _losses(
         heads = bind_all(given.plan, states)
         heads |= bind(network, params, state.statistics["heads"])
         everybody = {**outputs, **own}
-        terms = terms_of(given.plan, network, everybody, heads, given.partners, given.seen)
+        variables = {name: own.variables for name, own in states.items()}
+        aside = heads, variables, given.partners
+        terms = terms_of(given.plan, network, everybody, *aside, given.seen)
         logged = {node: each.metrics for node, each in terms.items()}
         remembered = {node: each.remembered for node, each in terms.items()}
         statistics = head_statistics({node: heads[node] for node in network.heads})

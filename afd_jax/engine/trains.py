@@ -22,7 +22,7 @@ from afd_jax.engine.init import state_shapes
 from afd_jax.engine.plan import Network, Plan, blank_batch, blank_views
 from afd_jax.engine.state import NetworkState
 from afd_jax.errors import SettingError
-from afd_jax.methods.method import UPDATES
+from afd_jax.methods.method import UPDATES, Terms
 from afd_jax.networks.functional import draw, run
 from afd_jax.networks.heads import BoundHead
 from afd_jax.networks.outputs import as_nodes
@@ -106,13 +106,13 @@ def _losses(
     batch = blank_batch(plan)
     partners = outputs if "partner_image" in batch else {}
     seen = plan.seen(batch, jnp.zeros((), jnp.int32), memory)
-    return {
-        name: mean_losses(
-            terms_of(plan, network, outputs, _others_constant(network, heads), partners, seen),
-            update,
-        )
-        for name, network in plan.networks.items()
-    }
+    variables = {name: own.variables for name, own in states.items()}
+
+    def terms(network: Network) -> Mapping[str, Terms]:
+        constants = _others_constant(network, heads)
+        return terms_of(plan, network, outputs, constants, variables, partners, seen)
+
+    return {name: mean_losses(terms(network), update) for name, network in plan.networks.items()}
 
 
 def _reached_by(plan: Plan, network: Network, outputs: frozenset[str]) -> set[str]:

@@ -19,6 +19,7 @@ _CLASSES = {
     "ai_kd": "AIKD",
     "alignment": "Alignment",
     "at": "AT",
+    "block_kd": "BlockKD",
     "cl_ilr": "CLILR",
     "crd": "CRD",
     "cs_kd": "CSKD",

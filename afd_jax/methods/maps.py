@@ -59,16 +59,25 @@ def stage(own: View, number: int, field: str) -> jax.Array:
     Raises:
       SettingError: if there is no such stage.
     """
+    return own.stages[_counted(own, number, field) - 1]
+
+
+def stage_numbers(own: View, numbers: Sequence[int], field: str) -> list[int]:
+    """Several stages, counted from 1; all if none are named. Raises as `stage`."""
+    return [_counted(own, n, field) for n in numbers or range(1, len(own.stages) + 1)]
+
+
+def _counted(own: View, number: int, field: str) -> int:
     count = len(own.stages)
     if not (0 < number <= count or -count <= number < 0):
         remedy = f"{own.name} has {count} stages; choose one of them"
         raise SettingError(field, number, remedy)
-    return own.stages[number - 1 if number > 0 else number]
+    return number if number > 0 else count + 1 + number
 
 
 def chosen_stages(own: View, numbers: Sequence[int], field: str) -> list[jax.Array]:
     """The maps of several stages; of all if none are named."""
-    return [stage(own, n, field) for n in numbers or range(1, len(own.stages) + 1)]
+    return [own.stages[n - 1] for n in stage_numbers(own, numbers, field)]
 
 
 def paired_stages(

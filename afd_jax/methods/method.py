@@ -12,7 +12,7 @@ source is a constant, and so is a discriminator's head in the other two updates.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.struct
@@ -123,6 +123,7 @@ class View:
     sources: tuple["View", ...] = ()
     connected: tuple["View", ...] = ()
     on_partner: Outputs | None = None
+    run_after: Callable[[jax.Array, int], Outputs] | None = None
 
     @property
     def logits(self) -> jax.Array:
@@ -163,6 +164,23 @@ class View:
             remedy = "returns no maps of its stages; give them as Outputs.stages"
             raise SettingError("networks", self.name, remedy)
         return self.outputs.stages
+
+    def after(self, maps: jax.Array, stages: int) -> Outputs:
+        """What a frozen teacher makes of another map in place of the one at the end of a stage.
+
+        It runs as in evaluation; a gradient flows to the map, none to the teacher.
+
+        Args:
+          maps: of the shape of `self.stages[stages - 1]`.
+          stages: how many stages are left out, at least 1.
+
+        Raises:
+          SettingError: if the node is no frozen teacher, or has no stages to enter between.
+        """
+        if self.run_after is None:
+            remedy = "only a frozen teacher can be run from one of its stages on"
+            raise SettingError("networks", self.name, remedy)
+        return self.run_after(maps, stages)
 
     @property
     def partner(self) -> Outputs:

@@ -73,8 +73,12 @@ class StagedNetwork(nn.Module):
         """Runs what follows the first `stages` stages, on the map that `lower` gives."""
         return self._run(maps, train, stages, self.stage_count)
 
+    def after(self, maps: jax.Array, *, train: bool, stages: int) -> Outputs:
+        """Runs what follows the end of stage `stages`, on a map like `Outputs.stages` has there."""
+        return self._run(maps, train, stages, self.stage_count, at_end=True)
+
     @nn.compact
-    def _run(self, x: jax.Array, train: bool, first: int, last: int) -> Any:
+    def _run(self, x: jax.Array, train: bool, first: int, last: int, at_end: bool = False) -> Any:
         if first == 0:
             self.check()
             if min(x.shape[1:3]) < self.least_pixels:
@@ -82,6 +86,8 @@ class StagedNetwork(nn.Module):
                 remedy = f"{type(self).__name__} needs at least {least} pixels"
                 raise SettingError("image size", x.shape[1:3], remedy)
             x = self.stem(x, train)
+        if at_end and first < self.stage_count:
+            x = self.transition(first - 1, x, train)
         maps = []
         for index in range(first, last):
             x = self.stage(index, x, train)

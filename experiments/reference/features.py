@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from arrays import save, snapshot
-from layers import Norm, Stages, conv
-from taught import OTHER, STUDENT, TEACHER, frozen, norms, with_kd
+from layers import Layer, Norm, Stages, conv
+from taught import OTHER, STUDENT, TEACHER, divergence, frozen, norms, with_kd
 from torch import nn
 
 
@@ -32,6 +32,7 @@ CASES = {
     "reviewkd": Case((TEACHER, OTHER)),
     "mgd": Case((TEACHER, (2, 4, 5))),
     "crd": Case(),
+    "block_kd": Case((TEACHER, OTHER), (4.0, 1.0, 1.0)),
 }
 
 
@@ -167,6 +168,19 @@ def generation(own, target, heads, kept):
     return 0.02 * F.mse_loss(made, target, reduction="sum") / len(own)
 
 
+def stones(z, maps, teacher, x, heads):
+    """By stage, what the teacher makes of the student's map there, beside both predictions."""
+    target, losses = teacher(x)[0], {}
+    for stage in (1, 2, 3):
+        y = heads[f"connect{stage}_"](maps[stage - 1])
+        for later in range(stage + 1, 4):
+            y = getattr(teacher, f"stage{later}")(y)
+        stone = teacher.classifier(y.mean((2, 3)))
+        apart = divergence(stone, target, 4.0) + divergence(z, stone, 4.0)
+        losses[f"stone{stage}"] = apart * {1: 0.25, 2: 0.5, 3: 1.0}[stage]
+    return losses
+
+
 EXAMPLES, NEGATIVES, SIZE = 8, 5, 4
 INDICES = torch.tensor([[0, 1, 2, 3, 4, 5], [3, 0, 6, 5, 1, 2]])
 
@@ -212,6 +226,9 @@ def make_heads(name, teachers):
         if name == "vid":
             for n in range(3):
                 heads[t, f"pair{n + 1}_"] = Gaussian(STUDENT[n], widths[n])
+        if name == "block_kd":
+            for n in range(3):
+                heads[t, f"connect{n + 1}_"] = Layer(STUDENT[n], widths[n], kernel=1)
         if name == "crd":
             heads["", "embed_student"] = Linear(STUDENT[2])
             heads["", "embed_teacher"] = Linear(widths[2])
@@ -272,7 +289,11 @@ def run(name):
                 vectors = {side: own[f"embed_{side}"](f) for side, f in features.items()}
                 losses["contrast"] = bank.contrast(vectors, INDICES[epoch], others[epoch])
                 continue
-            for term, value in terms(name, maps, teacher(x)[1], own, epoch, kept[epoch]).items():
+            if name == "block_kd":
+                each = stones(z, maps, teacher, x, own)
+            else:
+                each = terms(name, maps, teacher(x)[1], own, epoch, kept[epoch])
+            for term, value in each.items():
                 losses[term] = losses.get(term, 0) + value / len(teachers)
         sgd.zero_grad()
         sum(losses.values()).backward()

@@ -66,6 +66,7 @@ ALL = (
     Setting("AT", "cifar100_at:resnet8,resnet14", teachers=TEACHER),
     Setting("VID", "cifar100_vid:resnet8,resnet14", teachers=TEACHER),
     Setting("ReviewKD", "cifar100_reviewkd:resnet8,resnet14", teachers=TEACHER),
+    Setting("BlockKD", "cifar100_block_kd:resnet8,resnet14", teachers=TEACHER),
     Setting("MGD", "cifar100_mgd:resnet8,resnet14", teachers=TEACHER),
     Setting("SP", "cifar100_sp:resnet8,resnet14", teachers=TEACHER),
     Setting("RKD", "cifar100_rkd:resnet8,resnet14", teachers=TEACHER),

@@ -54,7 +54,8 @@ def own_gradient(plan, state, batch, name, update):
         run = functools.partial(forward.apply, plan, module, them.params, them.statistics)
         outputs = run(batch["image"], {})[0][other]
         heads = forward.bind(module, them.params["heads"], them.statistics["heads"])
-        constants[other] = View(other, "student", outputs, heads.get(other, {}))
+        entered = functools.partial(entered_after, module.module.module, them.variables)
+        constants[other] = View(other, "student", outputs, heads.get(other, {}), run_after=entered)
 
     def total(params):
         outputs = constants[node].outputs
@@ -71,6 +72,10 @@ def own_gradient(plan, state, batch, name, update):
 
     gradient = jax.grad(total)(own.params)
     return jax.tree.map_with_path(lambda p, g: g if of_update(update, p) else 0 * g, gradient)
+
+
+def entered_after(module, variables, maps, stages):
+    return module.apply(variables, maps, train=False, stages=stages, method="after")
 
 
 def of_update(update, path):
@@ -123,7 +128,7 @@ def test_each_update_moves_what_is_its_own_by_its_own_gradient(kind):
         assert small.largest_difference(after.networks[name].params, stepped) < 1e-5
 
 
-TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd", "crd")
+TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "block_kd", "mgd", "crd")
 
 
 @pytest.mark.parametrize("name", TAUGHT)
@@ -188,7 +193,7 @@ def test_another_branch_of_the_own_network_is_a_constant_too():
             plan, network, params, own.statistics, small.batch()["image"], {}
         )
         seen = plan.seen(small.batch(), state.step, {})
-        terms = forward.terms_of(plan, network, outputs, {}, {}, seen)
+        terms = forward.terms_of(plan, network, outputs, {}, {}, {}, seen)
         return jnp.sum(terms["branch 1"].logit["distillation"])
 
     gradient = jax.jit(jax.grad(divergence))(own.params)["network"]

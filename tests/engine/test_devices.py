@@ -27,6 +27,7 @@ from afd_jax.methods import (
     PSKD,
     RKD,
     SP,
+    BlockKD,
     Method,
     SwitOKD,
     Terms,
@@ -178,7 +179,7 @@ RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
 UNLIKE = {"networks": {"a": tiny.Tiny(5), "b": Loud(5)}}
 PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
 TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
-STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd")
+STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd", "block_kd")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
@@ -205,6 +206,8 @@ OTHERS = {
     "crd": (functools.partial(CRD, negatives=7, size=4), "pmap", 8, TAUGHT),
     # Which draws a mask for each example.
     "mgd": (MGD, "shard_map", 8, TAUGHT),
+    # Whose connectors have BatchNorm in front of a teacher that has fixed statistics.
+    "block_kd": (BlockKD, "shard_map", 8, TAUGHT),
     # The gate's BatchNorm and the views' are synchronised, too.
     "one": (functools.partial(ONE, branches=2), "shard_map", 8, {}),
     "pcl": (functools.partial(PCL, branches=2), "pmap", 8, {"own_augmentation": True}),

@@ -40,7 +40,9 @@ def part_reached(cohort, state, losses):
             given = params if name == "net" else state.networks[name].params
             images = blank_views(each, small.batch()["image"])
             outputs |= apply(plan, each, given, state.networks[name].statistics, images, {})[0]
-        terms = terms_of(plan, network, outputs, {}, {}, plan.seen(small.batch(), state.step, {}))
+        terms = terms_of(
+            plan, network, outputs, {}, {}, {}, plan.seen(small.batch(), state.step, {})
+        )
         return [jnp.mean(terms[node].logit[term]) for node, term in losses], outputs
 
     jacobian, outputs = jax.jit(jax.jacrev(loss, has_aux=True))(own.params)

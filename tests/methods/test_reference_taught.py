@@ -52,6 +52,7 @@ CASES = {
     "reviewkd": Case("reviewkd", (TEACHER, OTHER)),
     "mgd": Case("mgd", (TEACHER, (2, 4, 5)), {"hint_weight": 0.02}),
     "crd": Case("crd", options={"negatives": 5, "size": 4}),
+    "block_kd": Case("block_kd", (TEACHER, OTHER)),
     "ai_kd": Case("ai_kd", (STUDENT,), {"critic": {"widths": (4, 6)}, **WEIGHTS}),
     "ai_kd_bce": Case("ai_kd", (STUDENT,), {"critic": {"widths": [4, 6], "loss": "bce"}}),
     "ps_kd": Case("ps_kd", (), atol=1e-7),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from afd_jax import methods
 from afd_jax.data.batches import class_partners
@@ -80,7 +81,9 @@ def test_no_gradient_from_one_teachers_distance_to_anothers_transformation():
             args = plan, network, own.params, own.statistics, batch["image"]
             outputs |= apply(*args, {})[0]
             heads |= bind(network, own.params["heads"], own.statistics["heads"])
-        return terms_of(plan, plan.networks["a"], outputs, heads, {}, plan.seen(batch, 0, {}))["a"]
+        variables = {name: own.variables for name, own in states.items()}
+        seen = plan.seen(batch, 0, {})
+        return terms_of(plan, plan.networks["a"], outputs, heads, variables, {}, seen)["a"]
 
     @jax.jit
     def both(params):
@@ -112,6 +115,7 @@ WITHOUT = {
     "ai_kd": {"distillation_weight": 0.0, "progressive_weight": 0.0, "adversarial_weight": 0.0},
     "alignment": {"distillation_weight": 0.0, "alignment_weight": 0.0},
     "at": {"hint_weight": 0.0},
+    "block_kd": {"distillation_weight": 0.0, "stone_weight": 0.0},
     "crd": {"hint_weight": 0.0},
     "feed": {"hint_weight": 0.0},
     "fitnet": {"hint_weight": 0.0},
@@ -250,9 +254,21 @@ def an_edge_to_a_teacher():
     )
 
 
+class Whole(nn.Module):
+    """Returns maps of its stages, and cannot be entered between them."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return tiny.Stages(5)(images, train=train)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (
+            lambda: small.cohort([(3, 4, 5)], method=methods.BlockKD(), teachers={"t": Whole()}),
+            "teachers = 't': cannot be entered between two stages",
+        ),
         (lambda: taught("kd", 0), r"teachers = \(\): KD needs a frozen teacher"),
         (lambda: taught("ps_kd", 1), r"teachers = \('teacher',\): PSKD takes no frozen teachers"),
         (lambda: taught("fitnet", stage=4), "method.stage = 4: a has 3 stages; choose one"),

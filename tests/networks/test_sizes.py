@@ -1,10 +1,22 @@
 """Numbers of parameters, shapes of maps, names."""
 
+import functools
+
 import jax
+import numpy as np
 import pytest
 
 from afd_jax.errors import SettingError
-from afd_jax.networks import NAMES, VGG, CifarResNet, create
+from afd_jax.networks import (
+    NAMES,
+    VGG,
+    CifarResNet,
+    DenseNet,
+    MobileNetV2,
+    PreActResNet,
+    WideResNet,
+    create,
+)
 from afd_jax.networks.functional import draw, functional
 from afd_jax.networks.imagenet_resnet import ImageNetResNet
 from tests.networks.shapes import outputs, parameters, variables
@@ -171,6 +183,34 @@ def test_every_network_can_be_cut(name):
         assert {**below["params"], **above["params"]} == whole
         assert not below["params"].keys() & above["params"].keys()
         assert len(upper.stages) == network.stage_count - stages
+
+
+FAMILIES = (
+    CifarResNet(10, depth=8),
+    PreActResNet(10, depth=18),
+    WideResNet(10, depth=10, factor=1),
+    VGG(10, depth=11),
+    DenseNet(10, depth=10, growth=4, bottleneck=True),
+    MobileNetV2(10),
+)
+
+
+@pytest.mark.parametrize("network", FAMILIES, ids=lambda network: type(network).__name__)
+def test_a_network_can_be_entered_at_the_end_of_each_stage(network):
+    """With its own map there, the logits are its own."""
+    images = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
+
+    @jax.jit
+    def both(images):
+        whole, own = network.init_with_output(jax.random.key(0), images, train=False)
+        run = functools.partial(network.apply, own, train=False, method="after")
+        return whole, [run(x, stages=n) for n, x in enumerate(whole.stages, 1)]
+
+    whole, entered = both(images)
+    assert len(entered) == network.stage_count
+    for stages, found in enumerate(entered, 1):
+        np.testing.assert_allclose(found.logits, whole.logits, rtol=1e-5, atol=1e-6)
+        assert len(found.stages) == network.stage_count - stages
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ SETTINGS = (
     "--config.parallel.devices=1",
 )
 PEERS = {"dcm": {"depth": 2}, "mcl": {"size": 4}, "mgd": {}}
-TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "mgd", "crd")
+TAUGHT = ("sp", "rkd", "pkt", "vid", "reviewkd", "block_kd", "mgd", "crd")
 
 
 def config(*networks):
