@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "temperature": 4.0,
         "label_weight": 1.0,
         "distillation_weight": 1.0,
-        "stone_weight": 1.0,  # of the last stage's; halved for each below it
+        "hint_weight": 1.0,  # of the last stage's; halved for each below it
         "stages": (),  # all
     }
     cifar100_240(config, config.networks)  # the authors' epochs and batches; the rest assumed

@@ -14,76 +14,50 @@ as in evaluation.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 
-from afd_jax.methods import options, soft
+from afd_jax.methods import soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.maps import paired_stages, stage_numbers
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.hints import AtStages
+from afd_jax.methods.maps import stage_numbers
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.heads import Transfer
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockKD(Method):
+class BlockKD(AtStages):
     """The teacher, run on from a student's stages, says what it sees in them.
 
     Attributes:
-      stone_weight: of the sum over stepping-stones; 0 leaves them out.
-      stages: those of the student, counted from 1, or from the last by negative numbers; all if
-        empty.
-      teacher_stages: those of the teacher that they stand for, in the same order; the same numbers
-        if empty.
-      label_weight, distillation_weight, standardize, temperature: as in `KD`.
+      hint_weight: of the sum over stepping-stones; 0 leaves them out.
     """
 
-    teachers: ClassVar[tuple[int, int | None]] = (1, None)
     peers: ClassVar[bool] = False
 
-    temperature: float = soft.temperature(4.0)
-    standardize: bool = soft.standardize()
-    label_weight: float = soft.weight(1.0)
     distillation_weight: float = soft.weight(1.0)
-    stone_weight: float = soft.weight(1.0)
-    stages: Sequence[int] = options.numbers((), empty=True, whole=True)
-    teacher_stages: Sequence[int] = options.numbers((), empty=True, whole=True)
 
-    def heads(self, own: View) -> Mapping[str, Any]:
+    def hint_heads(self, own: View) -> Mapping[str, Any]:
         """A connector for each stage and source."""
-        if not self.stone_weight:
-            return {}
         return {
             f"connect{n}_from_{source.name}": Transfer(target.shape[1:])
             for source in own.sources
-            for n, (_, target) in enumerate(self._pairs(own, source), 1)
+            for n, (_, target) in enumerate(self.stage_pairs(own, source), 1)
         }
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
-    def edge(self, own: View, source: View, batch: Batch) -> Terms:
-        """The softened predictions, and the stepping-stones between them."""
-        terms = soft.predictions(self, own, source)
-        if not self.stone_weight:
-            return terms
-        chosen = self.teacher_stages or self.stages
-        theirs = stage_numbers(source, chosen, "method.teacher_stages")
-        for n, (ours, _) in enumerate(self._pairs(own, source), 1):
+    def hint(self, own: View, source: View, batch: Batch) -> Terms:
+        """The stepping-stones' divergences."""
+        stages = self.teacher_stages or self.stages
+        entered = stage_numbers(source, stages, "method.teacher_stages")
+        terms = Terms()
+        for n, (ours, _) in enumerate(self.stage_pairs(own, source), 1):
             connected = own.heads[f"connect{n}_from_{source.name}"](ours)
-            stone = source.after(connected, theirs[n - 1]).logits
+            stone = source.after(connected, entered[n - 1]).logits
             apart = self._apart(stone, source.logits) + self._apart(own.logits, stone)
-            weight = self.stone_weight / 2 ** (len(theirs) - n)
-            terms += Terms(
-                logit={f"stone{n}": weight * apart},
-                metrics={f"stone{n}_from_{source.name}": apart},
-            )
+            terms += self.weighed(f"stone{n}", source, apart, 0.5 ** (len(entered) - n))
         return terms
-
-    def _pairs(self, own: View, source: View) -> list[tuple[jax.Array, jax.Array]]:
-        return paired_stages(own, source, self.stages, self.teacher_stages)
 
     def _apart(self, logits: jax.Array, target: jax.Array) -> jax.Array:
         return soft.divergence(

@@ -26,8 +26,9 @@ from afd_jax.errors import SettingError
 from afd_jax.losses.vectors import direction
 from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
+from afd_jax.methods.hints import Hinted
 from afd_jax.methods.memory import Memory
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.heads import Embedding
 
 _SIDES = ("student", "teacher")
@@ -35,7 +36,7 @@ _LITTLE = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
-class CRD(Memory, Method):
+class CRD(Memory, Hinted):
     """A student tells its teacher's view of an example from those of many others.
 
     Attributes:
@@ -44,17 +45,11 @@ class CRD(Memory, Method):
       contrast_temperature: what similarities are divided by.
       momentum: share of the old in the memory.
       size: numbers in an embedding.
-      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
-        left out.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (1, 1)
     peers: ClassVar[bool] = False
 
-    temperature: float = soft.temperature(4.0)
-    standardize: bool = soft.standardize()
-    label_weight: float = soft.weight(1.0)
-    distillation_weight: float = soft.weight(0.0)
     hint_weight: float = soft.weight(0.8)
     negatives: int = options.number(16384, least=1, whole=True)
     contrast_temperature: float = options.number(0.07, above=0)
@@ -105,20 +100,13 @@ class CRD(Memory, Method):
                 }
         return new
 
-    def heads(self, own: View) -> Mapping[str, Any]:
+    def hint_heads(self, own: View) -> Mapping[str, Any]:
         """An embedding for each side, both the student's own."""
-        taught = self.hint_weight and own.sources
-        return {f"embed_{side}": Embedding((self.size,)) for side in _SIDES} if taught else {}
+        sides = _SIDES if own.sources else ()
+        return {f"embed_{side}": Embedding((self.size,)) for side in sides}
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
-    def edge(self, own: View, source: View, batch: Batch) -> Terms:
-        """Both contrasts, and the softened predictions."""
-        terms = soft.predictions(self, own, source)
-        if not self.hint_weight:
-            return terms
+    def hint(self, own: View, source: View, batch: Batch) -> Terms:
+        """Both contrasts."""
         memory = batch.memory[own.name]
         student = direction(own.heads["embed_student"](own.pooled))
         teacher = direction(own.heads["embed_teacher"](source.pooled))
@@ -133,11 +121,7 @@ class CRD(Memory, Method):
             mean = remembered[f"{side}_mean"] = jax.lax.stop_gradient(jnp.mean(alike, axis=1))
             probabilities = alike / _scale(memory[side], batch.whole(mean)).astype(alike.dtype)
             contrast = contrast + _surprise(probabilities, self.negatives / examples)
-        return terms + Terms(
-            logit={"contrast": self.hint_weight * contrast},
-            metrics={f"contrast_from_{source.name}": contrast},
-            remembered=remembered,
-        )
+        return self.weighed("contrast", source, contrast) + Terms(remembered=remembered)
 
 
 def _scale(own: Any, means: jax.Array) -> jax.Array:

@@ -17,7 +17,8 @@ import optax
 from afd_jax import losses
 from afd_jax.methods import options, paraphraser, soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.hints import Hinted
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.heads import NonLinearTransformation
 from afd_jax.networks.imported import build
 
@@ -25,7 +26,7 @@ MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the paraphraser's optimizer, as in the 
 
 
 @dataclasses.dataclass(frozen=True)
-class FT(Method):
+class FT(Hinted):
     """A student's translated map learns its teachers' factors; the mean over several.
 
     Attributes:
@@ -34,27 +35,18 @@ class FT(Method):
       translator: "convolutional" or one's own, made with `widths` and `size`.
       paraphraser_epochs: how long the paraphraser is trained before (6 in the authors' code).
       paraphraser_learning_rate: constant (0.1 in the authors' code).
-      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
-        left out.
     """
 
-    teachers: ClassVar[tuple[int, int | None]] = (1, None)
     peers: ClassVar[bool] = False
 
-    temperature: float = soft.temperature(4.0)
-    label_weight: float = soft.weight(1.0)
-    distillation_weight: float = soft.weight(0.0)
-    standardize: bool = soft.standardize()
     hint_weight: float = soft.weight(500.0)
     rate: float = options.number(0.5, above=0, most=1)
     translator: Any = options.head("convolutional")
     paraphraser_epochs: float = options.number(6.0, above=0)
     paraphraser_learning_rate: float = options.number(0.1, above=0)
 
-    def heads(self, own: View) -> Mapping[str, Any]:
+    def hint_heads(self, own: View) -> Mapping[str, Any]:
         """For a student a translator to each source's factor; for a teacher its encoder."""
-        if not self.hint_weight:
-            return {}
         if own.role == "teacher":
             return {"encoder": paraphraser.encoder(own.features, self.rate)}
         channels = own.features.shape[-1]
@@ -87,19 +79,9 @@ class FT(Method):
         learned = paraphraser.train(heads["encoder"], channels, self.rate, maps, optimizer, rng)
         return {"encoder": learned}
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
-    def edge(self, own: View, source: View, batch: Batch) -> Terms:
-        """The distance of the factors, and the softened predictions."""
-        terms = soft.predictions(self, own, source)
-        if not self.hint_weight:
-            return terms
+    def hint(self, own: View, source: View, batch: Batch) -> Terms:
+        """The distance of the factors."""
         factor = source.heads["encoder"](source.features)
         translated = own.heads[f"from_{source.name}"](own.features)
         apart = losses.normalized_l1_alignment(translated, factor) / factor[0].size
-        return terms + Terms(
-            logit={"factor": self.hint_weight * apart},
-            metrics={f"factor_from_{source.name}": apart},
-        )
+        return self.weighed("factor", source, apart)

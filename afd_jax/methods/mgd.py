@@ -20,67 +20,44 @@ import jax.numpy as jnp
 
 from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.maps import stage
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.hints import AtStage
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.heads import Aligner, Generator
 
 
 @dataclasses.dataclass(frozen=True)
-class MGD(Method):
+class MGD(AtStage):
     """A student's masked map learns to generate its sources' maps; the mean over several.
 
     Attributes:
       hint_weight: of the sum of squares; 0 leaves it out.
       masked: share of the channels that are dropped.
-      stage: of the student, counted from 1, or from the last by negative numbers.
-      teacher_stage: of the source; 0 for the same number.
-      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
-        left out.
     """
 
     teachers: ClassVar[tuple[int, int | None]] = (0, None)
 
-    temperature: float = soft.temperature(4.0)
-    standardize: bool = soft.standardize()
-    label_weight: float = soft.weight(1.0)
-    distillation_weight: float = soft.weight(0.0)
     hint_weight: float = soft.weight(7e-5)
     masked: float = options.number(0.15, least=0, below=1)
-    stage: int = options.number(-1, whole=True)
-    teacher_stage: int = options.number(0, whole=True)
 
-    def heads(self, own: View) -> Mapping[str, Any]:
+    def hint_heads(self, own: View) -> Mapping[str, Any]:
         """For each source a generator, and what brings the own map to its shape."""
         heads: dict[str, Any] = {}
-        for source in own.sources if self.hint_weight else ():
-            shape = self._target(source).shape[1:]
+        for source in own.sources:
+            shape = self.theirs(source).shape[1:]
             heads[f"generate_from_{source.name}"] = Generator(shape[-1])
-            if stage(own, self.stage, "method.stage").shape[1:] != shape:
+            if self.ours(own).shape[1:] != shape:
                 heads[f"align_from_{source.name}"] = Aligner(shape)
         return heads
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
-    def edge(self, own: View, source: View, batch: Batch) -> Terms:
-        """The generated map's distance, and the softened predictions."""
-        terms = soft.predictions(self, own, source)
-        if not self.hint_weight:
-            return terms
-        ours, theirs = stage(own, self.stage, "method.stage"), self._target(source)
+    def hint(self, own: View, source: View, batch: Batch) -> Terms:
+        """The generated map's distance."""
+        ours, theirs = self.ours(own), self.theirs(source)
         if align := own.heads.get(f"align_from_{source.name}"):
             ours = align(ours)
         kept = _kept(batch, f"{source.name} to {own.name}", ours.shape[-1], 1 - self.masked)
         generated = own.heads[f"generate_from_{source.name}"](ours * kept[:, None, None])
         apart = jnp.sum(jnp.square(generated - theirs), axis=(1, 2, 3))
-        return terms + Terms(
-            logit={"generation": self.hint_weight * apart},
-            metrics={f"generation_from_{source.name}": apart},
-        )
-
-    def _target(self, source: View) -> Any:
-        return stage(source, self.teacher_stage or self.stage, "method.teacher_stage")
+        return self.weighed("generation", source, apart)
 
 
 def _kept(batch: Batch, edge: str, channels: int, share: float) -> jax.Array:

@@ -12,8 +12,8 @@ return as the ends of their stages, after a ResNet's last ReLU; the authors take
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,76 +21,44 @@ import jax.numpy as jnp
 from afd_jax import losses
 from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.maps import paired_stages
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.hints import AtStages
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.review import Review
 
 _MOST = 512  # channels of what is passed up
 
 
 @dataclasses.dataclass(frozen=True)
-class ReviewKD(Method):
+class ReviewKD(AtStages):
     """A student's stages learn its teachers', the lower with the help of the deeper ones.
 
     Attributes:
       hint_weight: of the sum over stages; 0 leaves it out. The authors' is 1 for ResNet-110 to 32,
         0.6 for 56 to 20, 8 for 32x4 to ShuffleNetV2, and 5 for their other pairs.
       ramp_up_epochs: over which that weight rises from 0, linearly; 0 for none.
-      stages: those of the student, counted from 1, or from the last by negative numbers; all if
-        empty.
-      teacher_stages: those of the teacher, in the same order; the same numbers if empty.
-      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
-        left out.
     """
 
-    teachers: ClassVar[tuple[int, int | None]] = (1, None)
-
-    temperature: float = soft.temperature(4.0)
-    standardize: bool = soft.standardize()
-    label_weight: float = soft.weight(1.0)
-    distillation_weight: float = soft.weight(0.0)
     hint_weight: float = soft.weight(1.0)
     ramp_up_epochs: float = options.number(20.0, least=0)
-    stages: Sequence[int] = options.numbers((), empty=True, whole=True)
-    teacher_stages: Sequence[int] = options.numbers((), empty=True, whole=True)
 
-    def heads(self, own: View) -> Mapping[str, Any]:
+    def hint_heads(self, own: View) -> Mapping[str, Any]:
         """A review for each source."""
-        if not self.hint_weight:
-            return {}
         width = min(_MOST, own.features.shape[-1])
         reviews = {}
         for source in own.sources:
-            shapes: list[Any] = [target.shape[1:] for _, target in self._pairs(own, source)]
+            shapes: list[Any] = [target.shape[1:] for _, target in self.stage_pairs(own, source)]
             shapes.append((1, 1, source.features.shape[-1]))
             reviews[f"review_from_{source.name}"] = Review(width, tuple(shapes))
         return reviews
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
-    def edge(self, own: View, source: View, batch: Batch) -> Terms:
-        """The pyramids' distances, and the softened predictions.
-
-        Raises:
-          SettingError: if the numbers of stages differ, and none are chosen.
-        """
-        terms = soft.predictions(self, own, source)
-        if not self.hint_weight:
-            return terms
-        ours, theirs = zip(*self._pairs(own, source), _pooled(own, source), strict=True)
+    def hint(self, own: View, source: View, batch: Batch) -> Terms:
+        """The pyramids' distances."""
+        ours, theirs = zip(*self.stage_pairs(own, source), _pooled(own, source), strict=True)
         reviewed = own.heads[f"review_from_{source.name}"](ours)
         each = [losses.pyramid_alignment(a, b) for a, b in zip(reviewed, theirs, strict=True)]
         apart = jnp.sum(jnp.stack(each), axis=0)
-        weight = self.hint_weight * soft.epochs_ramp(batch, self.ramp_up_epochs)
-        return terms + Terms(
-            logit={"review": weight * apart},
-            metrics={f"review_from_{source.name}": apart},
-        )
-
-    def _pairs(self, own: View, source: View) -> list[tuple[jax.Array, jax.Array]]:
-        return paired_stages(own, source, self.stages, self.teacher_stages)
+        ramp = soft.epochs_ramp(batch, self.ramp_up_epochs)
+        return self.weighed("review", source, apart, ramp)
 
 
 def _pooled(own: View, source: View) -> tuple[jax.Array, jax.Array]:

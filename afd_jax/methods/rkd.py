@@ -9,16 +9,16 @@ cos the angles at example i between j and k, and l the Huber loss:
 """
 
 import dataclasses
-from typing import ClassVar
 
 from afd_jax import losses
 from afd_jax.methods import soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.kd import KD
+from afd_jax.methods.method import Terms, View
 
 
 @dataclasses.dataclass(frozen=True)
-class RKD(Method):
+class RKD(KD):
     """A student keeps its teachers' distances and angles between examples; the mean over several.
 
     Attributes:
@@ -28,22 +28,14 @@ class RKD(Method):
         left out.
     """
 
-    teachers: ClassVar[tuple[int, int | None]] = (1, None)
-
-    temperature: float = soft.temperature(4.0)
-    standardize: bool = soft.standardize()
     label_weight: float = soft.weight(1.0)
     distillation_weight: float = soft.weight(0.0)
     distance_weight: float = soft.weight(25.0)
     angle_weight: float = soft.weight(50.0)
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
     def edge(self, own: View, source: View, batch: Batch) -> Terms:
         """How distances and angles differ, and the softened predictions."""
-        terms = soft.predictions(self, own, source)
+        terms = super().edge(own, source, batch)
         for name, weight, loss in (
             ("distance", self.distance_weight, losses.relational_distance),
             ("angle", self.angle_weight, losses.relational_angle),

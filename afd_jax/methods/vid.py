@@ -8,78 +8,47 @@ predicts the teacher's, element by element a Gaussian of mean m and a variance v
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from afd_jax.methods import options, soft
+from afd_jax.methods import soft
 from afd_jax.methods.batch import Batch
-from afd_jax.methods.maps import paired_stages, smaller
-from afd_jax.methods.method import Method, Terms, View
+from afd_jax.methods.hints import AtStages
+from afd_jax.methods.maps import smaller
+from afd_jax.methods.method import Terms, View
 from afd_jax.networks.heads import GaussianRegressor
 
 
 @dataclasses.dataclass(frozen=True)
-class VID(Method):
+class VID(AtStages):
     """A student's maps tell as much as they can of its teachers'; the mean over several.
 
     Attributes:
       hint_weight: of the sum over stages; 0 leaves it out.
-      stages: those of the student, counted from 1, or from the last by negative numbers; all if
-        empty.
-      teacher_stages: those of the teacher, in the same order; the same numbers if empty.
-      label_weight, distillation_weight, standardize, temperature: as in `KD`; its divergence is
-        left out.
     """
 
-    teachers: ClassVar[tuple[int, int | None]] = (1, None)
-
-    temperature: float = soft.temperature(4.0)
-    standardize: bool = soft.standardize()
-    label_weight: float = soft.weight(1.0)
-    distillation_weight: float = soft.weight(0.0)
     hint_weight: float = soft.weight(1.0)
-    stages: Sequence[int] = options.numbers((), empty=True, whole=True)
-    teacher_stages: Sequence[int] = options.numbers((), empty=True, whole=True)
 
-    def heads(self, own: View) -> Mapping[str, Any]:
+    def hint_heads(self, own: View) -> Mapping[str, Any]:
         """A regressor from each stage to each source's."""
-        if not self.hint_weight:
-            return {}
         return {
             f"pair{n}_from_{source.name}": GaussianRegressor(target.shape[-1])
             for source in own.sources
-            for n, (_, target) in enumerate(self._pairs(own, source), 1)
+            for n, (_, target) in enumerate(self.stage_pairs(own, source), 1)
         }
 
-    def node(self, own: View, batch: Batch) -> Terms:
-        """The weighted cross-entropy."""
-        return soft.taught(self, own, batch)
-
-    def edge(self, own: View, source: View, batch: Batch) -> Terms:
-        """The negative log-likelihoods, and the softened predictions.
-
-        Raises:
-          SettingError: if the numbers of stages differ, and none are chosen.
-        """
-        terms = soft.predictions(self, own, source)
-        if not self.hint_weight:
-            return terms
+    def hint(self, own: View, source: View, batch: Batch) -> Terms:
+        """The negative log-likelihoods."""
         surprises = []
-        for n, pair in enumerate(self._pairs(own, source), 1):
+        for n, pair in enumerate(self.stage_pairs(own, source), 1):
             ours, theirs = smaller(*pair)
             predicted = own.heads[f"pair{n}_from_{source.name}"](ours)
             surprises.append(_surprise(predicted, theirs))
         surprise = jnp.sum(jnp.stack(surprises), axis=0)
-        return terms + Terms(
-            logit={"information": self.hint_weight * surprise},
-            metrics={f"information_from_{source.name}": surprise},
-        )
-
-    def _pairs(self, own: View, source: View) -> list[tuple[jax.Array, jax.Array]]:
-        return paired_stages(own, source, self.stages, self.teacher_stages)
+        return self.weighed("information", source, surprise)
 
 
 def _surprise(predicted: jax.Array, target: jax.Array) -> jax.Array:

@@ -4,6 +4,8 @@
 
   kills        a run is killed with -9 at random moments, and the command given again
   signals      two signals at a random moment, 0 to 200 ms apart, and the command given again
+  disks        a disk fills up or may no longer be written on, and later has room again (Linux)
+  processes    one of two processes is killed, frozen or stopped, and the command given again
   damage       a file of a run is damaged, and the command given again
   checkpoints  a file of a checkpoint is damaged, and the networks are loaded
   settings     generated settings are checked
@@ -21,7 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from experiments.faults import calls, damage, files, settings, stops
+from experiments.faults import calls, damage, disks, files, hosts, settings, stops
 from experiments.faults.fuzz import fuzz
 from experiments.faults.runs import RUNS, Small
 
@@ -29,6 +31,8 @@ _Strike = Callable[[Small, pathlib.Path, pathlib.Path, random.Random], str]
 _STRUCK: dict[str, tuple[_Strike, tuple[Small, ...]]] = {
     "kills": (stops.killed, RUNS),
     "signals": (stops.told_twice, RUNS),
+    "disks": (disks.disturbed, RUNS[:1]),
+    "processes": (hosts.lost, (hosts.PAIR,)),
     "damage": (damage.damaged, RUNS[:1]),
     "checkpoints": (damage.loaded, RUNS[:1]),
 }

@@ -13,7 +13,7 @@ from afd_jax.errors import SettingError
 from afd_jax.runs.trained import load
 from afd_jax.runs.workdir import Workdir, read_json
 from experiments.faults.fuzz import refusal
-from experiments.faults.runs import Small, same_end
+from experiments.faults.runs import Small, said, same_end
 
 GOOD = {"equal", "accepted", "refused in a line", "the one before, with a warning"}
 """Outcomes that nobody needs to fear."""
@@ -64,8 +64,7 @@ def damaged(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random
         return f"another end ({name}): {difference}" if difference else "equal"
     if code == 2 and "Traceback" not in errors and errors.strip().count("\n") == 0:
         return "refused in a line"
-    last = errors.strip().splitlines()[-1:] or ["no word"]
-    return f"exit code {code} ({name}): {last[0][:100]}"
+    return f"exit code {code} ({name}): {said(errors)}"
 
 
 def loaded(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:

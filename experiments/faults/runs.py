@@ -51,14 +51,20 @@ class Small:
 
 
 _SHORT = ("duration=60 steps", "seeds=1", "eval_every=9 steps", "log_every=4 steps")
-_DIGITS = ("data.limit=192", "batch_size=32", "checkpoint_every=7 steps", *_SHORT)
+DIGITS = ("data.limit=192", "batch_size=32", "checkpoint_every=7 steps", *_SHORT)
 
 RUNS = (
-    Small("quick start", "digits_afd:resnet8,resnet8", _DIGITS),
-    Small("cycle of three", "digits_afd:resnet8,resnet8,resnet8", _DIGITS),
-    Small("PS-KD, which remembers", "digits_afd:resnet8", (*_DIGITS, "method.name=ps_kd")),
-    Small("three generations", "digits_afd:resnet8", (*_DIGITS, "method.name=kd", "generations=3")),
+    Small("quick start", "digits_afd:resnet8,resnet8", DIGITS),
+    Small("cycle of three", "digits_afd:resnet8,resnet8,resnet8", DIGITS),
+    Small("PS-KD, which remembers", "digits_afd:resnet8", (*DIGITS, "method.name=ps_kd")),
+    Small("three generations", "digits_afd:resnet8", (*DIGITS, "method.name=kd", "generations=3")),
 )
+
+
+def said(errors: str) -> str:
+    """The last line of what a program wrote as errors, or its beginning."""
+    lines = errors.strip().splitlines() or ["no word"]
+    return lines[-1][:100]
 
 
 def same_end(one: pathlib.Path, other: pathlib.Path) -> str | None:

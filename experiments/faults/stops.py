@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from experiments.faults.runs import HANG, Small, same_end
+from experiments.faults.runs import HANG, Small, said, same_end
 
 MOST_KILLS = 6  # of one run, before it is left alone
 
@@ -69,7 +69,6 @@ def told_twice(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: ran
 def _ended(run: Small, whole: pathlib.Path, workdir: pathlib.Path) -> str:
     code, errors = run.finish(workdir)
     if code:
-        last = errors.strip().splitlines()[-1:] or ["no word"]
-        return f"does not continue: exit code {code}, {last[0][:100]}"
+        return f"does not continue: exit code {code}, {said(errors)}"
     difference = same_end(whole, workdir)
     return f"another end: {difference}" if difference else "equal"

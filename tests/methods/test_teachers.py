@@ -115,7 +115,7 @@ WITHOUT = {
     "ai_kd": {"distillation_weight": 0.0, "progressive_weight": 0.0, "adversarial_weight": 0.0},
     "alignment": {"distillation_weight": 0.0, "alignment_weight": 0.0},
     "at": {"hint_weight": 0.0},
-    "block_kd": {"distillation_weight": 0.0, "stone_weight": 0.0},
+    "block_kd": {"distillation_weight": 0.0, "hint_weight": 0.0},
     "crd": {"hint_weight": 0.0},
     "feed": {"hint_weight": 0.0},
     "fitnet": {"hint_weight": 0.0},
