@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from afd_jax.engine.evaluate import Images, as_floats
 from afd_jax.engine.forward import apply, bind, mean_losses, terms_of
+from afd_jax.engine.inputs import keys_of, loss_key, partners_of, views
 from afd_jax.engine.plan import ByNode, Plan
 from afd_jax.engine.state import TrainState
-from afd_jax.engine.step import keys_of, loss_key, partners_of, views
 from afd_jax.methods.method import UPDATES, Terms
 
 Params = Mapping[str, Any]

@@ -10,7 +10,7 @@ import pytest
 
 from afd_jax import methods
 from afd_jax.engine import forward
-from afd_jax.engine.step import keys_of, loss_key
+from afd_jax.engine.inputs import keys_of, loss_key
 from afd_jax.errors import SettingError
 from afd_jax.methods import ONE, Alignment, Independent, soft
 from afd_jax.methods.afd import AFD

@@ -13,7 +13,8 @@ from afd_jax.data import Recipe
 from afd_jax.data.mix import Mix
 from afd_jax.engine import parts
 from afd_jax.engine.devices import make_devices
-from afd_jax.engine.step import keys_of, train_step
+from afd_jax.engine.inputs import keys_of
+from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
 from afd_jax.methods.kdcl import TARGETS
 from tests import small, tiny

@@ -12,8 +12,8 @@ import pytest
 from afd_jax.data import Recipe
 from afd_jax.engine import parts
 from afd_jax.engine.forward import apply, terms_of
+from afd_jax.engine.inputs import views
 from afd_jax.engine.plan import blank_views
-from afd_jax.engine.step import views
 from afd_jax.errors import SettingError
 from afd_jax.methods import ONE, PCL, OKDDip
 from afd_jax.networks import CifarResNet, DenseNet, ShuffleNetV2

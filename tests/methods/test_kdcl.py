@@ -10,7 +10,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 from afd_jax.data import Recipe
 from afd_jax.engine.evaluate import heldout_step
-from afd_jax.engine.step import views
+from afd_jax.engine.inputs import views
 from afd_jax.errors import SettingError
 from afd_jax.methods import DML, KDCL
 from afd_jax.methods.batch import Batch
