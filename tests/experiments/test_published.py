@@ -126,14 +126,26 @@ FIGURES = {
         "KD": 74.92,
         "FitNet": 73.58,
         "AT": 74.08,
+        "SP": 73.83,
+        "VID": 74.11,
+        "RKD": 73.35,
+        "PKT": 74.54,
         "FT": 73.25,
+        "CRD": 75.48,
+        "DKD": 76.24,
     },
     ("repdistiller", "cifar_resnet50 to mobilenet_v2"): {
         "student alone": 64.60,
         "KD": 67.35,
         "FitNet": 63.16,
         "AT": 58.58,
+        "SP": 68.08,
+        "VID": 67.57,
+        "RKD": 64.43,
+        "PKT": 66.52,
         "FT": 60.99,
+        "CRD": 69.11,
+        "DKD": 70.35,
     },
     ("repdistiller", "teachers"): {
         "wrn-40-2": 75.61,
@@ -170,9 +182,9 @@ def test_a_vggs_first_stage_is_left_out(block, hint, attention):
         if own.name == block
     }
     assert (methods["FitNet"].stage, methods["FitNet"].teacher_stage) == hint
-    at = methods["AT"]
-    found = tuple(tuple(at.get(field, ())) for field in ("stages", "teacher_stages"))
-    assert found == attention
+    for name in ("AT", "VID"):
+        fields = (methods[name].get(field, ()) for field in ("stages", "teacher_stages"))
+        assert tuple(map(tuple, fields)) == attention
 
 
 @pytest.fixture
