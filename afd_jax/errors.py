@@ -46,6 +46,16 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
+def naming(file: Any) -> Iterator[None]:
+    """Lets an OSError raised inside name the file; one raised by writing to it does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
+
+
+@contextlib.contextmanager
 def within(prefix: str) -> Iterator[None]:
     """Puts `prefix` and a dot before the field of a SettingError raised inside.
 

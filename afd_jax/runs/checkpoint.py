@@ -5,8 +5,10 @@ wrote it. Files of another run, or under another step's name, are refused.
 """
 
 import contextlib
+import errno
 import importlib.metadata
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -46,7 +48,7 @@ class Checkpoints:
         check: Check | None = None,
         keep: int = KEPT,
     ):
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        _quiet()
         self._folder = folder.resolve()
         self._settings, self._check = settings, check
         self._saving: int | None = None
@@ -149,8 +151,19 @@ def _failing(folder: pathlib.Path, step: int | None) -> Iterator[None]:
     except Exception as error:  # Orbax, TensorStore and the system each have their own
         if is_lost(error):
             raise
-        words = f"checkpoint {step} cannot be saved in {folder}: {first_line(error)[:200]}"
+        words = f"checkpoint {step} cannot be saved in {folder}: {_cause(error)}"
         raise StorageError(words) from error
+
+
+def _cause(error: Exception) -> str:
+    """What the system said, if it can be found among the words; else how they begin."""
+    causes = (os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EACCES))
+    return next((words for words in causes if words in str(error)), first_line(error)[:200])
+
+
+def _quiet() -> None:
+    """Orbax logs a traceback for each of its threads that fails; we raise the error and say it."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _versions() -> dict[str, str]:
@@ -201,7 +214,7 @@ def load_variables(
     Raises:
       SettingError: if there are checkpoints and none can be read.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    _quiet()
     manager = ocp.CheckpointManager(
         folder.resolve(),
         options=ocp.CheckpointManagerOptions(read_only=True),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from afd_jax import losses
-from afd_jax.errors import Diverged
+from afd_jax.errors import Diverged, naming
 
 Record = dict[str, Any]
 
@@ -30,7 +30,8 @@ class MetricsLog:
         if self._path:
             # Written aside and renamed, so that being cut off here loses nothing.
             aside = path.with_suffix(".tmp")
-            aside.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+            with naming(aside):
+                aside.write_text("".join(json.dumps(r) + "\n" for r in self.records))
             aside.replace(path)
 
     def write(self, record: Record) -> None:
@@ -42,7 +43,7 @@ class MetricsLog:
         require_finite(record["step"], record)
         self.records.append(record)
         if self._path:
-            with self._path.open("a") as file:
+            with naming(self._path), self._path.open("a") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
 
 

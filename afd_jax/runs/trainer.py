@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from afd_jax.data.extra import need
 from afd_jax.engine.init import state_shapes
 from afd_jax.engine.state import TrainState
-from afd_jax.errors import Diverged, Interrupted, SettingError
+from afd_jax.errors import Diverged, Interrupted, SettingError, naming
 from afd_jax.reports.curves import plot_curves
 from afd_jax.reports.facts import Facts, graph_facts
 from afd_jax.reports.summary import commit, mean_record, summarise
@@ -179,7 +179,8 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
         summary["generations"] = generations
     if jax.process_index() == 0:
         writers.finish(summary)
-        plot_curves(facts, log.records, folder.curves)
+        with naming(folder.curves):
+            plot_curves(facts, log.records, folder.curves)
         write_json(folder.summary, summary)  # the last file: it says that the run is finished
     say(table(summary))
     say(f"written: {folder.path}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from afd_jax.errors import SettingError, first_line, shortened
+from afd_jax.errors import SettingError, first_line, naming, shortened
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.prerequisites import in_file, names_network
 from afd_jax.runs.settings import base_config
@@ -184,7 +184,8 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
 def write_json(file: pathlib.Path, content: Any) -> None:
     """Writes aside and renames, so that nobody reads half a file."""
     aside = file.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    with naming(aside):
+        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     aside.replace(file)
 
 

@@ -3,6 +3,8 @@
 The disk is a small one in memory, mounted where only the run sees it: Linux with user namespaces.
 """
 
+import dataclasses
+import json
 import pathlib
 import random
 import re
@@ -11,10 +13,18 @@ import subprocess
 import sys
 import time
 
-from experiments.faults.runs import HANG, ROOT, RUNS, Small, said, same_end
+from experiments.faults.runs import HANG, ROOT, Small, said, same_end
 
 _ENOUGH = 256  # MiB, for the whole run
 _LEAST, _MOST = 0.02, 16  # MiB: from hardly a file to more than it needs
+
+
+def possible() -> bool:
+    """Whether this system allows it."""
+    asked = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
+    return (
+        bool(shutil.which("unshare")) and not subprocess.run(asked, capture_output=True).returncode
+    )
 
 
 def disturbed(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
@@ -22,10 +32,13 @@ def disturbed(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: rand
 
     Arguments and result as of `stops.killed`.
     """
+    if not possible():
+        raise SystemExit("this system lets nobody mount a private disk (unshare -rm)")
     shutil.rmtree(workdir, ignore_errors=True)
     workdir.mkdir(parents=True)
-    module = [sys.executable, "-m", "experiments.faults.disks", run.name]
-    line = [*module, str(whole), str(workdir), str(draw.randrange(2**32))]
+    module = [sys.executable, "-m", "experiments.faults.disks"]
+    given = [json.dumps(dataclasses.asdict(run)), str(whole), str(workdir)]
+    line = [*module, *given, str(draw.randrange(2**32))]
     own = subprocess.run(
         ["unshare", "-rm", *line], cwd=ROOT, capture_output=True, text=True, timeout=3 * HANG
     )
@@ -76,6 +89,6 @@ def _mount(options: str, folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    name, *folders, seed = sys.argv[1:]
-    chosen = next(run for run in RUNS if run.name == name)
-    print(_inside(chosen, *map(pathlib.Path, folders), random.Random(int(seed))))
+    given, *folders, seed = sys.argv[1:]
+    asked = Small(**json.loads(given))
+    print(_inside(asked, *map(pathlib.Path, folders), random.Random(int(seed))))

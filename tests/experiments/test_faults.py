@@ -7,10 +7,10 @@ import pytest
 
 from afd_jax import losses
 from afd_jax.errors import SettingError
-from experiments.faults import calls, damage, files, settings
+from experiments.faults import calls, damage, disks, files, settings
 from experiments.faults.__main__ import KINDS, main
 from experiments.faults.fuzz import fuzz, refusal
-from experiments.faults.runs import RUNS
+from experiments.faults.runs import ROOT, RUNS, Small
 
 CASES = {
     "settings": (settings.overrides(), settings.judge, 60),
@@ -43,6 +43,18 @@ def test_damaged_checkpoints_are_told(finished, tmp_path):
     draw = random.Random(0)
     outcomes = [damage.loaded(RUNS[0], finished, tmp_path / "struck", draw) for _ in range(12)]
     assert {*outcomes} <= damage.GOOD and len({*outcomes}) > 1, outcomes
+
+
+@pytest.mark.skipif(not disks.possible(), reason="needs Linux with user namespaces")
+def test_a_full_disk_is_said_and_the_run_goes_on_later(tmp_path):
+    tiny = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny,tests.tiny:Tiny"
+    run = Small("tiny", tiny, ("data.limit=96", "batch_size=32", "duration=6 steps"))
+    assert run.finish(tmp_path / "whole") == (0, "")
+    outcomes = [
+        disks.disturbed(run, tmp_path / "whole", tmp_path / "struck", random.Random(seed))
+        for seed in (2, 4)  # 20 and 180 KiB
+    ]
+    assert {*outcomes} == {"equal"}, outcomes
 
 
 def test_kinds_are_named(capsys):
