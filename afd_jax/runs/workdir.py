@@ -109,11 +109,11 @@ class Workdir:
           SettingError: if the file is damaged.
         """
         content = read_json(self.config)
-        if missing := {"method", "networks"} - {*content}:
-            raise _damaged(self.config, f"{', '.join(sorted(missing))} missing")
         for field, kind in _KINDS.items():
             if not isinstance(content.get(field, kind()), kind):
                 raise _damaged(self.config, f"{field} is {shortened(repr(content[field]))}")
+        if missing := {"method", "networks"} - {*content}:
+            raise _damaged(self.config, f"{', '.join(sorted(missing))} missing")
         return _with_defaults(ml_collections.ConfigDict(content))
 
     def read_summary(self) -> dict[str, Any]:
