@@ -27,6 +27,7 @@ from afd_jax.methods import (
     PSKD,
     RKD,
     SP,
+    EnsembleKD,
     Method,
     SwitOKD,
     Terms,
@@ -178,6 +179,7 @@ RUN = {"total_steps": 4, "steps_per_epoch": 2, "examples": 1000}
 UNLIKE = {"networks": {"a": tiny.Tiny(5), "b": Loud(5)}}
 PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
 TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
+SEVERAL = {"teachers": [tiny.Tiny(5), tiny.Stages(5, widths=(3, 4, 6))]}
 STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
@@ -189,6 +191,8 @@ OTHERS = {
     "relations, shard_map": (Relations, "shard_map", 8, {"teachers": {"teacher": NNX}}),
     "dist": (DIST, "pmap", 8, TAUGHT),
     "dist, shard_map": (DIST, "shard_map", 8, TAUGHT),
+    # Whose gate is averaged over devices like the network.
+    "ensemble_kd": (EnsembleKD, "shard_map", 8, SEVERAL),
     # Which asks the whole batch whether to step.
     "switokd": (SwitOKD, "pmap", 8, UNLIKE),
     "switokd, shard_map": (
