@@ -136,8 +136,8 @@ class Window:
             require_finite(step, sums)
 
     def notes(self) -> dict[str, Any]:
-        """What is in it, as JSON values."""
-        return {"steps": self.steps, "sums": self._sums}
+        """What is in it, as JSON values of their own: they are written while training goes on."""
+        return {"steps": self.steps, "sums": [dict(own) for own in self._sums]}
 
 
 MEASURED_ONCE = "/output_gradient_norm/"
