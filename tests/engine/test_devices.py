@@ -126,11 +126,13 @@ def test_evaluation_on_eight_devices_equals_one(mode):
     for how in (("jit", 1), (mode, 8)):
         devices = make_devices(*how)
         plan = devices.prepare(cohort.plan)
-        evaluate = functools.partial(eval_step, plan, preprocess=RECIPE.test)
+        more = {"divergences": True, "preprocess": RECIPE.test}
+        evaluate = functools.partial(eval_step, plan, **more)
         state = devices.put_state(small.begin(cohort))
         compiled = devices.compile(evaluate, donate=False)
         sums.append(jax.device_get(compiled(state, devices.put_batch(batch))))
     assert small.largest_difference(*sums) < 1e-5
+    assert min(sums[0]["divergence"].values()) > 1e-2
     for pair in (("a", "b"), ("a alone", "b alone")):
         # Large enough for the comparison to see them.
         assert min(np.min(np.abs(x)) for x in sums[0]["similarity"][pair].values()) > 1e-2
