@@ -30,6 +30,7 @@ def eval_step(
     batch: Mapping[str, jax.Array],
     *,
     networks: Sequence[str] | None = None,
+    divergences: bool = False,
     preprocess: Images = as_floats,
     axis_name: str | None = None,
 ) -> dict[str, Any]:
@@ -40,13 +41,16 @@ def eval_step(
       state: of the run.
       batch: as in `train_step`; "mask" [batch] is False for padding.
       networks: which to evaluate; all if None.
+      divergences: also measure how far nodes are from their sources, which are all evaluated.
       preprocess: normalisation; its key is a constant.
       axis_name: the device axis, inside pmap or shard_map.
 
     Returns:
       "count" [], "correct" and "cross_entropy" (in nats) by node [], "ensemble_correct" [] of the
       averaged probabilities of the students among them and "twin_ensemble_correct" [] of the
-      twins'; "similarity" of the last maps by pair of students, and of twins, see `_similarity`.
+      twins'; "divergence" [] by node that has sources, the mean over these of
+      KL(softmax(source) || softmax(own)) in nats; "similarity" of the last maps by pair of
+      students, and of twins, see `_similarity`.
     """
     label, mask = batch["label"], batch["mask"]
     outputs = eval_outputs(plan, state, preprocess(jax.random.key(0), batch), networks)
@@ -58,6 +62,12 @@ def eval_step(
             node: jnp.sum(losses.cross_entropy(z, label, where=mask)) for node, z in logits.items()
         },
     }
+    if divergences:
+        sums["divergence"] = {
+            node: sum(_divergence(z, logits[s], mask) for s in sources) / len(sources)
+            for node, z in logits.items()
+            if (sources := plan.graph.sources(node))
+        }
     for role, name in (("student", "ensemble_correct"), ("twin", "twin_ensemble_correct")):
         alike = [node for node in plan.graph.with_role(role) if node in logits]
         if alike:
@@ -68,6 +78,10 @@ def eval_step(
             similarity = sums.setdefault("similarity", {})
             similarity[pair] = _similarity(own, other, mask, axis_name)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def _divergence(own: jax.Array, source: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.sum(losses.distillation_kl(own, source, where=mask))
 
 
 def _similarity(

@@ -28,6 +28,7 @@ _CLASSES = {
     "dist": "DIST",
     "dkd": "DKD",
     "dml": "DML",
+    "ensemble_kd": "EnsembleKD",
     "feed": "FEED",
     "fitnet": "FitNet",
     "ft": "FT",

@@ -116,6 +116,8 @@ class Progress:
             line += "".join(f", {name} {accuracy[name]} %" for name in others)
         if len(students) > 1:
             line += f", ensemble {100 * record['ensemble_accuracy']:.2f} %"
+        if divergence := record.get("divergence"):
+            line += f", divergence {'/'.join(f'{own:.4g}' for own in divergence.values())}"
         self.say(line)
 
     def say(self, line: str) -> None:

@@ -33,6 +33,7 @@ from afd_jax.networks import create
 from afd_jax.networks.functional import functional
 from afd_jax.runs.choices import call, make_method, named_networks
 from afd_jax.runs.durations import to_steps
+from afd_jax.runs.early_stopping import EarlyStopping
 from afd_jax.runs.init_from import Start, load_starts, start_sources
 from afd_jax.runs.prerequisites import prerequisites, sources
 from afd_jax.runs.processes import check_heartbeat_timeout
@@ -68,6 +69,7 @@ class Run:
       eval_every: steps between two evaluations.
       checkpoint_every: steps between two checkpoints.
       steps_per_call: at most so many steps run without the host.
+      early_stopping: when it ends before its last step.
       step_timeout: seconds without a step after which the run hangs; None: see `Watchdog`.
       profile: the steps to trace; None for none.
       teachers: the frozen networks, by node.
@@ -88,6 +90,7 @@ class Run:
     eval_every: int
     checkpoint_every: int
     steps_per_call: int
+    early_stopping: EarlyStopping
     step_timeout: float | None = None
     profile: Span | None = None
     teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
@@ -142,6 +145,8 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     for field in ("batch_size", "eval_batch_size"):
         require_number(field, config[field], least=1, whole=True)
     require_writers(config.writers)
+    stopping = EarlyStopping(**config.early_stopping)
+    stopping.require_heldout(config.data.heldout)
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
     method = make_method(config.method)
@@ -236,6 +241,10 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
         label_smoothing=config.label_smoothing,
         precision=config.precision,
     )
+    stopping.require_edges(plan.graph)
+    log_every, eval_every = steps("log_every"), steps("eval_every")
+    if stopping.patience:  # so that a run that stops early has a line
+        log_every = min(log_every, (stopping.patience + 1) * eval_every)
     largest, count = max(len(splits.heldout), len(splits.test)), len(devices.devices)
     return Run(
         plan=plan,
@@ -248,10 +257,11 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
         eval_batch_size=-(-min(config.eval_batch_size, largest) // count) * count,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        log_every=steps("log_every"),
-        eval_every=steps("eval_every"),
+        log_every=log_every,
+        eval_every=eval_every,
         checkpoint_every=steps("checkpoint_every"),
         steps_per_call=_steps_per_call(config.parallel.steps_per_call, devices, config.data.stream),
+        early_stopping=stopping,
         step_timeout=config.parallel.step_timeout,
         profile=profile,
         teachers=teachers,

@@ -176,10 +176,11 @@ def _costs(run: Run) -> Costs:
 def _data(run: Run) -> str:
     splits, devices = run.splits, run.devices
     several = f", {len(run.seeds)} seeds at once (all above per seed)" * (len(run.seeds) > 1)
+    most = "at most " * (run.early_stopping.patience > 0)
     return (
         f"data: {len(splits.train):,} train, {len(splits.heldout):,} held out, "
         f"{len(splits.test):,} test; images {splits.image_shape}, {splits.classes} classes\n"
-        f"{run.total_steps:,} steps of {run.batch_size} images "
+        f"{most}{run.total_steps:,} steps of {run.batch_size} images "
         f"({run.total_steps / run.steps_per_epoch:.4g} epochs) on {len(devices.devices)} x "
         f"{devices.platform}, {devices.mode}{several}"
     )

@@ -137,8 +137,8 @@ class Window:
             require_finite(step, sums)
 
     def notes(self) -> dict[str, Any]:
-        """What is in it, as JSON values."""
-        return {"steps": self.steps, "sums": self._sums}
+        """What is in it, as JSON values of their own: they are written while training goes on."""
+        return {"steps": self.steps, "sums": [dict(own) for own in self._sums]}
 
 
 MEASURED_ONCE = "/output_gradient_norm/"
@@ -161,15 +161,18 @@ def evaluation(total: Mapping[str, Any]) -> Record:
       total: of one seed.
 
     Returns:
-      "accuracy" and "cross_entropy" by node (fractions and nats); of the students together
+      "accuracy" and "cross_entropy" by node (fractions and nats), and where it was measured
+      "divergence" from its sources (nats); of the students together
       "ensemble_accuracy", of their twins "twin_ensemble_accuracy"; "similarity" of the last maps by
       pair of nodes, {"a, b": {"cka": 0.9, ...}}: "cka", and, where the maps have one shape,
       "cosine", "l1" and "l2".
     """
     count = total["count"]
+    fields = {"accuracy": "correct", "cross_entropy": "cross_entropy", "divergence": "divergence"}
     record: Record = {
         name: {node: float(value / count) for node, value in total[field].items()}
-        for name, field in (("accuracy", "correct"), ("cross_entropy", "cross_entropy"))
+        for name, field in fields.items()
+        if field in total
     }
     for name in ("ensemble", "twin_ensemble"):
         if f"{name}_correct" in total:

@@ -157,7 +157,7 @@ def _variant(
 ) -> ml_collections.ConfigDict:
     """The same recipe, one generation, with another seed.
 
-    With `labels_only` there is no method, teacher or graph.
+    With `labels_only` there is no method, teacher or graph, and no divergence to watch.
     """
     own = copy.deepcopy(config)
     own.seed = config.seed + seed
@@ -169,4 +169,6 @@ def _variant(
         own.teachers = ()
         own.graph = "own"
         own.second_forward = own.own_augmentation = False
+        if own.early_stopping.watch == "divergence":
+            own.early_stopping.patience = 0
     return own

@@ -191,9 +191,9 @@ class Evaluate:
         return seeds.split(total, len(run.seeds))
 
 
-def evaluate_networks(run: Run, networks: Sequence[str]) -> Evaluate:
-    """An evaluation of some of the networks."""
-    return Evaluate(run, functools.partial(eval_step, networks=tuple(networks)))
+def evaluate_networks(run: Run, networks: Sequence[str], **more: Any) -> Evaluate:
+    """An evaluation of some of the networks; more arguments as for `eval_step`."""
+    return Evaluate(run, functools.partial(eval_step, networks=tuple(networks), **more))
 
 
 class Learn:

@@ -105,6 +105,12 @@ def base_config() -> ml_collections.ConfigDict:
             "log_every": "50 steps",
             "eval_every": "1 epochs",
             "checkpoint_every": "1 epochs",
+            # End the run after so many evaluations in a row (0: never) in which what is watched on
+            # the held-out images has not fallen below its least value, as a mean over students and
+            # seeds: their "divergence" from who teaches them, KL at T = 1, or their
+            # "cross_entropy". Numbers are those of the last step, not of the best. Schedules go by
+            # the planned duration.
+            "early_stopping": {"patience": 0, "watch": "divergence"},
             # Tools that get what metrics.jsonl gets: "tensorboard", "wandb".
             "writers": (),
             # "20 steps at 100" leaves a trace of them in WORKDIR/profile, for xprof and Perfetto.

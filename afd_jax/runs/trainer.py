@@ -17,7 +17,7 @@ from afd_jax.engine.init import state_shapes
 from afd_jax.engine.state import TrainState
 from afd_jax.errors import Diverged, Interrupted, SettingError, naming
 from afd_jax.reports.curves import plot_curves
-from afd_jax.reports.facts import Facts, graph_facts
+from afd_jax.reports.facts import Facts, graph_facts, with_role
 from afd_jax.reports.summary import commit, mean_record, summarise
 from afd_jax.reports.terminal import Progress, table
 from afd_jax.runs.assemble import Run, assemble
@@ -161,20 +161,28 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
         # 4. Train.
         profile = Profile(run.profile, folder.path / "profile")
         parts = (log, writers, profile, checkpoints, notes, stop, watchdog, shown)
-        _Loop(run, facts, *parts).go(state)
+        steps = _Loop(run, facts, *parts).go(state)
 
     # 5. Summary, from the last epoch.
     summary = summarise(
         facts,
         log.records,
         seeds=run.seeds,
-        steps=run.total_steps,
+        steps=steps,
         steps_per_epoch=run.steps_per_epoch,
         batch_size=run.batch_size,
         times=notes,
         device=_device(run),
         commit=code,
     )
+    if steps < run.total_steps:
+        summary["stopped_early"] = why = run.early_stopping.verdict(notes["watched"])
+        assert why is not None
+        say(
+            f"stopped early at step {steps} of {run.total_steps}: in {why['patience']} evaluations "
+            f"the held-out {why['watch']} has not fallen below {why['least']:.4g}, its value at "
+            f"step {why['least_step']}"
+        )
     if generations := folder.generations():
         summary["generations"] = generations
     if jax.process_index() == 0:
@@ -211,12 +219,27 @@ class _Loop:
     watchdog: Watchdog
     shown: bool
 
-    def go(self, state: TrainState) -> None:
-        """Trains from the state to the end."""
+    def go(self, state: TrainState) -> int:
+        """Trains from the state to the end, the planned one or an earlier; returns its step."""
+        self.notes.setdefault("watched", [])
+        evaluations = self._evaluations()
+        if not self._ended(state.steps_done):
+            state = self._steps(evaluations, state)
+        step = state.steps_done
+        if not any(r["kind"] == "test" and r["step"] == step for r in self.log.records):
+            # Lost since the last checkpoint was saved.
+            list(self._evaluated(evaluations, state, step))
+        return step
+
+    def _ended(self, step: int) -> bool:
+        """Whether this is the last step; the same on all hosts, and after an interruption."""
+        early = self.run.early_stopping.verdict(self.notes["watched"])
+        return step == self.run.total_steps or early is not None
+
+    def _steps(self, evaluations: Mapping[str, Evaluate], state: TrainState) -> TrainState:
         run, start = self.run, state.steps_done
         update, learn = Update(run, start), Learn(run)
         window = Window(len(run.seeds), self.notes.pop("window", None))
-        evaluations = self._evaluations()
         batches = update.placed()
         size = run.batch_size * len(run.seeds)
         progress = Progress(
@@ -257,16 +280,25 @@ class _Loop:
                 if evaluating:
                     for record in self._evaluated(evaluations, state, step):
                         progress.evaluated(record)
-                if saving:
+                        self._watch(record)
+                    last = self._ended(step)
+                if saving or last:
                     notes = {**self.notes, "window": window.notes()}
                     self.checkpoints.save(run.devices.shared_state(state), notes)
                 clock.restart()
-                if stopping and not last:
+                if last:
+                    break
+                if stopping:
                     where = f"step {step} of {run.total_steps}"
                     raise Interrupted(f"stopped at {where}, state saved")
-        if not any(r["kind"] == "test" and r["step"] == run.total_steps for r in self.log.records):
-            # Lost since the last checkpoint was saved.
-            list(self._evaluated(evaluations, state, run.total_steps))
+        return state
+
+    def _watch(self, record: Record) -> None:
+        """Notes what early stopping goes by; notes are part of every checkpoint."""
+        stopping = self.run.early_stopping
+        if stopping.patience and record["kind"] == "heldout":
+            value = stopping.value(record, with_role(self.facts, "student"))
+            self.notes["watched"] = [*self.notes["watched"], [record["step"], value]]
 
     def _evaluated(
         self, evaluations: Mapping[str, Evaluate], state: TrainState, step: int
@@ -281,17 +313,22 @@ class _Loop:
         return any(record["kind"] == kind for record in self.log.records)
 
     def _evaluations(self) -> dict[str, Evaluate]:
-        """Programs for the networks that change and for those that do not."""
+        """Programs for the networks that change, for those that do not, and for all of them."""
         networks = self.run.plan.networks
         frozen = [name for name, network in networks.items() if network.role == "teacher"]
         parts = {"changing": [n for n in networks if n not in frozen], "frozen": frozen}
-        return {part: evaluate_networks(self.run, names) for part, names in parts.items() if names}
+        found = {part: evaluate_networks(self.run, own) for part, own in parts.items() if own}
+        if self.run.early_stopping.divergence:
+            found["together"] = evaluate_networks(self.run, [*networks], divergences=True)
+        return found
 
     def _evaluate(
         self, evaluations: Mapping[str, Evaluate], state: TrainState, split: str
     ) -> list[Record]:
-        """For each seed; what is frozen is in the first record of a split alone."""
+        """For each seed; what is frozen is in the first record of a split, or if it is compared."""
         examples = getattr(self.run.splits, split)
+        if split == "heldout" and "together" in evaluations:
+            return [evaluation(sums) for sums in evaluations["together"](state, examples)]
         each = [evaluation(sums) for sums in evaluations["changing"](state, examples)]
         if "frozen" in evaluations and not self._has(split):
             frozen = [evaluation(sums) for sums in evaluations["frozen"](state, examples)]

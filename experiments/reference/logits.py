@@ -33,6 +33,8 @@ CASES = {
     "dkd": Case("dkd", 202, (TEACHER, OTHER)),
     "dist": Case("dist", 203),
     "ctkd": Case("ctkd", 204),
+    "ensemble_kd": Case("ensemble_kd", 205, (TEACHER, OTHER)),
+    "ensemble_kd_mean": Case("ensemble_kd_mean", 206, (TEACHER, OTHER)),
     # With these seeds the second network, the teacher, pauses in the second update alone, or in
     # the first alone; of the three in the last case, at different times.
     "switokd": Case("switokd", 0, (), (PEER,)),
@@ -57,6 +59,28 @@ class Temperature(nn.Module):
         number = self.number.clone()
         number.register_hook(lambda gradient: factor * gradient)
         return 1 + 20 * torch.sigmoid(number)
+
+
+class Gate(nn.Module):
+    """A weight for each teacher from the logits of all of them."""
+
+    def __init__(self, teachers):
+        super().__init__()
+        self.linear1 = nn.Linear(teachers * CLASSES, teachers)
+
+    def forward(self, targets):
+        return F.softmax(self.linear1(torch.cat(targets, 1)), 1)
+
+
+def mixture(weights, targets, temperature):
+    """Probabilities, a teacher at a time."""
+    return sum(w[:, None] * F.softmax(t / temperature, 1) for w, t in zip(weights.T, targets))
+
+
+def kl_from(z, probabilities, temperature):
+    """Batch mean, with T²."""
+    ratio = (probabilities / F.softmax(z / temperature, 1)).log()
+    return temperature**2 * (probabilities * ratio).sum(1).mean()
 
 
 def kl(z, target, temperature):
@@ -93,7 +117,7 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def terms(method, z, y, targets, epoch, temperature):
+def terms(method, z, y, targets, epoch, head):
     """The losses of one network; epochs count from 1."""
     entropy = F.cross_entropy(z, y)
     targets = [target.detach() for target in targets]
@@ -120,8 +144,21 @@ def terms(method, z, y, targets, epoch, temperature):
         }
     if method == "ctkd":
         factor = -(1 - math.cos(math.pi * min(epoch / 10, 1))) / 2
-        soft = kl(z, targets[0], temperature(factor))
+        soft = kl(z, targets[0], head(factor))
         return {"cross_entropy": 0.1 * entropy, "distillation": 0.9 * soft}
+    if method == "ensemble_kd":
+        weights = head(targets)
+        target = mixture(weights.detach(), targets, 4.0)
+        chosen = mixture(weights, targets, 1.0)[torch.arange(len(y)), y]
+        return {
+            "cross_entropy": 0.1 * entropy,
+            "distillation": 0.9 * kl_from(z, target, 4.0),
+            "gate": -chosen.log().mean(),
+        }
+    if method == "ensemble_kd_mean":
+        even = torch.full((len(y), len(targets)), 1 / len(targets))
+        target = mixture(even, [z_score(t) for t in targets], 2.0)
+        return {"cross_entropy": entropy, "distillation": 9 * kl_from(z_score(z), target, 2.0)}
     soft = [kl(z, target, 1.0) for target in targets]
     return {"cross_entropy": entropy, "distillation": mean(soft)}
 
@@ -145,18 +182,18 @@ def run(name, seed):
         norm.mean = 0.3 * torch.randn(norm.mean.shape)
         norm.var = 0.5 + torch.rand(len(norm.var))
     networks = [Stages(widths) for widths in (STUDENT, *case.peers)]
-    temperature = Temperature() if case.method == "ctkd" else None
+    head = {"ctkd": Temperature, "ensemble_kd": lambda: Gate(len(teachers))}.get(case.method)
+    head = head() if head else nn.Module()
     images, labels = torch.randn(2, 6, 2, 8, 8), torch.randint(CLASSES, (2, 6))
     if case.method == "switokd":  # one network is better than the others at first
         for network in networks:
             network.classifier.weight.data *= 4 * torch.rand(())
 
     roles = {f"{k}/network": network for k, network in enumerate(networks)}
-    if temperature:
-        roles["0/temperature"] = temperature
+    roles[f"0/{type(head).__name__.lower()}"] = head
     fixed = {f"{len(networks) + j}/network": teacher for j, teacher in enumerate(teachers)}
     moved = [[*network.parameters()] for network in networks]
-    moved[0] += [*temperature.parameters()] if temperature else []
+    moved[0] += [*head.parameters()]
     optimizers = [torch.optim.SGD(own, lr=0.1, momentum=0.9, weight_decay=1e-3) for own in moved]
     before, logged, pauses = snapshot({**roles, **fixed}, []), {}, []
     for t, (x, y) in enumerate(zip(images, labels)):
@@ -165,7 +202,7 @@ def run(name, seed):
         losses = []
         for k, z in enumerate(logits):
             peers = [other for j, other in enumerate(logits) if j != k]
-            losses.append(terms(case.method, z, y, given or peers, t + 1, temperature))
+            losses.append(terms(case.method, z, y, given or peers, t + 1, head))
         gradients = [
             torch.autograd.grad(sum(own.values()), parameters, retain_graph=True)
             for own, parameters in zip(losses, moved)

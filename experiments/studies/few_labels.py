@@ -62,6 +62,7 @@ ALL = (
     Setting("DKD", "cifar100_dkd:resnet8,resnet14", teachers=TEACHER),
     Setting("DIST", "cifar100_dist:resnet8,resnet14", teachers=TEACHER),
     Setting("CTKD", "cifar100_ctkd:resnet8,resnet14", teachers=TEACHER),
+    Setting("EnsembleKD, two teachers", "cifar100_ensemble_kd:resnet8,resnet14,resnet14"),
     Setting("FitNet", "cifar100_fitnet:resnet8,resnet14", teachers=TEACHER),
     Setting("AT", "cifar100_at:resnet8,resnet14", teachers=TEACHER),
     Setting("VID", "cifar100_vid:resnet8,resnet14", teachers=TEACHER),

@@ -28,6 +28,7 @@ from afd_jax.methods import (
     RKD,
     SP,
     BlockKD,
+    EnsembleKD,
     Method,
     SwitOKD,
     Terms,
@@ -126,11 +127,13 @@ def test_evaluation_on_eight_devices_equals_one(mode):
     for how in (("jit", 1), (mode, 8)):
         devices = make_devices(*how)
         plan = devices.prepare(cohort.plan)
-        evaluate = functools.partial(eval_step, plan, preprocess=RECIPE.test)
+        more = {"divergences": True, "preprocess": RECIPE.test}
+        evaluate = functools.partial(eval_step, plan, **more)
         state = devices.put_state(small.begin(cohort))
         compiled = devices.compile(evaluate, donate=False)
         sums.append(jax.device_get(compiled(state, devices.put_batch(batch))))
     assert small.largest_difference(*sums) < 1e-5
+    assert min(sums[0]["divergence"].values()) > 1e-2
     for pair in (("a", "b"), ("a alone", "b alone")):
         # Large enough for the comparison to see them.
         assert min(np.min(np.abs(x)) for x in sums[0]["similarity"][pair].values()) > 1e-2
@@ -180,6 +183,8 @@ UNLIKE = {"networks": {"a": tiny.Tiny(5), "b": Loud(5)}}
 PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
 TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
 STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd", "block_kd")
+SEVERAL = {"teachers": [tiny.Tiny(5), tiny.Stages(5, widths=(3, 4, 6))]}
+STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
@@ -190,6 +195,8 @@ OTHERS = {
     "relations, shard_map": (Relations, "shard_map", 8, {"teachers": {"teacher": NNX}}),
     "dist": (DIST, "pmap", 8, TAUGHT),
     "dist, shard_map": (DIST, "shard_map", 8, TAUGHT),
+    # Whose gate is averaged over devices like the network.
+    "ensemble_kd": (EnsembleKD, "shard_map", 8, SEVERAL),
     # Which asks the whole batch whether to step.
     "switokd": (SwitOKD, "pmap", 8, UNLIKE),
     "switokd, shard_map": (

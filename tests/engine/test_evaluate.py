@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from afd_jax.engine.evaluate import eval_step
-from tests import small
+from afd_jax.methods import DML
+from afd_jax.runs.metrics import evaluation
+from tests import small, tiny
 
 
 def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble():
@@ -50,6 +53,36 @@ def test_evaluation_counts_every_example_once_and_twins_are_not_of_the_ensemble(
     assert int(some["ensemble_correct"]) == int(once["correct"]["b"])
     twins = step(state, {**whole, "mask": jnp.ones(40, bool)}, networks=("b alone",))
     assert "ensemble_correct" not in twins
+
+
+def test_the_divergence_is_the_mean_over_a_nodes_edges():
+    """From a student and a teacher; nats, of every example once; by those alone who have any."""
+    graph = [("b", "a"), ("teacher", "a"), ("teacher", "b")]
+    teacher = {"teacher": tiny.Stages(small.CLASSES, widths=(4, 3, 6))}
+    cohort = small.cohort(
+        small.UNEQUAL, method=DML(temperature=3.0), graph=graph, teachers=teacher, twins=True
+    )
+    state, whole = small.begin(cohort), small.batch(24)
+    padded = {**whole, "mask": jnp.arange(24) < 20}
+    step = jax.jit(functools.partial(eval_step, cohort.plan), static_argnames="divergences")
+    found = step(state, padded, divergences=True)
+    z = {
+        node: log_softmax(np.asarray(own, np.float64)[:20], -1)
+        for node, own in cohort.logits(state, whole["image"]).items()
+    }
+
+    def kl(source, own):
+        return np.sum(np.exp(z[source]) * (z[source] - z[own]))
+
+    expected = {"a": (kl("b", "a") + kl("teacher", "a")) / 2, "b": kl("teacher", "b")}
+    assert {*found["divergence"]} == {*expected}
+    for node, total in expected.items():
+        np.testing.assert_allclose(found["divergence"][node], total, rtol=1e-4)
+        np.testing.assert_allclose(
+            evaluation(jax.device_get(found))["divergence"][node], total / 20, rtol=1e-4
+        )
+    plain = step(state, padded)
+    assert "divergence" not in plain and "divergence" not in evaluation(jax.device_get(plain))
 
 
 def u_statistic(x, y):

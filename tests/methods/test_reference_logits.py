@@ -12,6 +12,7 @@ from afd_jax import methods
 from tests import pytorch, small, tiny
 
 STUDENT, PEER, TEACHER, OTHER = (3, 4, 5), (2, 3, 6), (4, 5, 6), (2, 4, 7)
+TWO = (TEACHER, OTHER)
 LSKD = {"temperature": 2.0, "label_weight": 0.1, "distillation_weight": 9.0, "standardize": True}
 STRONG = {"temperature": 4.0, "inter_class_weight": 2.0, "intra_class_weight": 2.0}
 
@@ -24,11 +25,13 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "lskd": Case("kd", LSKD, (TEACHER, OTHER)),
+    "lskd": Case("kd", LSKD, TWO),
     "lskd_dml": Case("dml", {"standardize": True}, (), (PEER,)),
-    "dkd": Case("dkd", {}, (TEACHER, OTHER)),
+    "dkd": Case("dkd", {}, TWO),
     "dist": Case("dist", STRONG),
     "ctkd": Case("ctkd", {}),
+    "ensemble_kd": Case("ensemble_kd", {}, TWO),
+    "ensemble_kd_mean": Case("ensemble_kd", {**LSKD, "label_weight": 1.0, "gate": "mean"}, TWO),
     "switokd": Case("switokd", {"pausing": ("b",)}, (), (PEER,)),
     "switokd_at_first": Case("switokd", {"pausing": ["b"]}, (), (PEER,)),
     "switokd_three": Case("switokd", {"pausing": ("b", "c")}, (), (PEER, OTHER)),

@@ -117,6 +117,7 @@ WITHOUT = {
     "at": {"hint_weight": 0.0},
     "block_kd": {"distillation_weight": 0.0, "hint_weight": 0.0},
     "crd": {"hint_weight": 0.0},
+    "ensemble_kd": {"label_weight": 1.0, "distillation_weight": 0.0},
     "feed": {"hint_weight": 0.0},
     "fitnet": {"hint_weight": 0.0},
     "ft": {"hint_weight": 0.0},

@@ -38,6 +38,13 @@ def test_a_run_under_a_teacher_continues_bit_equal(method, teacher, tmp_path, mo
     require_bit_equal(tmp_path, monkeypatch, config("Stages"), method, teacher)
 
 
+def test_a_gate_over_two_teachers_continues_bit_equal(teacher, tmp_path, monkeypatch):
+    alone = ("--config.method.name=independent", "--config.seed=5")
+    assert command(tmp_path / "other", *alone, config=config("Stages"), settings=SETTINGS) == 0
+    both = teacher.replace(",)", f",'{tmp_path / 'other'}')")
+    require_bit_equal(tmp_path, monkeypatch, config("Stages"), "ensemble_kd", both)
+
+
 @pytest.mark.parametrize("method", PEERS)
 def test_a_run_of_peers_continues_bit_equal(method, tmp_path, monkeypatch):
     options = (f"--config.method.{name}={value}" for name, value in PEERS[method].items())

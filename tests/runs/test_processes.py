@@ -1,5 +1,6 @@
 """Several real processes: one dies, hangs or fails, or is told to stop; then the run goes on."""
 
+import json
 import shutil
 import signal
 import sys
@@ -139,6 +140,22 @@ def test_two_processes_of_four_devices_train_like_one_device(tmp_path):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_two_processes_stop_early_at_the_same_step(tmp_path):
+    """And again after what only process 0 has, the records, is lost."""
+    more = ("--config.early_stopping.patience=1", "--config.optimizers.logit.learning_rate=0.5")
+    more += ("--config.duration=40 epochs", "--config.eval_every=2 steps")
+    codes, errors = ended(start(tmp_path / "run", 2, *more))
+    assert codes == [0, 0], errors
+    before = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert before["steps"] == before["stopped_early"]["step"] < 240
+    for name in ("summary.json", "metrics.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    codes, errors = ended(start(tmp_path / "run", 2, *more))
+    assert codes == [0, 0], errors
+    after = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (after["steps"], after["stopped_early"]) == (before["steps"], before["stopped_early"])
 
 
 @pytest.mark.parametrize(

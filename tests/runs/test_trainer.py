@@ -9,6 +9,7 @@ import pytest
 from afd_jax.reports.terminal import Progress
 from afd_jax.runs import trainer
 from afd_jax.runs.assemble import assemble
+from afd_jax.runs.metrics import Window
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.trainer import train
 from tests.running import CONFIG, ROOT, SETTINGS, command, ctrl_c_after, final_state, lines
@@ -100,6 +101,17 @@ def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_bit_equal(
     assert_bit_equal(finished, tmp_path)
     steps = [r["step"] for r in lines(tmp_path)]
     assert steps == sorted(steps) and steps.count(20) == 1
+
+
+def test_what_a_checkpoint_notes_stays_as_it_was_while_training_goes_on():
+    """It is written in the background."""
+    window = Window(1)
+    window.add({"a": {"loss": np.ones(2)}})
+    window.fold()
+    notes = window.notes()
+    window.add({"a": {"loss": np.ones(1), "other": np.ones(1)}})
+    window.fold()
+    assert notes == {"steps": 2, "sums": [{"a/loss": 2.0}]}
 
 
 def assert_bit_equal(a, b):

@@ -94,7 +94,7 @@ def _panel(
 
 
 def accuracy_panels(run: RunRecords) -> list[Panel]:
-    """Test and held-out accuracy, and what learning together brought."""
+    """Test and held-out accuracy, what learning together brought, and how far from its sources."""
     names = [node["name"] for node in run.facts["nodes"]]
     students = with_role(run.facts, "student")
     panels = []
@@ -119,7 +119,9 @@ def accuracy_panels(run: RunRecords) -> list[Panel]:
                 gains.append(Series(twin["of"], epochs, gain, colours(run)[twin["of"]]))
     panels += _panel("Accuracy minus the same alone, points", gains, 2, zero=True)
     lines = [_own(run, n, curve(run.metrics, "test", "cross_entropy", n)) for n in names]
-    return panels + _panel("Test cross-entropy, nats", lines, 3)
+    panels += _panel("Test cross-entropy, nats", lines, 3)
+    lines = [_own(run, n, curve(run.metrics, "heldout", "divergence", n)) for n in names]
+    return panels + _panel("Held-out divergence from those who teach, nats", lines, 4)
 
 
 def _keys(run: RunRecords, prefix: str) -> list[str]:

@@ -223,10 +223,13 @@ def facts(run: RunRecords) -> list[tuple[str, str]]:
     if summary is None:
         return [*found, ("state", f"not finished; {last:,} steps so far")]
     versions = {"jax": summary["jax_version"], **summary.get("versions", {})}
-    speed = summary["images_per_second"]
+    speed, early = summary["images_per_second"], summary.get("stopped_early")
+    state = f"finished: {summary['steps']:,} steps, {summary['epochs']:.4g} epochs"
+    if early:
+        state += f"; stopped early by the held-out {early['watch']}"
     return [
         *found,
-        ("state", f"finished: {summary['steps']:,} steps, {summary['epochs']:.4g} epochs"),
+        ("state", state),
         ("device", summary["device"]),
         ("time", f"{_time(summary['compile_seconds'])} to the end of the first step, "
          f"{_time(summary['train_seconds'])} of training"),
