@@ -35,6 +35,7 @@ CASES = {
     "ctkd": Case("ctkd", 204),
     "ensemble_kd": Case("ensemble_kd", 205, (TEACHER, OTHER)),
     "ensemble_kd_mean": Case("ensemble_kd_mean", 206, (TEACHER, OTHER)),
+    "mixed": Case("mixed", 207, (TEACHER,), (PEER,)),
     # With these seeds the second network, the teacher, pauses in the second update alone, or in
     # the first alone; of the three in the last case, at different times.
     "switokd": Case("switokd", 0, (), (PEER,)),
@@ -163,6 +164,15 @@ def terms(method, z, y, targets, epoch, head):
     return {"cross_entropy": entropy, "distillation": mean(soft)}
 
 
+def mixed(z, y, peers, given):
+    """Both learn from each other (DML), and the first from the teacher, too (KD)."""
+    found = {"cross_entropy": F.cross_entropy(z, y)}
+    found["dml_distillation"] = mean([kl(z, peer.detach(), 1.0) for peer in peers])
+    if given:
+        found["kd_distillation"] = 0.9 * mean([kl(z, target, 4.0) for target in given])
+    return found
+
+
 def too_far_ahead(z_teacher, z_student, y):
     """SwitOKD's switch."""
     t, s, one_hot = F.softmax(z_teacher, 1), F.softmax(z_student, 1), F.one_hot(y, CLASSES)
@@ -202,7 +212,10 @@ def run(name, seed):
         losses = []
         for k, z in enumerate(logits):
             peers = [other for j, other in enumerate(logits) if j != k]
-            losses.append(terms(case.method, z, y, given or peers, t + 1, head))
+            if case.method == "mixed":
+                losses.append(mixed(z, y, peers, given if k == 0 else []))
+            else:
+                losses.append(terms(case.method, z, y, given or peers, t + 1, head))
         gradients = [
             torch.autograd.grad(sum(own.values()), parameters, retain_graph=True)
             for own, parameters in zip(losses, moved)

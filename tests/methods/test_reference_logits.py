@@ -14,6 +14,7 @@ from tests import pytorch, small, tiny
 STUDENT, PEER, TEACHER, OTHER = (3, 4, 5), (2, 3, 6), (4, 5, 6), (2, 4, 7)
 TWO = (TEACHER, OTHER)
 LSKD = {"temperature": 2.0, "label_weight": 0.1, "distillation_weight": 9.0, "standardize": True}
+EDGES = (("a", "b", "dml"), ("b", "a", "dml"), ("teacher", "a", "kd"))
 STRONG = {"temperature": 4.0, "inter_class_weight": 2.0, "intra_class_weight": 2.0}
 
 
@@ -32,6 +33,7 @@ CASES = {
     "ctkd": Case("ctkd", {}),
     "ensemble_kd": Case("ensemble_kd", {}, TWO),
     "ensemble_kd_mean": Case("ensemble_kd", {**LSKD, "label_weight": 1.0, "gate": "mean"}, TWO),
+    "mixed": Case("mixed", {"by_edge": EDGES}, peers=(PEER,)),
     "switokd": Case("switokd", {"pausing": ("b",)}, (), (PEER,)),
     "switokd_at_first": Case("switokd", {"pausing": ["b"]}, (), (PEER,)),
     "switokd_three": Case("switokd", {"pausing": ("b", "c")}, (), (PEER, OTHER)),
