@@ -42,6 +42,8 @@ from tests import small, tiny
 
 RECIPE = Recipe(mean=(0.5, 0.4), std=(0.2, 0.3), pad=2, pad_mode="reflect", flip=True)
 NNX = functools.partial(tiny.InNNX, 5)
+# Of a few steps in single precision, on any CPU. What devices forget to share shows far above it.
+ROUNDING = 1e-4
 
 
 def uint8_batch(seed, size=32):
@@ -115,7 +117,7 @@ def one_device():
 def test_eight_devices_equal_one_for_linen_beside_nnx_and_under_an_nnx_teacher(mode, one_device):
     found = steps(mixed(), mode, 8, evaluated=True)
     for ours, theirs in zip(found, one_device, strict=True):
-        assert small.largest_difference(ours, theirs) < 1e-5 if theirs else not ours
+        assert small.largest_difference(ours, theirs) < ROUNDING if theirs else not ours
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map", "jit"])
@@ -132,7 +134,7 @@ def test_evaluation_on_eight_devices_equals_one(mode):
         state = devices.put_state(small.begin(cohort))
         compiled = devices.compile(evaluate, donate=False)
         sums.append(jax.device_get(compiled(state, devices.put_batch(batch))))
-    assert small.largest_difference(*sums) < 1e-5
+    assert small.largest_difference(*sums) < ROUNDING
     assert min(sums[0]["divergence"].values()) > 1e-2
     for pair in (("a", "b"), ("a alone", "b alone")):
         # Large enough for the comparison to see them.
@@ -184,7 +186,6 @@ PEERS = {"a": tiny.Tiny(5), "b": tiny.Stages(5)}
 TAUGHT = {"teachers": {"teacher": tiny.Stages(5, widths=(3, 4, 6))}}
 STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd", "block_kd")
 SEVERAL = {"teachers": [tiny.Tiny(5), tiny.Stages(5, widths=(3, 4, 6))]}
-STAGED = ("one", "pcl", "sp", "rkd", "pkt", "mgd")
 OTHERS = {
     # What a method remembers of each example, a partner, and a snapshot.
     "ps_kd": (functools.partial(PSKD), "pmap", 2, {}),
@@ -231,8 +232,7 @@ def test_other_methods_on_several_devices_equal_one(name):
         optimizers=small.optimizers(),
     )
     found, expected = (steps(cohort, *how) for how in ((mode, devices), ("jit", 1)))
-    # CS-KD compares two passes, whose rounding adds up.
-    assert small.largest_difference(found, expected) < (3e-5 if name == "cs_kd" else 1e-5)
+    assert small.largest_difference(found, expected) < ROUNDING
     assert name != "ps_kd" or np.any(expected[1]["a"])
     if name.startswith("switokd"):
         assert sorted(expected[2][node]["paused"] for node in "ab") == [0, 1]
