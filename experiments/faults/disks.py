@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from experiments.faults.runs import HANG, ROOT, Small, said, same_end
+from experiments.faults.runs import HANG, ROOT, Small, ending, said
 
 _ENOUGH = 256  # MiB, for the whole run
 _LEAST, _MOST = 0.02, 16  # MiB: from hardly a file to more than it needs
@@ -67,11 +67,7 @@ def _inside(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random
     ):
         return f"other words: {said(errors)}"
     _mount(f"-oremount,rw,size={_ENOUGH}M", workdir)
-    code, errors = run.finish(workdir)
-    if code:
-        return f"does not continue: exit code {code}, {said(errors)}"
-    difference = same_end(whole, workdir)
-    return f"another end: {difference}" if difference else "equal"
+    return ending(run, whole, workdir)
 
 
 def _read_only(process: "subprocess.Popen[str]", folder: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 
-from experiments.faults.runs import DIGITS, HANG, ROOT, Small, said, same_end
+from experiments.faults.runs import DIGITS, HANG, ROOT, Small, ending, said
 
 _HEARTBEAT = 10  # seconds
 _BOUND = 30  # likewise, within which the others must have ended
@@ -86,11 +86,7 @@ def lost(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Ra
             return f"does not end within {_BOUND} s after {number.name}"
         if code not in (0, 75, 130) or "Traceback" in words or len(words.strip().split("\n")) > 1:
             return f"exit code {code} after {number.name}, {said(words)}"
-    code, words = run.finish(workdir)
-    if code:
-        return f"does not continue after {number.name}: exit code {code}, {said(words)}"
-    difference = same_end(whole, workdir)
-    return f"another end: {difference}" if difference else "equal"
+    return ending(run, whole, workdir)
 
 
 def _strike(process: "subprocess.Popen[str]", number: signal.Signals) -> None:

@@ -67,6 +67,15 @@ def said(errors: str) -> str:
     return lines[-1][:100]
 
 
+def ending(run: Small, whole: pathlib.Path, workdir: pathlib.Path) -> str:
+    """Gives the command of a disturbed run again, and compares: "equal", or what went wrong."""
+    code, errors = run.finish(workdir)
+    if code:
+        return f"does not continue: exit code {code}, {said(errors)}"
+    difference = same_end(whole, workdir)
+    return f"another end: {difference}" if difference else "equal"
+
+
 def same_end(one: pathlib.Path, other: pathlib.Path) -> str | None:
     """How two finished runs differ in metrics, accuracies or arrays; None if they do not."""
     for a, b in zip(_folders(one), _folders(other), strict=True):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from experiments.faults.runs import HANG, Small, said, same_end
+from experiments.faults.runs import HANG, Small, ending
 
 MOST_KILLS = 6  # of one run, before it is left alone
 
@@ -33,7 +33,7 @@ def killed(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-    return _ended(run, whole, workdir)
+    return ending(run, whole, workdir)
 
 
 def told_twice(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
@@ -63,12 +63,4 @@ def told_twice(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: ran
             return "traceback"
         if process.returncode not in (0, 130):
             return f"exit code {process.returncode}"
-    return _ended(run, whole, workdir)
-
-
-def _ended(run: Small, whole: pathlib.Path, workdir: pathlib.Path) -> str:
-    code, errors = run.finish(workdir)
-    if code:
-        return f"does not continue: exit code {code}, {said(errors)}"
-    difference = same_end(whole, workdir)
-    return f"another end: {difference}" if difference else "equal"
+    return ending(run, whole, workdir)
