@@ -47,9 +47,11 @@ def test_damaged_checkpoints_are_told(finished, tmp_path):
 
 @pytest.mark.skipif(not disks.possible(), reason="needs Linux with user namespaces")
 def test_a_full_disk_is_said_and_the_run_goes_on_later(tmp_path):
-    tiny = f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny,tests.tiny:Tiny"
-    run = Small("tiny", tiny, ("data.limit=96", "batch_size=32", "duration=6 steps"))
+    settings = ("method.name=independent", "data.limit=96", "batch_size=32", "duration=6 steps")
+    run = Small("tiny", f"{ROOT}/tests/digits_config.py:tests.tiny:Tiny", settings)
     assert run.finish(tmp_path / "whole") == (0, "")
+    files = (p for p in (tmp_path / "whole").rglob("*") if p.is_file())
+    assert sum(p.stat().st_size for p in files) > 180 * 1024  # more than either disk holds
     outcomes = [
         disks.disturbed(run, tmp_path / "whole", tmp_path / "struck", random.Random(seed))
         for seed in (2, 4)  # 20 and 180 KiB
