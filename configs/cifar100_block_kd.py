@@ -9,8 +9,7 @@ recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/t
 Each step runs the teacher's upper stages once more for every stage of the student; memory and time
 are in `--dry-run=timed`.
 
-What to expect: the authors' figures come from a form that they do not publish as code; nobody knows
-whether this one reaches them.
+What to expect: no public code of the authors' form is known to us, so their figures do not compare.
 """
 
 import ml_collections

@@ -77,13 +77,13 @@ def mixed(
     label, others = batch["label"], reduce.opposite(batch["label"])
     soft = own * jax.nn.one_hot(label, plan.classes)
     soft += (1 - own) * jax.nn.one_hot(others, plan.classes)
-    mixed: dict[int, jax.Array] = {}  # networks often see the same array
+    found: dict[int, jax.Array] = {}  # networks often see the same array
     for x in images.values():
-        if id(x) not in mixed:
+        if id(x) not in found:
             pixels = share.reshape((1,) * (x.ndim - 3) + share.shape + (1,))
-            mixed[id(x)] = pixels * x + (1 - pixels) * reduce.opposite(x)
+            found[id(x)] = pixels * x + (1 - pixels) * reduce.opposite(x)
     batch = {**batch, "soft_label": soft, "label": jnp.where(own >= 0.5, label, others)}
-    return {name: mixed[id(x)] for name, x in images.items()}, batch
+    return {name: found[id(x)] for name, x in images.items()}, batch
 
 
 def partners_of(

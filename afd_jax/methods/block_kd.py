@@ -8,9 +8,9 @@ n stages and KL(p || q) of predictions softened by T:
   L_i = T² [KL(z_teacher || z_i) + KL(z_i || z)]
 
 So a student's maps are compared with its teacher's by what the teacher makes of them. The halving
-is the authors'; they publish no code. Assumed: z_i is a constant in its divergence from z, the
-weights and T, a connector of 1x1 convolution, BatchNorm and ReLU, and that the teacher's part runs
-as in evaluation.
+is the authors'; no public code is known to us. Assumed: z_i is a constant in its divergence from z,
+the weights and T, a connector of 1x1 convolution, BatchNorm and ReLU, and that the teacher's part
+runs as in evaluation.
 """
 
 import dataclasses

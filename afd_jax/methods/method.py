@@ -114,6 +114,8 @@ class View:
       heads: the small networks that the node owns, by name; call one on an array.
       sources: the nodes that it learns from; a source's own sources are not given.
       connected: in `Method.heads`, all nodes that edges join to it over any distance, itself too.
+      on_partner: what its network says of another image of the class; see `partner`.
+      run_after: how a frozen teacher is run from one of its stages on; see `after`.
     """
 
     name: str

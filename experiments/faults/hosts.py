@@ -50,7 +50,13 @@ class Several(Small):
 
     def finish(self, workdir: pathlib.Path) -> tuple[int, str]:
         """As of one process: the first code that is not 0, and its words."""
-        codes, errors = _ended(self.begin(workdir), HANG)
+        processes = self.begin(workdir)
+        codes, errors = _ended(processes, HANG)
+        if None in codes:
+            for own in processes:
+                _strike(own, signal.SIGKILL)
+                own.kill()
+            return -1, "hangs"
         failed = [index for index, code in enumerate(codes) if code]
         return (codes[failed[0]], errors[failed[0]]) if failed else (0, "")
 

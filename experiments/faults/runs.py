@@ -113,6 +113,9 @@ def _arrays(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     steps = [p for p in (workdir / "checkpoints").iterdir() if p.name.isdecimal()]
     newest = max(steps, key=lambda p: int(p.name)).resolve()
     with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.restore(newest / "state")
+        stored = reader.metadata(newest / "state").item_metadata.tree
+        # Wherever the run's devices were.
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+        tree = reader.restore(newest / "state", args=ocp.args.PyTreeRestore(restore_args=how))
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
