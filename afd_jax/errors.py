@@ -140,6 +140,17 @@ def require_flag(field: str, value: Any) -> None:
         raise SettingError(field, value, "must be True or False")
 
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, of Linux
+
+
+def require_path(field: str, value: str) -> None:
+    """Raises SettingError for a path that no file can have, as a name in it or all is too long."""
+    path = value.encode(errors="replace")
+    if max(map(len, path.split(b"/"))) > _LONGEST_NAME or len(path) > _LONGEST_PATH:
+        remedy = f"is too long for a file: a name in it may have {_LONGEST_NAME} bytes, all of it "
+        raise SettingError(field, value, f"{remedy}{_LONGEST_PATH}")
+
+
 def require_list(field: str, value: Any) -> None:
     """Raises SettingError unless `value` is a list or tuple with something in it."""
     if not isinstance(value, list | tuple) or not value:

@@ -5,7 +5,8 @@
 
 The first name is the student, the others are its teachers, as in cifar100_kd.
 
-What to expect (top-1, mdistiller's public table, best epoch):
+What to expect (top-1, best epoch; from LSKD's README, which repeats DKD's figures and adds that of
+resnet20,resnet110):
 
   student, teacher             alone  teacher     KD    DKD
   resnet32,resnet110           71.14    74.31  73.08  74.11
@@ -36,6 +37,7 @@ from afd_jax.runs.settings import base_config, parse_student, smoke
 _WEIGHTS = {
     ("resnet20", "resnet56"): 2.0,
     ("resnet32", "resnet110"): 2.0,
+    ("resnet20", "resnet110"): 2.0,  # assumed, like the two pairs above
     ("wrn-16-2", "wrn-40-2"): 6.0,
     ("wrn-40-1", "wrn-40-2"): 6.0,
     ("vgg8", "vgg13"): 6.0,

@@ -26,7 +26,8 @@ What to expect (top-1, RepDistiller's public table, last epoch):
 
 MobileNetV2 and the ShuffleNets learn at a rate of 0.01: train their teachers by themselves, and
 give the folders (`:mobilenet_v2,runs/vgg13`). A VGG's stage is the third in the public code:
-`--config.method.stage=3` for two VGGs, `--config.method.teacher_stage=3` for a VGG as teacher only.
+`--config.method.stage=3` for two VGGs, `--config.method.teacher_stage=3` for a VGG as teacher only,
+and both, `stage=3` and `teacher_stage=2`, for a VGG as student only.
 """
 
 import ml_collections

@@ -3,8 +3,6 @@
   afd-train --config=cifar100_mcl:resnet32,resnet32 --workdir=runs/mcl \
       --config.data.data_dir=DIR
 
-Batches are drawn at random here; the authors draw two images of each class in a batch.
-
 What to expect (top-1, the authors' README, best epoch): ResNet-32 alone 70.91 %, two 72.96 %, four
 74.04 %; WRN-16-2 alone 72.55 %, two 74.56 %, four 75.79 %.
 """
@@ -30,6 +28,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     }
     cifar100(config)
     zero_padded(config, ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)))
+    config.data.class_pairs = True  # drawn in rounds over all classes: assumed
     logit = config.optimizers.logit
     logit.nesterov = True
     logit.weight_decay = 5e-4

@@ -16,8 +16,8 @@ recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/t
 The ShuffleNets learn at a rate of 0.02: train their teachers by themselves, and give the folders
 (`:shufflenet_v1,runs/resnet32x4`).
 
-What to expect: figures of this form are not known to us. The paper's targets are taken before a
-ResNet's last ReLU of a stage, ours after it.
+What to expect: figures of this form are not known to us. As in the authors' code, maps are taken
+before the ReLU that ends a stage.
 """
 
 import ml_collections

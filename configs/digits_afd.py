@@ -4,7 +4,8 @@
 
 No network connection needed. Of the 1,797 real 8x8 images that scikit-learn ships, 100 are learned
 from, 288 are held out and 360 are for the test. Ten seeds train in one program; twins of both
-networks learn alone on the same batches, and what learning together brought is told seed by seed.
+networks learn alone on the same batches, and the gain from learning together is reported seed by
+seed.
 """
 
 import ml_collections

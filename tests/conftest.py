@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import shutil
 import tempfile
 
 # Tests compile much and compute little, so the compiler is told not to optimise. The last flag
@@ -55,6 +56,12 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     assert command(workdir) == 0
     return workdir
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def pytest_collection_modifyitems(items):

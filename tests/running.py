@@ -31,10 +31,23 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def one_line(capsys):
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and len(error.splitlines()) == 1
+    return error
+
+
 def final_state(workdir, *more, config=CONFIG, settings=SETTINGS):
     run = assemble(read_config(config, [*settings, *more]))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return checkpoints.restore(run.initial_state())[0]
+
+
+def damage(checkpoint):
+    """Overwrites every file of a checkpoint."""
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
 
 
 def ctrl_c_after(monkeypatch, step):

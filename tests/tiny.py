@@ -42,10 +42,14 @@ class Stages(StagedNetwork):
         layer = ConvNorm(
             self.widths[index],
             stride=1 if index == 0 else 2,
+            relu=False,
             axis_name=self.axis_name,
             name=f"stage{index + 1}",
         )
         return layer(x, train=train)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        return nn.relu(x)
 
 
 class NoAxis(nn.Module):

@@ -1,6 +1,8 @@
 """`afd-eval`: recomputes a run's numbers from its newest checkpoint, or predicts images."""
 
 import argparse
+import os
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("workdir", metavar="WORKDIR", help="folder of the run")
     parser.add_argument("--split", default="test", help="test (default), heldout or train")
-    parser.add_argument("--images", metavar="FOLDER", help="predict its JPEG and PNG files instead")
+    path = os.path.expanduser  # a shell leaves --option=~/file as it is
+    parser.add_argument("--images", metavar="FOLDER", type=path, help="predict its images instead")
     parser.add_argument(
         "--seed", metavar="N", default="all", help="one of the run's seeds, or all (default)"
     )
@@ -47,10 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data are, if they have moved")
     parser.add_argument("--batch-size", metavar="N", type=int, help="images at a time")
-    parser.add_argument(
-        "--predictions", metavar="FILE", help="write every prediction: .csv, .jsonl or .npz"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write all measurements")
+    words = "write every prediction: .csv, .jsonl or .npz"
+    parser.add_argument("--predictions", metavar="FILE", type=path, help=words)
+    parser.add_argument("--json", metavar="FILE", type=path, help="write all measurements")
     parser.add_argument("--per-class", action="store_true", help="print accuracies of each class")
     add_trust(parser)
     known = parser.parse_args(arguments)
@@ -67,7 +69,9 @@ def _run(known: argparse.Namespace) -> int:
 
     if known.predictions:
         require_suffix(known.predictions)
-    if known.images and (known.json or known.per_class):
+    for option in ("predictions", "json"):
+        _require_folder(f"--{option}", getattr(known, option))
+    if known.images is not None and (known.json or known.per_class):
         _needs_labels("--json" if known.json else "--per-class", known.json or True)
     keep_programs()
     found = predict_seeds(
@@ -95,6 +99,12 @@ def _run(known: argparse.Namespace) -> int:
             known.predictions, chosen, first.labels, first.examples, first.class_names
         )
         print(f"written: {known.predictions}")
+    if first.unreadable:
+        named = "; ".join(f"{file} ({why})" for file, why in [*first.unreadable.items()][:5])
+        count = len(first.unreadable)
+        words = f"error: {count} image{'s' * (count > 1)} cannot be read: {named}"
+        print(words, file=sys.stderr)
+        return 1
     return code
 
 
@@ -193,6 +203,14 @@ def _head(known: argparse.Namespace, first: "Predictions", seeds: Sequence[int])
     return f"{known.workdir}, step {first.step}{seed}: {len(first.examples):,} {what}"
 
 
+def _require_folder(option: str, file: str | None) -> None:
+    """Before minutes of computing, not after."""
+    from afd_jax.errors import SettingError
+
+    if file and not (folder := pathlib.Path(file).parent).is_dir():
+        raise SettingError(option, file, f"cannot be written: there is no folder {folder}")
+
+
 def _needs_labels(option: str, value: Any) -> None:
     from afd_jax.errors import SettingError
 
@@ -202,14 +220,13 @@ def _needs_labels(option: str, value: Any) -> None:
 
 def _write(file: str, content: Any) -> None:
     import json
-    import pathlib
 
     from afd_jax.errors import SettingError, first_line
 
     try:
         pathlib.Path(file).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
-        remedy = f"cannot be written ({first_line(error)})"
+        remedy = f"cannot be written ({error.strerror or first_line(error)})"
         raise SettingError("--json", file, remedy) from error
 
 

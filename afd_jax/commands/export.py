@@ -1,6 +1,7 @@
 """`afd-export`: one trained network in files that need no afd_jax."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -26,18 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="afd-export",
-        description="Write one trained network as safetensors, StableHLO and ONNX, and check it.",
+        description="Write one trained network as safetensors, StableHLO or ONNX, and check it.",
         allow_abbrev=False,
     )
     parser.add_argument("workdir", metavar="WORKDIR", help="folder of a run, finished or not")
     parser.add_argument("--network", metavar="NAME", help="node; may be left out if there is one")
-    parser.add_argument("--to", metavar="DIR", required=True, help="new folder for the files")
+    words = "new folder for the files"
+    parser.add_argument("--to", metavar="DIR", type=os.path.expanduser, required=True, help=words)
     parser.add_argument("--seed", type=int, metavar="N", help="which seed; the first by default")
     parser.add_argument(
         "--formats",
         default="safetensors,stablehlo",
         metavar="LIST",
-        help=f"some of {','.join(_NEEDS)}, with commas; %(default)s by default",
+        help=f"one or more of {','.join(_NEEDS)}, separated by commas; %(default)s by default",
     )
     parser.add_argument("--force", action="store_true", help="write into a folder with other files")
     add_trust(parser)

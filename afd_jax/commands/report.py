@@ -1,6 +1,7 @@
 """`afd-report`: one HTML page of a run, or of several compared."""
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -20,11 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="afd-report",
-        description="Write one HTML page of a run, or of several compared. It needs no network.",
+        description="Write one HTML page of a run, or of several compared. The page works offline.",
     )
     parser.add_argument("workdir", nargs="+", help="folder of a run, finished or not")
-    parser.add_argument("--to", metavar="FILE", help="the page; WORKDIR/report.html if left out")
-    parser.add_argument("--seed", type=int, help="whose predictions are shown; the first")
+    words = "the page; WORKDIR/report.html if left out"
+    parser.add_argument("--to", metavar="FILE", type=os.path.expanduser, help=words)
+    parser.add_argument("--seed", type=int, help="whose predictions to show; the first by default")
     parser.add_argument(
         "--no-images", action="store_true", help="leave out what needs the data and a checkpoint"
     )
@@ -55,7 +57,8 @@ def _write(known: argparse.Namespace) -> int:
     )
     file = pathlib.Path(known.to or pathlib.Path(known.workdir[0]) / "report.html")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page(runs), encoding="utf-8")
+    content = page(runs).encode(errors="backslashreplace")  # names may be of another encoding
+    file.write_bytes(content)
     print(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
     for run in runs:
         for sentence in run.missing:

@@ -48,6 +48,7 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
         SettingError,
         StorageError,
         UnreadableError,
+        shortened,
     )
 
     # A network of one's own may lie in the current folder, also for the installed command.
@@ -69,7 +70,9 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
         words = f"{error}; the last whole checkpoint stays, and the same command continues from it"
         return _refused(words, 1)
     except OSError as error:
-        return _refused(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return _refused(
+            f"{shortened(str(error.filename or 'a file'))}: {error.strerror or error}", 1
+        )
     except SettingError as error:
         return _refused(str(error), 2)
     except ModuleNotFoundError as error:

@@ -58,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="one of several processes, started by SLURM, a TPU pod or by hand (JAX_* variables)",
+        help="run as one of several processes, started by SLURM, a TPU pod or by hand (JAX_*)",
     )
     parser.add_argument(
         "--list", action="store_true", help="print the names of configs, methods and networks"
     )
-    known, overrides = parser.parse_known_args(arguments)
+    known, overrides = parser.parse_known_args(_plain(arguments))
     if known.list:
         print(_names())
         return 0
@@ -73,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--workdir: name the folder of this run, or ask for --dry-run")
 
     return guarded(lambda: _run(known, overrides), continues=True)
+
+
+def _plain(arguments: Sequence[str] | None) -> list[str]:
+    """Says which dry run is meant: argparse takes a setting with a space in it for its value."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return ["--dry-run=plan" if own == "--dry-run" else own for own in given]
 
 
 def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:

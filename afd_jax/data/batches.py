@@ -18,11 +18,12 @@ def train_rows(
     start_step: int,
     end_step: int,
     whole: bool = False,
+    labels: np.ndarray | None = None,
 ) -> Generator[np.ndarray, None, None]:
     """Yields this host's part of each training batch, as rows of the training set.
 
     Every epoch is a new permutation of all examples, drawn from (seed, epoch); what does not fill
-    the last batch of an epoch is left out of that epoch.
+    the last batch of an epoch is left out of that epoch. With labels it is one of `paired_order`.
 
     Args:
       count: of training examples.
@@ -31,6 +32,7 @@ def train_rows(
       start_step: the first step to yield, counted from the beginning of the run.
       end_step: the step to stop before.
       whole: every host gets the whole batch.
+      labels: [examples]; for batches of pairs of a class.
 
     Yields:
       [batch] int32; for several seeds [batch, seeds].
@@ -40,16 +42,41 @@ def train_rows(
     for step in range(start_step, end_step):
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = np.stack([epoch_order(seed, epoch, count) for seed in seeds], axis=1)
+            order = np.stack([epoch_order(seed, epoch, count, labels) for seed in seeds], axis=1)
         first = step % per_epoch * batch_size
         rows = order[first : first + batch_size]
         rows = rows if whole else _own_part(rows)
         yield rows if len(seeds) > 1 else rows[:, 0]
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The permutation of `count` examples that an epoch sees, [count] int32."""
-    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
+def epoch_order(seed: int, epoch: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """The permutation of `count` examples that an epoch sees, [count] int32; see `train_rows`."""
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(count) if labels is None else paired_order(labels, rng)
+    return order.astype(np.int32)
+
+
+def paired_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of all examples in which two of a class follow each other.
+
+    The pairs come in rounds, one of each class that has another. What is left of classes with an
+    odd number of examples comes at the end.
+
+    Args:
+      labels: [examples], integers.
+      rng: to draw from.
+
+    Returns:
+      [examples] rows.
+    """
+    order = rng.permutation(len(labels))
+    classes, own, counts = np.unique(labels[order], return_inverse=True, return_counts=True)
+    by_class = np.argsort(own, kind="stable")
+    place = np.empty(len(labels), np.int64)  # among those of its class
+    place[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rounds = np.where(place < counts[own] // 2 * 2, place // 2, len(labels))
+    turns = rng.random((int(np.max(place)) // 2 + 1, len(classes)))[place // 2, own]
+    return order[np.lexsort((place, turns, rounds))]
 
 
 def with_partners(

@@ -74,11 +74,16 @@ def plain(image: "Image.Image") -> "Image.Image":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         return Image.fromarray((np.clip(np.asarray(image), 0, 2**16 - 1) >> 8).astype(np.uint8))
-    mode = "L" if image.mode in _GREY else "RGB"
+    mode = "RGB" if has_colours(image) else "L"
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def has_colours(image: "Image.Image") -> bool:
+    """Whether `plain` makes RGB of it."""
+    return image.mode not in _GREY and not image.mode.startswith("I")
 
 
 def random_box(width: int, height: int, draw: np.random.Generator) -> Box:

@@ -3,13 +3,13 @@
 import concurrent.futures
 import dataclasses
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from afd_jax.data.crops import central, plain, upright
+from afd_jax.data.cores import usable_cores
+from afd_jax.data.crops import central, has_colours, plain, upright
 from afd_jax.data.examples import Examples, hold_out
 from afd_jax.data.extra import need
 from afd_jax.data.streaming import Streamed
@@ -126,7 +126,7 @@ def attempt_all(
         except Exception as error:  # each decoder has its own
             return None, first_line(error)
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
         each: Iterator[Any] = pool.map(attempt, items)
         done = list(tqdm(each, f"{doing} images", len(items), leave=False, disable=None))
     failed = [words for _, words in done if words is not None]
@@ -146,5 +146,17 @@ def decode(source: Any, row: int, side: int | None) -> np.ndarray:
         with Image.open(io.BytesIO(example["image"])) as file:
             image = upright(file)
             return np.asarray(plain(image) if side is None else central(image, side, margin=1))
+    except Exception as error:
+        raise ValueError(f"{example['file']} ({first_line(error)})") from error
+
+
+def is_coloured(source: Any, row: int) -> bool:
+    """Whether an image will have three channels; reads its beginning. Errors as in `decode`."""
+    from PIL import Image
+
+    example = source[row]
+    try:
+        with Image.open(io.BytesIO(example["image"])) as file:
+            return has_colours(file)
     except Exception as error:
         raise ValueError(f"{example['file']} ({first_line(error)})") from error

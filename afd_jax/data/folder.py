@@ -22,6 +22,7 @@ SUFFIXES = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
 _TESTS = ("test", "validation", "val")
+_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 _FIELD = "data.data_dir"
 
 
@@ -55,10 +56,11 @@ def open_folder(data_dir: str | None) -> tuple[Encoded, Encoded, tuple[str, ...]
       (training part, test part, class names).
 
     Raises:
-      SettingError: if there is no such folder, there are not at least two classes, one has no
-        images, or the test part has a class that the training part lacks.
+      SettingError: if there is no such folder, there are not at least two classes, they look like
+        parts of a data set, one has no images, or the test part has a class that the training part
+        lacks.
     """
-    root = pathlib.Path(data_dir or "").expanduser()
+    root = pathlib.Path(os.path.expanduser(data_dir or ""))
     if not data_dir or not root.is_dir():
         remedy = "no such folder; give one that holds a folder of images for each class, or train "
         raise SettingError(_FIELD, data_dir, remedy + "and test with such folders")
@@ -107,13 +109,20 @@ def _part(
     if len(names) < 2:
         remedy = f"{folder} must hold a folder of images for each of at least two classes, and "
         raise SettingError(_FIELD, data_dir, remedy + f"holds {', '.join(names) or 'no folder'}")
+    if {name.lower() for name in names} <= _PARTS:
+        remedy = f"{folder} holds {', '.join(names)}, which look like parts of a data set, not "
+        remedy += f"like classes; call them train and {', '.join(_TESTS)}"
+        raise SettingError(_FIELD, data_dir, remedy)
+    if odd := next((name for name in names if not _is_text(name)), None):
+        remedy = f"the name of the class {odd!r} is not UTF-8; rename its folder"
+        raise SettingError(_FIELD, data_dir, remedy)
     unknown = [name for name in found if name not in names]
     if unknown:
         remedy = f"{folder} has the class {unknown[0]!r}, of which there is nothing to train on; "
         raise SettingError(_FIELD, data_dir, remedy + one_of(unknown[0], names))
     digest, files, labels = hashlib.sha256(), [], []
     for name in found:
-        own = [*_images(folder / name, data_dir)]
+        own = [*images_below(folder / name, data_dir)]
         if not own:
             remedy = f"{folder / name} has no images ({', '.join(SUFFIXES)}); remove it, or fill it"
             raise SettingError(_FIELD, data_dir, remedy)
@@ -131,6 +140,14 @@ def _part(
     return Encoded(source, rows, numbers, str(folder), digest.hexdigest()), names
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding
+        return False
+    return True
+
+
 def _folders(folder: pathlib.Path) -> list[str]:
     """Names of the folders in a folder, if it is one, sorted."""
     if not folder.is_dir():
@@ -138,17 +155,21 @@ def _folders(folder: pathlib.Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(
-    folder: pathlib.Path, data_dir: str, above: tuple[str, ...] = ()
+def images_below(
+    folder: pathlib.Path, given: str, *, field: str = _FIELD, above: tuple[str, ...] = ()
 ) -> Iterator[pathlib.Path]:
-    """The images below a folder, sorted by name; links are followed."""
+    """The images below a folder, sorted by name; links are followed.
+
+    Raises:
+      SettingError: for a link to a folder that it lies in; it names the field and what was given.
+    """
     real = os.path.realpath(folder)
     if real in above:
-        raise SettingError(_FIELD, data_dir, f"{folder} is a link to a folder that it lies in")
+        raise SettingError(field, given, f"{folder} is a link to a folder that it lies in")
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _images(path, data_dir, (*above, real))
+            yield from images_below(path, given, field=field, above=(*above, real))
         elif path.suffix.lower() in SUFFIXES:
             yield path

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from afd_jax.data.encoded import Encoded, decode
+from afd_jax.data.encoded import Encoded, decode, is_coloured
 from afd_jax.data.examples import Examples, Splits
 from afd_jax.data.sources import (
     FILES,
@@ -101,7 +101,7 @@ def outline(
     side = 224 if image_size is None else image_size
     if name in FILES:
         files, names = from_files(name, data_dir, heldout, labels, limit, stream)
-        shape = (side, side, 3) if stream else _first(files[0], image_size, data_dir)
+        shape = (side, side, 3) if stream else _first(files, image_size, data_dir)
         return _splits([Outline(shape, part.labels) for part in files], names, stream)
     if name == "arrays" and not stream:
         more: dict[str, Any] = {"heldout": heldout, "labels": labels, "limit": limit}
@@ -136,14 +136,19 @@ def _unreadable(part: Outline) -> Streamed:
     return Streamed(None, part.image_shape[0], rows, workers=0, name="an outline", identity="")
 
 
-def _first(part: Encoded, side: int | None, data_dir: str | None) -> tuple[int, int, int]:
-    """The shape of all images, as the first one has it."""
+def _first(
+    parts: Sequence[Encoded], side: int | None, data_dir: str | None
+) -> tuple[int, int, int]:
+    """The shape of all images: the first one's, and of three channels if any has colours."""
     try:
-        image = decode(part.source, int(part.rows[0]), side)
+        image = decode(parts[0].source, int(parts[0].rows[0]), side)
+        coloured = image.ndim == 3 or any(
+            is_coloured(part.source, int(row)) for part in parts for row in part.rows
+        )
     except ValueError as error:
         raise SettingError("data.data_dir", data_dir, f"cannot read {error}") from error
     height, width = image.shape[:2]
-    return height, width, 1 if image.ndim == 2 else 3
+    return height, width, 3 if coloured else 1
 
 
 def _in_memory(shape: tuple[int, int, int] | None, side: int | None) -> tuple[int, int, int]:

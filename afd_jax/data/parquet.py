@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -115,7 +116,7 @@ def open_parquet(data_dir: str | None, stream: bool) -> tuple[Encoded, Encoded, 
         labels.
     """
     need("pyarrow", "data.name", "parquet", "parquet")
-    root = pathlib.Path(data_dir or "").expanduser()
+    root = pathlib.Path(os.path.expanduser(data_dir or ""))
     files = {} if not data_dir else {name: _files(root, name) for name in ("train", *_TESTS)}
     if not data_dir or not files["train"]:
         remedy = "give a folder with train*.parquet and test*.parquet, or one that save_to_disk of "

@@ -17,11 +17,11 @@ file, which a few lines of NumPy write, here from Pillow's images and their labe
 ('red', 'blue')
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ from afd_jax.data import folder
 from afd_jax.data.cache import cache_dir
 from afd_jax.data.encoded import Encoded, decoded
 from afd_jax.data.examples import Examples, Splits, evenly, hold_out
-from afd_jax.data.extra import need
+from afd_jax.data.extra import Quiet, need
 from afd_jax.data.parquet import open_parquet
 from afd_jax.data.streaming import Streamed, require_grain
 from afd_jax.errors import SettingError, first_line, one_of, require_flag, require_number
@@ -43,6 +43,7 @@ NAMES = ("arrays", "digits", *FILES, *TFDS_NAMES)
 
 _SPLIT_SEED = 0
 _DIGITS_TEST_SHARE = 0.2
+_QUIET = Quiet("tensorflow_datasets", logging.ERROR)
 
 
 def load(
@@ -98,7 +99,10 @@ def load(
     if image_size is not None:
         train, test = (_reduced(part, image_size) for part in (train, test))
     kept, held = split(train, heldout, labels)
-    kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
+    if name == "arrays":  # perhaps sorted by class, so the first ones would be of a single class
+        kept, held, test = (evenly(part, limit, _SPLIT_SEED) for part in (kept, held, test))
+    else:
+        kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
     return Splits(kept, held, test, names)
 
 
@@ -246,12 +250,13 @@ def _digits() -> _Loaded:
 def _arrays(path: str | None) -> _Loaded:
     field = "data.data_dir"
     keys = ("images", "labels", "test_images", "test_labels")
-    if path is None or not pathlib.Path(path).is_file():
+    file_path = pathlib.Path(os.path.expanduser(path or ""))
+    if not file_path.is_file():
         remedy = f"no such file; give a .npz file with the arrays {', '.join(keys)}"
         raise SettingError(field, path, remedy)
     try:
         # Opened here, as NumPy leaves a damaged file open.
-        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+        with file_path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {key: file[key] for key in (*keys, "class_names") if key in file.files}
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         remedy = f"not a readable .npz file of plain arrays ({first_line(error)})"
@@ -311,10 +316,10 @@ def prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
     Raises:
       SettingError: if there is no such set, or it lacks images, labels or parts.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").addFilter(_QUIET)
     tfds = need("tensorflow_datasets", "data.name", name)
 
-    folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = pathlib.Path(os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR))
     if data_dir is not None and not folder.is_dir():
         remedy = "no such folder; give the folder that holds TFDS data sets, or None for its own"
         raise SettingError("data.data_dir", data_dir, remedy)
@@ -374,10 +379,10 @@ def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None
     labels = np.array([row["label"] for row in rows], np.int32)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that an interrupted run leaves no half of a cache.
-    aside = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))
-    np.save(aside / "images.npy", images)
-    np.save(aside / "labels.npy", labels)
-    try:
-        os.replace(aside, folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(aside)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        aside = pathlib.Path(scratch, "whole")
+        aside.mkdir()  # not for its owner alone, as the scratch folder is
+        np.save(aside / "images.npy", images)
+        np.save(aside / "labels.npy", labels)
+        with contextlib.suppress(OSError):  # another process was faster
+            os.replace(aside, folder)

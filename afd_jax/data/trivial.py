@@ -2,8 +2,9 @@
 
 Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021,
 with its wide space: 14 operations, each as often as any other, at one of 31 strengths. Images are
-turned, sheared and moved with linear interpolation (torchvision takes the nearest pixel); what
-comes in from outside is black. The operations on colours are Pillow's.
+turned about their centre, sheared about the upper left corner, and moved, with linear interpolation
+(Pillow and torchvision take the nearest pixel); what comes in from outside is black. The operations
+on colours are Pillow's, but for fractions, which it cuts off and we round.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def trivially_augmented(rng: jax.Array, image: jax.Array) -> jax.Array:
 def applied(operation: jax.Array | int, image: jax.Array, strength: jax.Array) -> jax.Array:
     """The image after the operation of that number, uint8; operations are in `OPERATIONS`."""
     # All that moves pixels is one interpolation: under vmap every branch of a switch is computed.
-    matrices = jnp.stack([matrix(strength) for matrix in MOVES.values()])
+    matrices = jnp.stack([matrix(strength, *image.shape[:2]) for matrix in MOVES.values()])
     moving = operation < len(MOVES)
     matrix = matrices[jnp.where(moving, operation, 0)]
     floats = image.astype(jnp.float32)
@@ -45,20 +46,21 @@ def _rows(y: list[jax.Array | float], x: list[jax.Array | float]) -> jax.Array:
     return jnp.array([y, x], jnp.float32)
 
 
-def _turn(strength: jax.Array) -> jax.Array:
+def _turn(strength: jax.Array, height: int, width: int) -> jax.Array:
     angle = jnp.radians(135 * strength)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     return _rows([cos, -sin, 0.0], [sin, cos, 0.0])
 
 
-MOVES: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "shear_x": lambda s: _rows([1.0, 0.0, 0.0], [0.99 * s, 1.0, 0.0]),
-    "shear_y": lambda s: _rows([1.0, 0.99 * s, 0.0], [0.0, 1.0, 0.0]),
-    "translate_x": lambda s: _rows([1.0, 0.0, 0.0], [0.0, 1.0, 32 * s]),
-    "translate_y": lambda s: _rows([1.0, 0.0, 32 * s], [0.0, 1.0, 0.0]),
+MOVES: dict[str, Callable[[jax.Array, int, int], jax.Array]] = {
+    "shear_x": lambda s, h, w: _rows([1.0, 0.0, 0.0], [0.99 * s, 1.0, 0.99 * s * h / 2]),
+    "shear_y": lambda s, h, w: _rows([1.0, 0.99 * s, 0.99 * s * w / 2], [0.0, 1.0, 0.0]),
+    "translate_x": lambda s, h, w: _rows([1.0, 0.0, 0.0], [0.0, 1.0, 32 * s]),
+    "translate_y": lambda s, h, w: _rows([1.0, 0.0, 32 * s], [0.0, 1.0, 0.0]),
     "rotate": _turn,
 }
-"""Strength to a matrix: shears by up to 0.99, moves by 32 pixels, turns by 135 degrees."""
+"""Strength, height and width to a matrix: shears by up to 0.99, moves by 32 pixels, turns by 135
+degrees."""
 
 
 def _moved(image: jax.Array, matrix: jax.Array) -> jax.Array:

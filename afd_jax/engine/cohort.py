@@ -22,6 +22,7 @@ from afd_jax.errors import SettingError
 from afd_jax.graph import Graph
 from afd_jax.methods.method import Method, Terms
 from afd_jax.networks import create
+from afd_jax.networks.functional import forget_traces
 from afd_jax.networks.outputs import Outputs
 
 Networks = Sequence[Any] | Mapping[str, Any]
@@ -59,12 +60,14 @@ class Cohort:
         teachers: Networks = (),
         **settings: Any,
     ):
+        forget_traces()
         frozen = _by_name(teachers, classes, "teachers", "teacher")
-        self._given = {
-            name: teacher.variables
-            for name, teacher in frozen.items()
-            if hasattr(teacher, "recipe") and hasattr(teacher, "variables")
-        }
+        trained = {n: t for n, t in frozen.items() if hasattr(t, "recipe")}
+        for name, teacher in trained.items():
+            if teacher.image_shape not in (None, tuple(image_shape)):
+                remedy = f"was trained on images {teacher.image_shape}, not {tuple(image_shape)}"
+                raise SettingError("teachers", name, remedy)
+        self._given = {name: teacher.variables for name, teacher in trained.items()}
         self.plan: Plan = build.make_plan(
             _by_name(networks, classes, "networks"),
             method,
@@ -87,42 +90,68 @@ class Cohort:
     ) -> TrainState:
         """The arrays of a new run; arguments as in `engine.init.init_state`.
 
-        Teachers that `afd.load` returned bring their variables along.
+        Teachers that `afd.load` returned bring their variables along. With [seeds] keys the other
+        functions take a `jax.vmap` over the state.
+
+        Raises:
+          SettingError: for a method that learns outside steps, which only a run does.
         """
+        name = type(self.plan.method).__name__
+        if self.plan.memory is not None and self.plan.memory.uses_heldout:
+            remedy = "learns from held-out images once an epoch, which only a run does: afd.train"
+            raise SettingError("method", name, remedy)
         if self.plan.method.preparation_epochs and self.graph.teachers:
-            name = type(self.plan.method).__name__
-            remedy = (
-                "trains on its teachers before the first step, which only a run does: afd.train"
-            )
+            remedy = "trains on its teachers before the first step, which only a run does: "
+            remedy += "afd.train"
             raise SettingError("method", name, remedy)
         return init.init_state(self.plan, rng, {**self._given, **(teachers or {})})
 
     def forward(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Outputs]:
         """What every node says of a batch, as in training; no statistics are kept."""
-        return self._forward(state, _checked(self.plan, batch))
+        return self._forward(state, self._checked(batch))
 
     def losses(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Terms]:
         """The terms of each node that learns, one value per example.
 
         `losses(state, batch)["resnet8"].logit["distillation"]` has shape [batch].
         """
-        return self._losses(state, _checked(self.plan, batch))
+        return self._losses(state, self._checked(batch))
 
     def gradients(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """By network and update the gradient of the summed batch means, {"network", "heads"}.
 
         What the update does not move has a gradient of zeros.
         """
-        return self._gradients(state, _checked(self.plan, batch))
+        return self._gradients(state, self._checked(batch))
 
     def step(self, state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
         """One update of all networks; compiled at the first call. See `engine.step.train_step`."""
-        return self._step(state, _checked(self.plan, batch))
+        return self._step(state, self._checked(batch))
 
     def logits(self, state: TrainState, images: jax.Array) -> dict[str, jax.Array]:
         """[batch, classes] by node, as in evaluation."""
-        images = as_floats(jax.random.key(0), {"image": jnp.asarray(images)})
-        return self._logits(state, images)
+        images = self._checked_images(jnp.asarray(images), "images")
+        return self._logits(state, as_floats(jax.random.key(0), {"image": images}))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is compiled, for copies."""
+        return {name: self.__dict__[name] for name in ("_given", "plan")}
+
+    def _checked(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        arrays = _checked(self.plan, batch)
+        return {**arrays, "image": self._checked_images(arrays["image"], "batch.image")}
+
+    def _checked_images(self, images: jax.Array, field: str) -> jax.Array:
+        """Raises SettingError for another shape, or for bytes that no teacher has learned from."""
+        shape = self.plan.image_shape
+        if images.ndim != 4 or images.shape[1:] != shape:
+            remedy = f"must be [batch, {', '.join(map(str, shape))}]"
+            raise SettingError(field, images.shape, remedy)
+        if self._given and images.dtype == jnp.uint8:
+            remedy = f"{', '.join(self._given)} learned from normalised images; give those, "
+            remedy += "recipe.normalise(images) of what afd.load returned"
+            raise SettingError(field, "uint8", remedy)
+        return images
 
     @functools.cached_property
     def _devices(self) -> Devices:
@@ -166,17 +195,14 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch as arrays.
 
     Raises:
-      SettingError: without images of the plan's shape, or a label of one of its classes for each.
+      SettingError: without images, or a label of one of the plan's classes for each.
     """
     for field in ("image", "label"):
         if field not in batch:
             remedy = f'give "{field}" in the batch; it has {", ".join(batch) or "nothing"}'
             raise SettingError(f"batch.{field}", None, remedy)
     arrays = {name: jnp.asarray(value) for name, value in batch.items()}
-    if arrays["image"].ndim == 4 and arrays["image"].shape[1:] != plan.image_shape:
-        remedy = f"must be [batch, {', '.join(map(str, plan.image_shape))}]"
-        raise SettingError("batch.image", arrays["image"].shape, remedy)
-    given, size = batch["label"], (len(arrays["image"]),)
+    given, size = batch["label"], arrays["image"].shape[:1]
     if arrays["label"].shape != size or not jnp.issubdtype(arrays["label"].dtype, jnp.integer):
         found = f"{arrays['label'].dtype} of shape {arrays['label'].shape}"
         raise SettingError("batch.label", found, f"must be integers of shape {size}")

@@ -35,10 +35,15 @@ def init_state(
         snapshots start as they do.
 
     Raises:
-      SettingError: if variables are missing or not those of the network.
+      SettingError: if variables are missing or not those of the network, or the key is none.
     """
+    if not isinstance(rng, jax.Array):
+        raise SettingError("rng", rng, "must be a key: jax.random.key(0)")
     if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):  # as `jax.random.PRNGKey` makes them
         rng = jax.random.wrap_key_data(rng)
+    if rng.dtype != jax.random.key(0).dtype:  # steps take the default again
+        remedy = "must be a key of JAX's default kind; set jax_default_prng_impl for another"
+        raise SettingError("rng", rng.dtype, remedy)
     teachers = teachers or {}
     if {*teachers} != {*plan.graph.teachers}:
         remedy = f"give the variables of each frozen teacher: {', '.join(plan.graph.teachers)}"

@@ -242,7 +242,7 @@ def step_decay(
         raise SettingError("at", at, "must be different fractions of the run")
     boundaries: dict[int, float] = {}
     for fraction in at:  # in a run of few steps, two may fall on one
-        step = round(fraction * total_steps)
+        step = max(1, round(fraction * total_steps))
         boundaries[step] = factor * boundaries.get(step, 1.0)
     steps = optax.piecewise_constant_schedule(learning_rate, boundaries)
     return _warmed_up(steps, learning_rate, total_steps, warmup)
@@ -252,8 +252,7 @@ def _warmed_up(
     schedule: optax.Schedule, learning_rate: float, total_steps: int, warmup: float
 ) -> optax.Schedule:
     """The schedule, but rising linearly from 0 at first."""
-    require_number("warmup", warmup, least=0, most=0.99)
-    if not (steps := round(warmup * total_steps)):
+    if not (steps := _rising(warmup, total_steps)):
         return schedule
     rise = optax.linear_schedule(0.0, learning_rate, steps)
     return lambda step: jnp.where(step < steps, rise(step), schedule(step))
@@ -261,11 +260,15 @@ def _warmed_up(
 
 def cosine(learning_rate: float, total_steps: int, *, warmup: float = 0.0) -> optax.Schedule:
     """Half a cosine down to 0, after a linear rise over the fraction `warmup` of the run."""
-    require_number("warmup", warmup, least=0, most=0.99)
-    steps = round(warmup * total_steps)
-    if not steps:
+    if not (steps := _rising(warmup, total_steps)):
         return optax.cosine_decay_schedule(learning_rate, total_steps)
     return optax.warmup_cosine_decay_schedule(0.0, learning_rate, steps, total_steps)
+
+
+def _rising(warmup: float, total_steps: int) -> int:
+    """Steps of the warm-up, never all of a short run."""
+    require_number("warmup", warmup, least=0, most=0.99)
+    return min(round(warmup * total_steps), total_steps - 1)
 
 
 SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine}

@@ -1,6 +1,7 @@
 """From the folder of a run to the folder of an exported network."""
 
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,9 +50,9 @@ def export(
     network = load(workdir, node, seed=seed, trust=trust)
     run, folder = Workdir(workdir), pathlib.Path(to)
     _require_free(folder, network.name, force)
-    settings, data = run.settings(), read_json(run.data)
-    graph = read_json(run.graph) if run.graph.is_file() else {"nodes": [], "edges": []}
-    summary = read_json(run.summary) if run.summary.is_file() else {}
+    settings, data = run.settings(), run.read_data()
+    graph = run.read_graph() if run.graph.is_file() else {"nodes": [], "edges": []}
+    summary = run.read_summary() if run.summary.is_file() else {}
     own: dict[str, Any] = next((n for n in graph["nodes"] if n["name"] == network.name), {})
     now = {"afd_jax": afd_jax.__version__, "flax": flax.__version__}
     versions = {**summary.get("versions", now), "jax": summary.get("jax_version", jax.__version__)}
@@ -61,7 +62,7 @@ def export(
         "role": own.get("role", "student"),
         "classes": data["classes"],
         "seed": settings["seed"] if seed is None else seed,
-        "note": "" if summary else f"Not finished, step {_step(run)}",
+        "note": _note(network.step, summary.get("steps")),
         "method": settings["method"]["name"],
     }
     described = {
@@ -69,13 +70,22 @@ def export(
         "image_shape": data["image_shape"],
         "edges": graph["edges"],
         "data": {"name": settings["data"]["name"], "size": _size(data)},
-        "accuracy": _accuracy(summary, network.name),
+        "accuracy": {} if facts["note"] else _accuracy(summary, network.name),
         "commit": summary.get("commit"),
         "versions": versions,
     }
-    files = write(network, folder, formats, facts)
-    write_json(folder / "settings.json", settings)
-    (folder / "README.md").write_text(card(described, files), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside, so that an earlier export stays if this one fails.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as scratch:
+        aside = pathlib.Path(scratch)
+        files = write(network, aside, formats, facts)
+        write_json(aside / "settings.json", settings)
+        (aside / "README.md").write_text(card(described, files), encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        for earlier in check.FILES.values():  # perhaps in other formats
+            (folder / earlier).unlink(missing_ok=True)
+        for file in aside.iterdir():
+            file.replace(folder / file.name)
     return files
 
 
@@ -91,8 +101,12 @@ def _require_free(folder: pathlib.Path, node: str, force: bool) -> None:
     raise SettingError("--to", str(folder), "holds other files; name a new folder, or add --force")
 
 
-def _step(run: Workdir) -> int:
-    return max(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdecimal())
+def _note(step: int | None, steps: int | None) -> str:
+    """On weights that are not those at the end of the run."""
+    if step == steps:
+        return ""
+    ended = "" if steps is None else f"; the run went on to step {steps}"
+    return f"{'Not finished' if steps is None else 'An earlier checkpoint'}, step {step}{ended}"
 
 
 def _size(data: Mapping[str, Any]) -> str:

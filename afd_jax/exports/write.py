@@ -16,6 +16,7 @@ import numpy as np
 
 from afd_jax.errors import SettingError, first_line, one_of
 from afd_jax.exports import check
+from afd_jax.networks.chain import written_out
 from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.runs.trained import TrainedNetwork
@@ -55,12 +56,10 @@ def write(
         if kind not in FORMATS:
             raise SettingError("--formats", kind, one_of(kind, FORMATS))
     folder.mkdir(parents=True, exist_ok=True)
-    for earlier in check.FILES.values():  # perhaps in other formats
-        (folder / earlier).unlink(missing_ok=True)
     forward, probabilities = _functions(network)
     shape = network.image_shape
     images = np.random.default_rng(0).integers(0, 256, (8, *shape), dtype=np.uint8)
-    with jax.default_device(jax.devices("cpu")[0]):  # the files are compared on a CPU, too
+    with jax.default_device(_cpu()):  # the files are compared on a CPU, too
         outputs = jax.device_get(jax.jit(forward)(images))
     reference: dict[str, Any] = {
         "images": images,
@@ -111,6 +110,14 @@ def named(variables: Any) -> dict[str, np.ndarray]:
     }
 
 
+def _cpu() -> jax.Device:
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError as error:
+        remedy = "an export needs a CPU, too: JAX_PLATFORMS=cuda,cpu"
+        raise SettingError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), remedy) from error
+
+
 def _functions(
     network: TrainedNetwork,
 ) -> tuple[Callable[[Any], Outputs], Callable[[Any], jax.Array]]:
@@ -152,7 +159,7 @@ def _onnx(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:
     names = {"input_names": ["images"], "output_names": ["probabilities"]}
     try:
         # What Flax and JAX say about the converter's own calls is nothing to its users.
-        with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
+        with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"), written_out():
             warnings.simplefilter("ignore")
             model: Any = to_onnx(function, [images], model_name="network", **names)
     except Exception as error:  # the converter has errors of every type
@@ -169,10 +176,10 @@ def _checked(kind: str, folder: pathlib.Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=on_cpu)
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise WrongOutputsError(f"{folder / check.FILES[kind]} cannot be read again: {reason}")
+        raise WrongOutputsError(f"{check.FILES[kind]} cannot be read again: {reason}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     difference = found["difference"]
     if difference is not None and not difference <= TOLERANCE:
-        file = folder / check.FILES[kind]
-        raise WrongOutputsError(f"{file} gives other probabilities, by up to {difference:.1g}")
+        words = f"{check.FILES[kind]} gives other probabilities, by up to {difference:.1g}"
+        raise WrongOutputsError(words)
     return found

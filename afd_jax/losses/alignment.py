@@ -49,7 +49,7 @@ def l1_alignment(
     [0. 1.]
     """
     maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
-    return reduce.per_example_mean(jnp.abs(maps - target_maps))
+    return reduce.per_example_mean(reduce.absolute(maps - target_maps))
 
 
 def l2_alignment(
@@ -114,7 +114,7 @@ def normalized_l1_alignment(
     """
     maps, target_maps = _pair(maps, target_maps, stop_target_gradient, where)
     a, b = (direction(m.reshape(m.shape[0], -1)) for m in (maps, target_maps))
-    return reduce.drop(where, jnp.sum(jnp.abs(a - b), axis=1))
+    return reduce.drop(where, jnp.sum(reduce.absolute(a - b), axis=1))
 
 
 def attention_alignment(

@@ -27,6 +27,13 @@ def require_same_shape(**arrays: jax.Array) -> None:
         raise ValueError(f"shapes must be equal, got {shapes}")
 
 
+def require_rows(name: str, array: jax.Array) -> None:
+    """Raises ValueError unless the named array has two dimensions, and is not empty."""
+    require_rank(name, array, 2)
+    if array.ndim > 2:
+        raise ValueError(f"{name} needs 2 dimensions, got shape {array.shape}")
+
+
 def require_rank(name: str, array: jax.Array, at_least: int) -> None:
     """Raises ValueError if the named batch has fewer dimensions than `at_least`, or is empty."""
     if array.ndim < at_least:
@@ -74,10 +81,10 @@ def number(
     """
     shape, wanted = np.shape(value), "a number" if batch is None else f"a number or [{batch}]"
     kind = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
-    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
-        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__} {value!r:.50}")
     if shape not in {(), (batch,)}:
         raise ValueError(f"{name} must be {wanted}, got shape {shape}")
+    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__} {value!r:.50}")
     if (at_hand := known(value)) is not None:
         good = np.isfinite(at_hand) & (at_hand > above) & (at_hand >= least)
         good &= (at_hand < below) & (at_hand <= most)

@@ -45,7 +45,7 @@ def cross_entropy(
     """
     (logits,) = checks.as_floats(logits)
     labels = checks.as_labels(labels)
-    checks.require_rank("logits", logits, 2)
+    checks.require_rows("logits", logits)
     soft = jnp.issubdtype(labels.dtype, jnp.floating)
     shape = logits.shape if soft else logits.shape[:-1]
     if labels.shape != shape:
@@ -97,7 +97,7 @@ def soft_cross_entropy(
     [0.6931]
     """
     logits, target_probs = checks.as_floats(logits, target_probs)
-    checks.require_rank("logits", logits, 2)
+    checks.require_rows("logits", logits)
     checks.require_same_shape(logits=logits, target_probs=target_probs)
     logits, target_probs = checks.keep(where, logits, target_probs)
     if stop_target_gradient:
@@ -186,14 +186,15 @@ def distillation_kl(
     0.4954
     """
     logits, target_logits = checks.as_floats(logits, target_logits)
-    checks.require_rank("logits", logits, 2)
+    checks.require_rows("logits", logits)
     checks.require_same_shape(logits=logits, target_logits=target_logits)
     temperature = checks.number("temperature", temperature, above=0, batch=len(logits))
     logits, target_logits = checks.keep(where, logits, target_logits)
     if stop_target_gradient:
         target_logits = jax.lax.stop_gradient(target_logits)
-    log_probs = jax.nn.log_softmax(logits / temperature)
-    target_log_probs = jax.nn.log_softmax(target_logits / temperature)
+    log_probs, target_log_probs = (
+        jax.nn.log_softmax(reduce.softened(z, temperature)) for z in (logits, target_logits)
+    )
     kl = reduce.divergence(log_probs, target_log_probs)
     return reduce.drop(where, kl * reduce.squared(temperature) if scale_by_t_squared else kl)
 
@@ -209,7 +210,7 @@ def standardize(
     Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, as in the authors'
     code: mean and deviation are over the classes of an example, with C - 1 in the denominator. Two
     networks are then compared by the order and relative distances of their logits alone. Equal
-    logits become zeros, where the slope is 1/eps.
+    logits become zeros and get no gradient.
 
     Args:
       logits: [batch, classes], of at least two classes; -inf for a class that is left out, which
@@ -230,14 +231,14 @@ def standardize(
      [-1.  0.  1.]]
     """
     (logits,) = checks.as_floats(logits)
-    checks.require_rank("logits", logits, 2)
+    checks.require_rows("logits", logits)
     eps = checks.number("eps", eps, above=0)
     if logits.shape[-1] < 2:
         raise ValueError(f"logits need at least 2 classes, got shape {logits.shape}")
     (logits,) = checks.keep(where, logits)
     there = logits != -jnp.inf
     logits = jnp.where(there, logits, 0)
-    apart = jnp.where(there, logits - jnp.mean(logits, -1, keepdims=True, where=there), 0)
+    apart = reduce.centred(logits, there)
     square = jnp.sum(jnp.square(apart), axis=-1, keepdims=True)
     freedom = jnp.sum(there, axis=-1, keepdims=True) - 1
     # The root has no slope at 0.

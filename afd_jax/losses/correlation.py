@@ -41,13 +41,13 @@ def correlation_distance(
     [0. 2.]
     """
     values, target_values = checks.as_floats(values, target_values)
-    checks.require_rank("values", values, 2)
+    checks.require_rows("values", values)
     checks.require_same_shape(values=values, target_values=target_values)
     eps = checks.number("eps", eps, above=0)
     values, target_values = checks.keep(where, values, target_values)
     if stop_target_gradient:
         target_values = jax.lax.stop_gradient(target_values)
-    a, b = (x - jnp.mean(x, axis=-1, keepdims=True) for x in (values, target_values))
+    a, b = (reduce.centred(x) for x in (values, target_values))
     correlation = jnp.sum(a * b, axis=-1) / (_norm(a) * _norm(b) + eps)
     return reduce.drop(where, 1 - correlation)
 

@@ -92,7 +92,7 @@ def _pair(
     """Both networks' parts, and the factor of their divergences: T², NaN for an unknown label."""
     logits, target_logits = checks.as_floats(logits, target_logits)
     labels = checks.as_labels(labels)
-    checks.require_rank("logits", logits, 2)
+    checks.require_rows("logits", logits)
     checks.require_same_shape(logits=logits, target_logits=target_logits)
     temperature = checks.number("temperature", temperature, above=0, batch=len(logits))
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -105,7 +105,7 @@ def _pair(
     labels, known = checks.hard_labels(labels, logits.shape[-1])
     if stop_target_gradient:
         target_logits = jax.lax.stop_gradient(target_logits)
-    own, target = (_parts(z / temperature, labels) for z in (logits, target_logits))
+    own, target = (_parts(reduce.softened(z, temperature), labels) for z in (logits, target_logits))
     return own, target, known.astype(logits.dtype) * reduce.squared(temperature)
 
 

@@ -26,6 +26,29 @@ def squared(temperature: Any) -> Any:
     return jnp.squeeze(temperature, -1) ** 2 if jnp.ndim(temperature) else temperature**2
 
 
+def softened(logits: jax.Array, temperature: Any) -> jax.Array:
+    """Logits over T; a class that is left out (-inf) stays so, and T gets no gradient from it."""
+    there = logits != -jnp.inf
+    return jnp.where(there, jnp.where(there, logits, 0) / temperature, -jnp.inf)
+
+
+def centred(rows: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """Rows less their means, over the elements that count; 0 for the others.
+
+    A row of equal values becomes exact zeros without a gradient, whatever its mean rounds to.
+    """
+    there = jnp.ones(rows.shape, bool) if where is None else where
+    highest = jnp.max(rows, axis=-1, keepdims=True, where=there, initial=-jnp.inf)
+    lowest = jnp.min(rows, axis=-1, keepdims=True, where=there, initial=jnp.inf)
+    apart = rows - jnp.mean(rows, axis=-1, keepdims=True, where=there)
+    return jnp.where(there & (highest != lowest), apart, 0)
+
+
+def absolute(values: jax.Array) -> jax.Array:
+    """|x|, whose gradient at 0 is 0, as in PyTorch; that of `jnp.abs` is 1 there."""
+    return jnp.where(values == 0, 0, jnp.abs(values))
+
+
 def per_example_mean(values: jax.Array) -> jax.Array:
     """Averages over all axes but the first: [batch, ...] to [batch]."""
     return jnp.mean(values.reshape(values.shape[0], -1), axis=1)

@@ -91,8 +91,9 @@ def relational_distance(
 
     The distances of each network are divided by their mean over all pairs of two examples; $\ell$
     is $x^2/2$ below 1 and $|x| - 1/2$ above (Park et al., "Relational Knowledge Distillation", CVPR
-    2019, eqs. 5-8). The scale of either network's features does not matter. Arguments, return value
-    and errors as in `similarity_preserving`.
+    2019, eqs. 5-8). The scale of either network's features does not matter, as long as squared
+    distances stay above 1e-12, which is the least that counts, and below what float32 can hold.
+    Arguments, return value and errors as in `similarity_preserving`.
 
     >>> import jax.numpy as jnp
     >>> a, b = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[0.0], [1.0], [5.0]])

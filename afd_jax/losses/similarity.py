@@ -92,9 +92,15 @@ def cka_ratio(between: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array
     """CKA from three values of HSIC, or from their sums over batches; 0 where one is not positive.
 
     Args:
-      between: of both maps.
-      own: of the first with itself.
-      other: of the second with itself.
+      between: of both maps, of any shape.
+      own: of the first with itself, likewise.
+      other: of the second with itself, likewise.
+
+    Raises:
+      ValueError: if shapes differ or are empty. TypeError: if an input is not floating point.
     """
+    between, own, other = checks.as_floats(between, own, other)
+    checks.require_rank("between", between, 0)
+    checks.require_same_shape(between=between, own=own, other=other)
     both = own * other
     return jnp.where(both > 0, between * jax.lax.rsqrt(jnp.where(both > 0, both, 1)), 0)

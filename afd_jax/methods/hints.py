@@ -94,4 +94,10 @@ class AtStages(Hinted):
         Raises:
           SettingError: if the numbers of stages differ, and none are chosen.
         """
-        return paired_stages(own, source, self.stages, self.teacher_stages)
+        pairs = paired_stages(own, source, self.stages, self.teacher_stages)
+        ours, theirs = self.ends(own), self.ends(source)
+        return [(ours[a - 1], theirs[b - 1]) for a, b in pairs]
+
+    def ends(self, node: View) -> Sequence[jax.Array]:
+        """What a node has at the ends of its stages."""
+        return node.stages

@@ -75,21 +75,16 @@ def _counted(own: View, number: int, field: str) -> int:
     return number if number > 0 else count + 1 + number
 
 
-def chosen_stages(own: View, numbers: Sequence[int], field: str) -> list[jax.Array]:
-    """The maps of several stages; of all if none are named."""
-    return [own.stages[n - 1] for n in stage_numbers(own, numbers, field)]
-
-
 def paired_stages(
     own: View, source: View, stages: Sequence[int], teacher_stages: Sequence[int]
-) -> list[tuple[jax.Array, jax.Array]]:
-    """The maps of two nodes that are compared, in order; as `method.stages` and `teacher_stages`.
+) -> list[tuple[int, int]]:
+    """The stages of two nodes that are compared, counted from 1; as the options of these names.
 
     Raises:
       SettingError: if the numbers of stages differ, and none are chosen.
     """
-    ours = chosen_stages(own, stages, "method.stages")
-    theirs = chosen_stages(source, teacher_stages or stages, "method.teacher_stages")
+    ours = stage_numbers(own, stages, "method.stages")
+    theirs = stage_numbers(source, teacher_stages or stages, "method.teacher_stages")
     if len(ours) != len(theirs):
         remedy = f"maps are compared stage by stage, but {own.name} has {len(ours)} and "
         remedy += f"{source.name} {len(theirs)}; choose as many of each, such as (1, 2, -1)"

@@ -9,8 +9,8 @@ matrix, and D(t, s) = T² KL(softmax(t / T) || softmax(s / T)) of its rows, netw
       D(S_jj, S_kk) + 0.1 [C(S_kj) + C(S_jk)] + D(S_jk, S_kj) + D(S_kj, S_jk)
 
 where e_j and the first argument of D are constants. These are the gradients of the code's one sum
-over all networks. Here an example that is alone in its class adds 0 to C (the code divides by 0),
-and batches are drawn at random; the authors draw two images of each class in them.
+over all networks. Here an example that is alone in its class adds 0 to C (the code divides by 0);
+`config.data.class_pairs` draws two images of a class, as the authors do, so that few are.
 """
 
 import dataclasses

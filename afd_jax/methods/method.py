@@ -167,6 +167,11 @@ class View:
             raise SettingError("networks", self.name, remedy)
         return self.outputs.stages
 
+    @property
+    def preactivations(self) -> tuple[jax.Array, ...]:
+        """The same before the ReLU that ends a stage, where the network tells; raises likewise."""
+        return self.outputs.preactivations or self.stages
+
     def after(self, maps: jax.Array, stages: int) -> Outputs:
         """What a frozen teacher makes of another map in place of the one at the end of a stage.
 

@@ -93,12 +93,19 @@ class Mixed(Method):
     def heads(self, own: View) -> Mapping[str, Any]:
         """The heads of each method, with its name before theirs; "transfer" there is but one."""
         found: dict[str, Any] = {}
+        shapes: dict[str, Any] = {}
         for label, method in zip(self.labels, self.methods, strict=True):
-            for name, head in method.heads(self._seen_by(method, label, own)).items():
-                if name == "transfer" and name in found:
-                    remedy = f"two methods of {own.name} need a transfer layer; their maps must "
-                    raise SettingError("method.by_edge", label, remedy + "have one shape")
+            if not any(own.name in (s, t) for s, t, m in self.by_edge if m == method):
+                continue
+            heads = method.heads(self._seen_by(method, label, own))
+            for name, head in heads.items():
                 found[name if name == "transfer" else f"{label}_{name}"] = head
+            if hasattr(method, "transfer"):
+                shapes[label] = getattr(heads.get("transfer"), "shape", own.features.shape[1:])
+        if len({*map(tuple, shapes.values())}) > 1:
+            remedy = f"{own.name} has one transfer layer, but its methods need maps of several "
+            remedy += f"shapes: {shapes}; choose networks whose last maps have one shape"
+            raise SettingError("method.by_edge", own.name, remedy)
         return found
 
     def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:

@@ -7,12 +7,13 @@ comes out for stage s, and the pooled features count as one more stage:
   CE(y, softmax(z)) + weight * min(1, epoch / 20) * sum over s of P(r_s, h_teacher,s) [+ KD]
 
 where P is the mean squared difference at full size and averaged to 4x4, 2x2 and 1x1. The epoch
-counts step by step rather than once an epoch. Different here: the targets are what the networks
-return as the ends of their stages, after a ResNet's last ReLU; the authors take what is before it.
+counts step by step rather than once an epoch. Maps are taken before the ReLU that ends a stage.
+Different here: a wide ResNet's before its BatchNorm (the code: between that and its ReLU), and a
+ShuffleNetV2's after ReLU and shuffle.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +41,10 @@ class ReviewKD(AtStages):
 
     hint_weight: float = soft.weight(1.0)
     ramp_up_epochs: float = options.number(20.0, least=0)
+
+    def ends(self, node: View) -> Sequence[jax.Array]:
+        """Before the ReLU."""
+        return node.preactivations
 
     def hint_heads(self, own: View) -> Mapping[str, Any]:
         """A review for each source."""

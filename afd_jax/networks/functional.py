@@ -314,6 +314,13 @@ def run(
     return network.apply(variables, images, train=train, rngs=rngs)
 
 
+def forget_traces() -> None:
+    """Lets networks be traced anew: in a notebook, a function that they call may have changed."""
+    traced: Any
+    for traced in (draw, run):
+        traced.clear_cache()
+
+
 def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
     """(structure, parameters, states of random numbers, the rest)."""
     parts: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)

@@ -9,7 +9,8 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import ConvNorm
+from afd_jax.networks.chain import chain
+from afd_jax.networks.layers import ConvNorm, max_pool, relu
 from afd_jax.networks.resnet import BasicBlock
 from afd_jax.networks.resnext import ResNeXtBlock
 from afd_jax.networks.staged import StagedNetwork
@@ -48,16 +49,20 @@ class ImageNetResNet(StagedNetwork):
         if self.small:
             return ConvNorm(64, axis_name=self.axis_name, name="stem")(x, train=train)
         x = ConvNorm(64, 7, 2, axis_name=self.axis_name, name="stem")(x, train=train)
-        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(x)
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Blocks; the later stages halve the map."""
-        width = 64 * 2**index
+        blocks = []
         for block in range(BLOCKS[self.depth][index]):
             stride = 2 if index > 0 and block == 0 else 1
             name = f"stage{index + 1}_block{block + 1}"
-            x = self._block(width, stride, name)(x, train=train)
-        return x
+            blocks.append(self._block(64 * 2**index, stride, name))
+        return chain(blocks, x, train=train, between=relu)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """ReLU."""
+        return relu(x)
 
     def _block(self, width: int, stride: int, name: str) -> nn.Module:
         if self.depth < 50:

@@ -122,6 +122,20 @@ class ConvNorm(nn.Module):
         return relu(x) if self.relu else x
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maximum of 3x3 pixels, stride 2, padding 1: [batch, height, width, channels] to half."""
+    return nn.max_pool(jnp.pad(x, _BORDER, constant_values=-jnp.inf), **_HALF)
+
+
+def avg_pool(x: jax.Array) -> jax.Array:
+    """Mean of 3x3 pixels, zeros of the padding among them, stride 2, padding 1."""
+    return nn.avg_pool(jnp.pad(x, _BORDER), **_HALF)
+
+
+_BORDER = ((0, 0), (1, 1), (1, 1), (0, 0))  # the padding of Flax's pools gets lost in ONNX
+_HALF: dict[str, Any] = {"window_shape": (3, 3), "strides": (2, 2)}
+
+
 def norm_relu(x: jax.Array, train: bool, axis_name: str | None, name: str) -> jax.Array:
     """BatchNorm and ReLU before a convolution, inside a compact module."""
     return relu(batch_norm(train, axis_name)(name=name)(x))

@@ -19,12 +19,15 @@ class Outputs:
         with several hints. The last is `features` before what a network has between its last stage
         and its last map (BatchNorm and ReLU, say). A network of one's own may leave it empty.
       extras: what layers of a method make of these, by name: the map after a transfer layer, say.
+      preactivations: `stages` before the ReLU that ends a stage; the same where none does. Empty:
+        not known.
     """
 
     logits: jax.Array
     features: jax.Array
     stages: tuple[jax.Array, ...] = ()
     extras: Mapping[str, jax.Array] = flax.struct.field(default_factory=dict)
+    preactivations: tuple[jax.Array, ...] = ()
 
     @property
     def probabilities(self) -> jax.Array:

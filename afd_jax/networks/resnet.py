@@ -20,6 +20,8 @@ from afd_jax.networks.staged import StagedNetwork
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, [batch, h, w, c] to [batch, h/stride, w/stride, width].
 
+    ReLU follows outside, where a stage can be cut.
+
     Attributes:
       width: output channels.
       stride: of the first convolution and of the shortcut.
@@ -40,7 +42,7 @@ class BasicBlock(nn.Module):
         if x.shape != y.shape:
             x = conv(self.width, 1, self.stride, name="shortcut")(x)
             x = norm(name="shortcut_norm")(x)
-        return relu(x + y)
+        return x + y
 
 
 class CifarResNet(StagedNetwork):
@@ -80,7 +82,11 @@ class CifarResNet(StagedNetwork):
             stride = 2 if index > 0 and block == 0 else 1
             name = f"stage{index + 1}_block{block + 1}"
             blocks.append(self._block(self.widths[index], stride, name))
-        return chain(blocks, x, train=train)
+        return chain(blocks, x, train=train, between=relu)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """ReLU."""
+        return relu(x)
 
     def _block(self, width: int, stride: int, name: str) -> nn.Module:
         if not self.bottleneck:

@@ -6,12 +6,13 @@ The linear layer's bias begins at zero, as in the authors' code.
 import jax
 from flax import linen as nn
 
+from afd_jax.networks.chain import chain
 from afd_jax.networks.layers import Classifier, ConvNorm, relu
 from afd_jax.networks.staged import StagedNetwork
 
 
 class ResNeXtBlock(nn.Module):
-    """1x1, grouped 3x3 and 1x1 convolutions and a shortcut.
+    """1x1, grouped 3x3 and 1x1 convolutions and a shortcut; ReLU follows outside.
 
     Attributes:
       inner: channels of the grouped convolution.
@@ -40,7 +41,7 @@ class ResNeXtBlock(nn.Module):
             x = ConvNorm(self.out, 1, self.stride, relu=False, axis_name=axis, name="shortcut")(
                 x, train=train
             )
-        return relu(x + y)
+        return x + y
 
 
 class ResNeXt(StagedNetwork):
@@ -60,16 +61,22 @@ class ResNeXt(StagedNetwork):
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Three blocks; the later stages halve the map."""
-        for block in range(3):
-            x = ResNeXtBlock(
+        blocks = [
+            ResNeXtBlock(
                 self.groups * self.width * 2**index,
                 256 * 2**index,
                 self.groups,
                 2 if index > 0 and block == 0 else 1,
                 self.axis_name,
                 name=f"stage{index + 1}_block{block + 1}",
-            )(x, train=train)
-        return x
+            )
+            for block in range(3)
+        ]
+        return chain(blocks, x, train=train, between=relu)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """ReLU."""
+        return relu(x)
 
     def classifier(self) -> nn.Module:
         """One linear layer, its bias zero at first."""

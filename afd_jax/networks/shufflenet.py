@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from afd_jax.networks import layers
-from afd_jax.networks.layers import relu, uniform_kernel
+from afd_jax.networks.layers import avg_pool, relu, uniform_kernel
 from afd_jax.networks.staged import StagedNetwork
 
 ConvNorm = functools.partial(layers.ConvNorm, kernel_init=uniform_kernel)
@@ -31,7 +31,8 @@ def shuffle(x: jax.Array, groups: int) -> jax.Array:
 class GroupedUnit(nn.Module):
     """Unit of V1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, and a shortcut.
 
-    With stride 2 the shortcut is an average, set beside the result rather than added to it.
+    With stride 2 the shortcut is an average, set beside the result rather than added to it. ReLU
+    follows outside.
 
     Attributes:
       out: output channels.
@@ -62,9 +63,8 @@ class GroupedUnit(nn.Module):
             y, train=train
         )
         if self.stride == 1:
-            return relu(x + y)
-        x = nn.avg_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        return relu(jnp.concatenate([y, x], axis=-1))
+            return x + y
+        return jnp.concatenate([y, avg_pool(x)], axis=-1)
 
 
 class ShuffleNetV1(StagedNetwork):
@@ -92,6 +92,7 @@ class ShuffleNetV1(StagedNetwork):
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Units, of which the first halves the map."""
         for block in range(self.blocks[index]):
+            x = relu(x) if block else x
             before = x.shape[-1]
             x = GroupedUnit(
                 self.widths[index] - before if block == 0 else self.widths[index],
@@ -102,6 +103,10 @@ class ShuffleNetV1(StagedNetwork):
                 name=f"stage{index + 1}_block{block + 1}",
             )(x, train=train)
         return x
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """ReLU."""
+        return relu(x)
 
 
 class SplitUnit(nn.Module):

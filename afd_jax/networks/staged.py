@@ -42,8 +42,12 @@ class StagedNetwork(nn.Module):
         return x
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
-        """Stage `index`, counted from 0."""
+        """Stage `index`, counted from 0, without what `activate` does."""
         raise NotImplementedError
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """What ends every stage, after its last sum or normalisation: ReLU, say."""
+        return x
 
     def transition(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """What stands between stage `index` and the next."""
@@ -88,13 +92,19 @@ class StagedNetwork(nn.Module):
             x = self.stem(x, train)
         if at_end and first < self.stage_count:
             x = self.transition(first - 1, x, train)
-        maps = []
+        maps, before = [], []
         for index in range(first, last):
-            x = self.stage(index, x, train)
+            before.append(self.stage(index, x, train))
+            x = self.activate(before[-1])
             maps.append(single(x))
             if index + 1 < self.stage_count:
                 x = self.transition(index, x, train)
         if last < self.stage_count:
             return single(x)
         features = single(self.finish(x, train))
-        return Outputs(self.classifier()(features), features, tuple(maps))
+        return Outputs(
+            self.classifier()(features),
+            features,
+            stages=tuple(maps),
+            preactivations=tuple(map(single, before)),
+        )

@@ -12,7 +12,8 @@ import jax
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks.layers import Classifier, ConvNorm, narrow
+from afd_jax.networks.chain import chain
+from afd_jax.networks.layers import Classifier, ConvNorm, narrow, relu
 from afd_jax.networks.staged import StagedNetwork
 
 LAYERS = {
@@ -57,11 +58,21 @@ class VGG(StagedNetwork):
 
     def stage(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Convolutions."""
-        for layer in range(LAYERS[self.depth][index]):
-            name = f"stage{index + 1}_layer{layer + 1}"
-            norm = ConvNorm(WIDTHS[index], bias=True, axis_name=self.axis_name, name=name)
-            x = norm(x, train=train)
-        return x
+        blocks = [
+            ConvNorm(
+                WIDTHS[index],
+                bias=True,
+                relu=False,
+                axis_name=self.axis_name,
+                name=f"stage{index + 1}_layer{layer + 1}",
+            )
+            for layer in range(LAYERS[self.depth][index])
+        ]
+        return chain(blocks, x, train=train, between=relu)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """ReLU."""
+        return relu(x)
 
     def transition(self, index: int, x: jax.Array, train: bool) -> jax.Array:
         """Max-pooling after the first stages."""

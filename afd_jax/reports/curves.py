@@ -13,6 +13,7 @@ from afd_jax.reports.summary import Record
 Curve = tuple[list[float], np.ndarray]
 """Epochs, and values [epochs, seeds]."""
 
+_NAMED = 6  # lines of a panel that its own legend may name without hiding them
 FEW = 12  # epochs that get a marker each; a line through one point would not be seen
 
 
@@ -67,11 +68,14 @@ def plot_curves(facts: Facts, records: Sequence[Record], file: pathlib.Path) -> 
     rows = (len(panels) + 1) // 2
     seeds = len({record["seed"] for record in records})
     last = max(record["epoch"] for record in records)
-    with picture(file, rows, 2, 0.8 + 2.6 * rows) as (figure, axes):
+    # The legend above has three names in a line.
+    head = 0.8 + 0.2 * max(0, -(-len(panels[0].lines) // 3) - 3)
+    with picture(file, rows, 2, head + 2.6 * rows) as (figure, axes):
         for axis, panel in zip(axes.flat, panels, strict=False):
             _draw(axis, panel)
             axis.set_xlim(0, 1.03 * last or 1)
-            if not {line.name for line in panel.lines} <= {line.name for line in panels[0].lines}:
+            own = {line.name for line in panel.lines}
+            if not own <= {line.name for line in panels[0].lines} and len(own) <= _NAMED:
                 axis.legend()
         for axis in axes.flat[len(panels) :]:
             axis.set_axis_off()
@@ -90,7 +94,9 @@ def _draw(axis: Any, panel: Panel) -> None:
     widths = iter(np.linspace(3.4, 1.4, sum(not line.dashed for line in panel.lines)))
     for line in panel.lines:
         epochs, values = line.curve
-        look = {"linestyle": "--", "lw": 1.2} if line.dashed else {"lw": next(widths)}
+        look: dict[str, Any] = (
+            {"lw": 1.2, "linestyle": "--"} if line.dashed else {"lw": next(widths)}
+        )
         look |= {"color": line.colour, "marker": "o" if len(epochs) <= FEW else "", "ms": 3.5}
         look["mfc"] = "white" if line.dashed else line.colour
         axis.plot(epochs, values.mean(1), label=line.name, **look)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+_MOST_SEEDS = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
@@ -83,15 +85,18 @@ def seeds_needed(deviation: float, difference: float, *, power: float = 0.8) -> 
       deviation: of the differences between seeds.
       difference: that is there, in the same unit; not 0.
       power: how often it is to be found.
+
+    Returns:
+      At most 10,000, which stands for more, too.
     """
     from scipy import stats
 
-    if deviation == 0:
+    if deviation <= 1e-9 * abs(difference):  # equal, but for rounding
         return 2
-    for count in range(2, 10_000):
+    for count in range(2, _MOST_SEEDS):
         limit = stats.t.ppf(0.975, count - 1)
         shift = abs(difference) / deviation * math.sqrt(count)
         # Without the wrong side, which hardly ever happens, and for which SciPy may return NaN.
         if stats.nct.sf(limit, count - 1, shift) >= power:
             return count
-    return 10_000
+    return _MOST_SEEDS

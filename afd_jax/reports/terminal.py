@@ -83,19 +83,20 @@ class Progress:
         students = with_role(self._facts, "student")
         loss = "/".join(f"{_total_loss(record, name):.3f}" for name in students)
         accuracy = "/".join(f"{100 * record[f'{name}/accuracy']:.1f}" for name in students)
-        speed = f"{record['images_per_second']:.0f} img/s"
+        rate = record.get("images_per_second")
+        speed = f", {rate:.0f} img/s" if rate else ""
         self._bar.update(record["step"] - self._bar.n)
-        self._bar.set_postfix_str(f"loss {loss}, acc {accuracy} %, {speed}")
+        self._bar.set_postfix_str(f"loss {loss}, acc {accuracy} %{speed}")
         if self._lines:
             print(
-                f"step {record['step']}/{self._total}  loss {loss}  acc {accuracy} %  "
+                f"step {record['step']}/{self._total}  loss {loss}  acc {accuracy} %"
                 f"{speed}, ETA {self._left(record)}",
                 flush=True,
             )
 
     def _left(self, record: Record) -> str:
         images = (self._total - record["step"]) * self._size
-        rate = record["images_per_second"]
+        rate = record.get("images_per_second")
         return str(datetime.timedelta(seconds=round(images / rate))) if rate else "unknown"
 
     def evaluated(self, record: Record) -> None:

@@ -1,7 +1,6 @@
 """From settings to objects: data, networks, method, optimizers and devices of one run."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +20,7 @@ from afd_jax.data import (
     load_streamed,
     outline,
 )
+from afd_jax.data.cores import usable_cores
 from afd_jax.engine import seeds
 from afd_jax.engine.build import make_plan, require_teachers, students
 from afd_jax.engine.devices import Devices, make_devices
@@ -28,7 +28,7 @@ from afd_jax.engine.init import init_state
 from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
 from afd_jax.engine.plan import Plan
 from afd_jax.engine.state import TrainState
-from afd_jax.errors import SettingError, require_flag, require_number, within
+from afd_jax.errors import SettingError, require_flag, require_number, require_path, within
 from afd_jax.networks import create
 from afd_jax.networks.functional import functional
 from afd_jax.runs.choices import call, make_method, named_networks
@@ -72,6 +72,7 @@ class Run:
       early_stopping: when it ends before its last step.
       step_timeout: seconds without a step after which the run hangs; None: see `Watchdog`.
       profile: the steps to trace; None for none.
+      class_pairs: two images of a class follow each other in a batch.
       teachers: the frozen networks, by node.
       starts: what networks start from, by name; those that are not here are drawn.
     """
@@ -93,6 +94,7 @@ class Run:
     early_stopping: EarlyStopping
     step_timeout: float | None = None
     profile: Span | None = None
+    class_pairs: bool = False
     teachers: Mapping[str, Teacher] = dataclasses.field(default_factory=dict)
     starts: Mapping[str, Start] = dataclasses.field(default_factory=dict)
 
@@ -106,6 +108,11 @@ class Run:
     def streams(self) -> bool:
         """Whether the data come from disk all along."""
         return isinstance(self.splits.train, Streamed)
+
+    @property
+    def paired_labels(self) -> np.ndarray | None:
+        """[examples] of the training set, if batches are to be of pairs of a class."""
+        return self.splits.train.labels if self.class_pairs else None
 
     @property
     def keys(self) -> jax.Array:
@@ -183,6 +190,10 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     if config.data.stream and method.preparation_epochs and jax.process_count() > 1:
         remedy = "the method prepares its teachers, which a stream on several hosts cannot feed; "
         raise SettingError("data.stream", config.data.stream, remedy + "train on one host")
+    require_flag("data.class_pairs", config.data.class_pairs)
+    if config.data.class_pairs and (config.data.stream or config.batch_size % 2):
+        remedy = "needs data in memory and an even batch_size"
+        raise SettingError("data.class_pairs", config.data.class_pairs, remedy)
     for field in MIXES:
         if config.data[field] and method.whole_images:
             remedy = f"{type(method).__name__} {method.whole_images}; leave it 0"
@@ -264,6 +275,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
         early_stopping=stopping,
         step_timeout=config.parallel.step_timeout,
         profile=profile,
+        class_pairs=config.data.class_pairs,
         teachers=teachers,
         starts=load_starts(
             starts,
@@ -294,6 +306,8 @@ def load_splits(data: Mapping[str, Any], outlined: bool = False) -> Splits:
         require_number("data.limit", data["limit"], least=1, whole=True)
     require_number("data.heldout", data["heldout"], least=0, most=0.9)
     require_flag("data.stream", data["stream"])
+    if data["data_dir"] is not None:
+        require_path("data.data_dir", data["data_dir"])
     common = {field: data[field] for field in ("data_dir", "download", "heldout", "limit")}
     size = data["image_size"]
     if outlined and not (data["stream"] and data["labels"] is not None):
@@ -305,7 +319,7 @@ def load_splits(data: Mapping[str, Any], outlined: bool = False) -> Splits:
     if data["labels"] is not None:
         remedy = "the labels of a streamed set are not read ahead; leave it None"
         raise SettingError("data.labels", data["labels"], remedy)
-    workers = (os.cpu_count() or 1) if data["workers"] is None else data["workers"]
+    workers = usable_cores() if data["workers"] is None else data["workers"]
     common["image_size"] = 224 if size is None else size
     return load_streamed(data["name"], workers=workers, **common)
 

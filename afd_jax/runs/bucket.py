@@ -2,11 +2,12 @@
 
 A run works in a folder on this machine, and what it has written is copied to the bucket as soon as
 it is whole: a checkpoint with the metrics that belong to it, its marker last. So a machine that is
-lost leaves in the bucket what a killed run leaves on a disk. One process writes; several refuse.
+lost leaves in the bucket what a killed run leaves on a disk. What could not be copied stays here,
+and the next run on this machine continues from it. One process writes; several refuse.
 """
 
 import contextlib
-import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -15,19 +16,18 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
 from afd_jax.data.cache import cache_dir
-from afd_jax.data.extra import need
 from afd_jax.errors import SettingError, StorageError, first_line
 from afd_jax.runs.bucket_lock import BucketLock
+from afd_jax.runs.bucket_store import MARKER, Store, is_whole
 
-_PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # by scheme; and the extra
-_MARKER = "_CHECKPOINT_METADATA"  # Orbax's own; without it a checkpoint is not whole
 _PERIOD = 5.0  # seconds between two looks at the folder
 _logger = logging.getLogger("afd_jax")
+_Files = dict[str, tuple[int, int]]
+"""Sizes and times of change of files, by their names in a folder."""
 
 
 def in_bucket(path: str | pathlib.Path) -> bool:
@@ -46,8 +46,8 @@ def at_hand(path: str | pathlib.Path) -> pathlib.Path:
       SettingError: for an address of another kind, or one that cannot be read.
     """
     if not in_bucket(path):
-        return pathlib.Path(path)
-    store = _Store(str(path))
+        return pathlib.Path(os.path.expanduser(path))
+    store = Store(str(path))
     local = cache_dir("buckets", "read", store.digest)
     local.mkdir(parents=True, exist_ok=True)
     with _named(store.url):
@@ -72,20 +72,67 @@ def mirrored(url: str) -> Iterator[pathlib.Path]:
     if jax.process_count() > 1:
         remedy = f"a bucket takes one process, this run has {jax.process_count()}; give a folder "
         raise SettingError("--workdir", url, remedy + "that all of them share")
-    store = _Store(url)
+    store = Store(url)
     local = cache_dir("buckets", "write", store.digest)
     with contextlib.ExitStack() as stack:
         with _named(url):
             lock = stack.enter_context(BucketLock(store.files, f"{store.root}/lock.json", url))
-            shutil.rmtree(local, ignore_errors=True)
-            local.mkdir(parents=True)
-            store.fetch(local)
-        copier = _Copier(store, local, lock)
+            there = _ready(store, local)
+        copier = _Copier(store, local, lock, there)
         try:
             yield local
         finally:
             copier.finish()
             shutil.rmtree(local, ignore_errors=True)
+            _noted(local).unlink(missing_ok=True)
+
+
+def _ready(store: Store, local: pathlib.Path) -> _Files:
+    """Makes the folder hold what the run continues from; returns what of it is in the bucket."""
+    there, own, known = store.names(), _whole_files(local), _read(_noted(local))
+    as_left = all(
+        any(size == files[name][0] for files in (known, own) if name in files)
+        for name, size in there.items()
+    )
+    if own and as_left and (there or not known):  # not if somebody emptied the bucket
+        # Nobody has written there since, so what is here is as new, or newer.
+        same = (name for name, size in there.items() if known.get(name, (None,))[0] == size)
+        return {name: known[name] for name in same}
+    if own.items() - known.items():
+        aside = local
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}_kept")
+        local.rename(aside)
+        words = "%s has changed since a run on this machine failed to copy all its files; "
+        _logger.warning(words + "they are in %s", store.url, aside)
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir(parents=True)
+    store.fetch(local)
+    return _whole_files(local)
+
+
+def _noted(local: pathlib.Path) -> pathlib.Path:
+    """The file that says which files are in the bucket, beside a folder."""
+    return local.with_name(f"{local.name}.json")
+
+
+def _read(noted: pathlib.Path) -> _Files:
+    try:
+        return {name: (size, time) for name, (size, time) in json.loads(noted.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _whole_files(local: pathlib.Path) -> _Files:
+    """The files of a folder that are whole."""
+    found = {}
+    for file in local.rglob("*"):
+        name = file.relative_to(local).as_posix()
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if file.is_file() and file.name != ".lock" and ".orbax-checkpoint-tmp" not in name:
+                status = file.stat()
+                found[name] = status.st_size, status.st_mtime_ns
+    return {name: status for name, status in found.items() if is_whole(name, found)}
 
 
 @contextlib.contextmanager
@@ -100,100 +147,19 @@ def _named(url: str) -> Iterator[None]:
         raise SettingError("--workdir", url, remedy) from error
 
 
-class _Store:
-    """What is in a bucket below an address.
-
-    Args:
-      url: "gs://bucket/run" or "s3://bucket/run".
-
-    Attributes:
-      url: without a slash at its end.
-      files: of fsspec.
-      root: the address as `files` takes it.
-    """
-
-    def __init__(self, url: str):
-        self.url = url.rstrip("/")
-        scheme, _, rest = self.url.partition("://")
-        if scheme not in _PACKAGES:
-            remedy = "must be a folder, or an address that begins with "
-            raise SettingError("--workdir", url, remedy + " or ".join(f"{s}://" for s in _PACKAGES))
-        if not re.fullmatch(r"[^/]+/.+", rest):
-            raise SettingError(
-                "--workdir", url, f"name a folder in a bucket, {scheme}://bucket/run"
-            )
-        package, extra = _PACKAGES[scheme]
-        need(package, "--workdir", url, extra)
-        import fsspec
-
-        self.files, self.root = fsspec.url_to_fs(self.url, skip_instance_cache=True)
-
-    @property
-    def digest(self) -> str:
-        """A name for folders of this address."""
-        return hashlib.sha256(self.url.encode()).hexdigest()[:24]
-
-    def names(self) -> dict[str, int]:
-        """Sizes of all objects, by their names below the address; checkpoints that are whole."""
-        self.files.invalidate_cache()
-        found = self.files.find(self.root, detail=True)
-        sizes = {name[len(self.root) + 1 :]: int(info["size"]) for name, info in found.items()}
-        sizes.pop("lock.json", None)
-        return {name: size for name, size in sizes.items() if name and _is_whole(name, sizes)}
-
-    def fetch(self, local: pathlib.Path) -> None:
-        """Makes a folder hold what is in the bucket, and nothing else."""
-        wanted = self.names()
-        for file in [p for p in local.rglob("*") if p.is_file()]:
-            name = file.relative_to(local).as_posix()
-            # Checkpoints do not change; other files may, at the same size.
-            if wanted.get(name) != file.stat().st_size or "checkpoints/" not in name:
-                file.unlink()
-        for folder in sorted((p for p in local.rglob("*") if p.is_dir()), reverse=True):
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        for name in wanted:
-            file = local / name
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self.files.get_file(f"{self.root}/{name}", str(file))
-
-    def put(self, local: pathlib.Path, name: str) -> None:
-        """Copies a file to the bucket."""
-        self.files.put_file(str(local / name), f"{self.root}/{name}")
-
-    def remove(self, name: str) -> None:
-        """Removes an object."""
-        self.files.rm_file(f"{self.root}/{name}")
-
-
-def _checkpoint_of(name: str) -> str | None:
-    """The folder of a checkpoint that a file belongs to.
-
-    >>> _checkpoint_of("teacher_0/checkpoints/40/state/d/a"), _checkpoint_of("config.json")
-    ('teacher_0/checkpoints/40', None)
-    """
-    match = re.match(r"((?:.*/)?checkpoints/[^/]+)/", name)
-    return match[1] if match else None
-
-
-def _is_whole(name: str, names: Any) -> bool:
-    folder = _checkpoint_of(name)
-    return folder is None or f"{folder}/{_MARKER}" in names
-
-
 class _Copier:
     """Copies a folder to a bucket while a run writes it.
 
     Args:
       store: the bucket.
-      local: the folder; it holds what is in the bucket.
+      local: the folder.
       lock: on the bucket; if it is lost, the run is stopped.
+      there: what of the folder is in the bucket.
     """
 
-    def __init__(self, store: _Store, local: pathlib.Path, lock: BucketLock):
-        self._store, self._local, self._lock = store, local, lock
-        self._there = self._files()
+    def __init__(self, store: Store, local: pathlib.Path, lock: BucketLock, there: _Files):
+        self._store, self._local, self._lock, self._there = store, local, lock, there
+        self._note()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="bucket", daemon=True)
         self._thread.start()
@@ -230,34 +196,30 @@ class _Copier:
                     _logger.warning(words, self._store.url, first_line(error)[:200])
                 said = True
 
-    def _files(self) -> dict[str, tuple[int, int]]:
-        """Sizes and times of the files that are whole, by name."""
-        found = {}
-        for file in self._local.rglob("*"):
-            name = file.relative_to(self._local).as_posix()
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                if file.is_file() and ".orbax-checkpoint-tmp" not in name:
-                    status = file.stat()
-                    found[name] = status.st_size, status.st_mtime_ns
-        return {name: status for name, status in found.items() if _is_whole(name, found)}
-
     def _copy(self) -> None:
         """Copies what is new, and removes what is gone: a checkpoint's marker last, and first."""
-        found = self._files()
-        for name in sorted(found, key=_order):
-            if self._there.get(name) != found[name]:
-                try:
-                    self._store.put(self._local, name)
-                except FileNotFoundError:  # an old checkpoint, just removed
-                    continue
-                self._there[name] = found[name]
-        for name in sorted(self._there.keys() - found.keys(), key=_order, reverse=True):
-            with contextlib.suppress(FileNotFoundError):
-                self._store.remove(name)
-            del self._there[name]
+        found, before = _whole_files(self._local), dict(self._there)
+        try:
+            for name in sorted(found, key=_order):
+                if self._there.get(name) != found[name]:
+                    try:
+                        self._store.put(self._local, name)
+                    except FileNotFoundError:  # an old checkpoint, just removed
+                        continue
+                    self._there[name] = found[name]
+            for name in sorted(self._there.keys() - found.keys(), key=_order, reverse=True):
+                with contextlib.suppress(FileNotFoundError):
+                    self._store.remove(name)
+                del self._there[name]
+        finally:
+            if self._there != before:
+                self._note()
+
+    def _note(self) -> None:
+        _noted(self._local).write_text(json.dumps(self._there))
 
 
 def _order(name: str) -> tuple[int, str]:
     """The summary says that a run is finished, a marker that a checkpoint is whole."""
     last = name.rpartition("/")[2]
-    return {_MARKER: 1, "summary.json": 2}.get(last, 0), name
+    return {MARKER: 1, "summary.json": 2}.get(last, 0), name

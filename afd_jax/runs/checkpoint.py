@@ -1,7 +1,8 @@
 """Saving and restoring a run with Orbax.
 
 A checkpoint knows whose it is: its notes hold its step, the run's settings and the versions that
-wrote it. Files of another run, or under another step's name, are refused.
+wrote it. Files of another run, or under another step's name, are refused. They also hold checksums
+of the arrays, so that one whose values have changed counts as damaged.
 """
 
 import contextlib
@@ -18,14 +19,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from afd_jax.data.extra import Quiet
 from afd_jax.engine.state import TrainState
 from afd_jax.errors import SettingError, StorageError, first_line
+from afd_jax.runs import checksums
 from afd_jax.runs.processes import is_lost
 
 Check = Callable[[dict[str, Any]], None]
 """Raises SettingError for settings that are not the run's."""
 
 _logger = logging.getLogger("afd_jax")
+
+_PARTS = ("params", "statistics")  # of a network's state, what its forward pass needs
+_OWN = {"of", "checksum"}  # of a checkpoint's notes; the others are the caller's
 
 KEPT = 2
 """So many checkpoints of a run stay."""
@@ -68,9 +74,15 @@ class Checkpoints:
         step = state.steps_done
         self.require_saved()
         if step not in self._manager.all_steps():
-            own = {"step": step, "settings": self._settings, "versions": _versions()}
+            own = {
+                "step": step,
+                "settings": self._settings,
+                "versions": _versions(),
+                "arrays": checksums.of_arrays(state),
+            }
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave({**notes, "of": own})
+                state=ocp.args.StandardSave(state),
+                notes=ocp.args.JsonSave(checksums.sealed({**notes, "of": own})),
             )
             self._saving = step
             with _failing(self._folder, step):
@@ -101,6 +113,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=items)
+                _require_unchanged(restored["notes"], checksums.of_arrays(restored["state"]))
             except Exception as error:  # Orbax, TensorStore and JSON each have their own
                 if is_lost(error):  # then nothing is known about the files
                     raise
@@ -109,7 +122,7 @@ class Checkpoints:
             notes = restored["notes"]
             _require_own(self._folder / str(step), notes, restored["state"].steps_done, self._check)
             self._set_aside(damaged)
-            return restored["state"], {k: v for k, v in notes.items() if k != "of"}
+            return restored["state"], {k: v for k, v in notes.items() if k not in _OWN}
         if damaged:
             raise _unreadable(self._folder, damaged)
         return None
@@ -161,9 +174,12 @@ def _cause(error: Exception) -> str:
     return next((words for words in causes if words in str(error)), first_line(error)[:200])
 
 
+_QUIET = Quiet("orbax", logging.CRITICAL)
+
+
 def _quiet() -> None:
     """Orbax logs a traceback for each of its threads that fails; we raise the error and say it."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("absl").addFilter(_QUIET)
 
 
 def _versions() -> dict[str, str]:
@@ -189,6 +205,13 @@ def _require_own(path: pathlib.Path, notes: dict[str, Any], step: int, check: Ch
         remedy = f"is a checkpoint of another run: {error.field} is {error.value!r} here; put the "
         remedy += "run's own back, or remove it"
         raise SettingError("--workdir", str(path), remedy) from error
+
+
+def _require_unchanged(notes: dict[str, Any], found: dict[str, str]) -> None:
+    """Raises ValueError for a damaged checkpoint; those of before checksums cannot be told."""
+    checksums.require_whole(notes)
+    if noted := notes.get("of", {}).get("arrays"):
+        checksums.require_same(noted, found)
 
 
 def load_variables(
@@ -258,10 +281,14 @@ def _variables(
         state=ocp.args.PyTreeRestore(item=wanted, restore_args=how), notes=ocp.args.JsonRestore()
     )
     restored = manager.restore(step, args=items)
-    found = {}
+    found, read = {}, {}
     for name in networks:
         own = restored["state"]["networks"][name]
+        for part in _PARTS:
+            at = f"networks/{name}/{part}/network/"
+            read.update(checksums.of_arrays(own[part]["network"], at))
         found[name] = {"params": own["params"]["network"], **own["statistics"]["network"]}
+    _require_unchanged(restored["notes"], read)
     return found, restored["notes"]
 
 
@@ -273,5 +300,4 @@ def _unreadable(folder: pathlib.Path, damaged: dict[int, str]) -> SettingError:
 
 def _is_of(path: Any, networks: Sequence[str]) -> bool:
     names = [str(getattr(key, "key", getattr(key, "idx", None))) for key in path[:4]]
-    parts = ("params", "statistics")
-    return names in [["networks", name, part, "network"] for name in networks for part in parts]
+    return names in [["networks", name, part, "network"] for name in networks for part in _PARTS]

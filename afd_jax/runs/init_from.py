@@ -12,7 +12,7 @@ import ml_collections
 from afd_jax.engine import seeds
 from afd_jax.engine.init import difference
 from afd_jax.engine.plan import Network
-from afd_jax.errors import SettingError
+from afd_jax.errors import SettingError, require_path
 from afd_jax.networks.functional import draw
 from afd_jax.runs.prerequisites import Source, of_run
 from afd_jax.runs.pytorch_files import SUFFIXES
@@ -55,6 +55,7 @@ def start_sources(config: ml_collections.ConfigDict) -> list[Source]:
 
 
 def _source(field: str, entry: str) -> Source:
+    require_path(field, entry)
     file = pathlib.Path(entry)
     if file.is_file():
         return Source(entry, None, file=file)

@@ -1,6 +1,7 @@
 """A run's hold on its folder: one program at a time, of the same settings, data and teachers."""
 
 import contextlib
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from afd_jax.reports.facts import graph_facts
 from afd_jax.runs.assemble import Run
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.workdir import Workdir, read_json, require_same, write_json
+
+_logger = logging.getLogger("afd_jax")
 
 try:
     import fcntl
@@ -70,18 +73,22 @@ def _claim(
 
 
 def _lock(folder: Workdir, stack: contextlib.ExitStack) -> None:
-    """Locks the folder itself, which no writing replaces, until the stack is left."""
+    """Locks the folder until the stack is left.
+
+    By a file, opened to write: NFS locks nothing else for other machines.
+    """
     if fcntl is None:
         return
-    number = os.open(folder.path, os.O_RDONLY)
+    number = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     stack.callback(os.close, number)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         remedy = "another program trains in this folder; wait for it, or name another one"
         raise SettingError("--workdir", str(folder.path), remedy) from error
-    except OSError:  # a file system without locks
-        pass
+    except OSError as error:
+        words = "the file system of %s has no locks (%s); see that only one program trains there"
+        _logger.warning(words, folder.path, first_line(error))
 
 
 def claim_weights(folder: Workdir, run: Run) -> None:

@@ -16,7 +16,7 @@ from afd_jax.runs.configs import find_config
 from afd_jax.runs.settings import OPEN, base_config
 
 # What an optimizer's block keeps when it gets another name.
-_SHARED = ("learning_rate", "weight_decay", "decay", "clip", "schedule")
+_SHARED = ("learning_rate", "weight_decay", "decay", "clip", "schedule", "warmup")
 _ALWAYS = ("learning_rate", "schedule")  # the others are options, which a choice may not have
 
 

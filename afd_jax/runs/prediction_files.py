@@ -54,7 +54,7 @@ def write_predictions(
                 writer.writeheader()
                 writer.writerows(rows)
     except OSError as error:
-        remedy = f"cannot be written ({first_line(error)})"
+        remedy = f"cannot be written ({error.strerror or first_line(error)})"
         raise SettingError("--predictions", str(path), remedy) from error
 
 

@@ -12,12 +12,11 @@ import numpy as np
 from afd_jax.data import NumpyBatch, Splits, Streamed, eval_batches, eval_stream
 from afd_jax.data.pictures import picture_batches, picture_files
 from afd_jax.engine.devices import Devices, make_devices
-from afd_jax.errors import SettingError, one_of, require_number, within
+from afd_jax.errors import SettingError, UnreadableError, one_of, require_number, within
 from afd_jax.networks.functional import run as run_network
 from afd_jax.networks.outputs import as_nodes
 from afd_jax.runs.assemble import load_splits
 from afd_jax.runs.trained import TrainedRun, Trust, open_run
-from afd_jax.runs.workdir import read_json
 
 SPLITS = ("train", "heldout", "test")
 
@@ -35,6 +34,8 @@ class Predictions:
       seed: of the run.
       step: of the checkpoint.
       sha256: digest of the run's data; None for a folder of images.
+      unreadable: what is wrong with the images that could not be read, by path below the folder;
+        they are not among the examples.
     """
 
     probabilities: Mapping[str, np.ndarray]
@@ -45,6 +46,7 @@ class Predictions:
     seed: int
     step: int
     sha256: str | None
+    unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def predict(
@@ -88,7 +90,7 @@ def predict_seeds(
     Args:
       workdir: folder of the run.
       split: "test", "heldout" or "train", of the data that the run was trained with.
-      images: a folder of JPEG or PNG files to take in place of a split.
+      images: a folder of image files to take in place of a split.
       seeds: which of the run's seeds; all if None.
       batch_size: images at a time; that of the run's evaluations if None.
       data_dir: where the data are now, if they have moved; as `config.data.data_dir`.
@@ -100,7 +102,7 @@ def predict_seeds(
     Raises:
       SettingError: if there is no run, no checkpoint, no such seed or split, if the split is empty,
         or if the data cannot be found or are not those of the run.
-      UnreadableError: for a damaged image of a streamed set.
+      UnreadableError: for a damaged image of a streamed set, or if all of a folder are damaged.
     """
     run = open_run(workdir, trust=trust)
     seeds = run.seeds if seeds is None else seeds
@@ -126,17 +128,22 @@ def predict_seeds(
         for own, variables in zip(found, placed, strict=True):
             result = jax.device_get(program(variables, sent))
             own.append({node: p[mask] for node, p in result.items()})
+    lost = source.unreadable
+    if not any(len(p) for own in found[0] for p in own.values()):
+        file, words = next(iter(lost.items()))
+        raise UnreadableError(f"no image in {images} can be read, such as {file}: {words}")
     names = run.data.get("class_names") or [str(i) for i in range(run.data["classes"])]
     return [
         Predictions(
             probabilities={node: np.concatenate([p[node] for p in own]) for node in run.nodes},
             labels=np.concatenate(labels) if labels else None,
-            examples=source.examples,
+            examples=[name for name in source.examples if name not in lost],
             class_names=names,
             roles=roles,
             seed=seed,
             step=step,
             sha256=source.sha256,
+            unreadable=lost,
         )
         for seed, own in zip(seeds, found, strict=True)
     ]
@@ -162,7 +169,7 @@ def _roles(run: TrainedRun) -> dict[str, str]:
     if not run.folder.graph.is_file():
         remedy = "no such file; put a copy back, or let afd-train continue the run"
         raise SettingError("workdir", str(run.folder.graph), remedy)
-    nodes = read_json(run.folder.graph)["nodes"]
+    nodes = run.folder.read_graph()["nodes"]
     return {node["name"]: node["role"] for node in nodes if node["name"] in run.nodes}
 
 
@@ -175,22 +182,34 @@ class _Source:
       batch_size: unless another is asked for.
       examples: a name for each.
       sha256: of the run's data.
+      unreadable: by name, what is wrong with those that could not be read; known when all batches
+        are made.
     """
 
     batches: Callable[[int], Iterator[NumpyBatch]]
     batch_size: int
     examples: Sequence[str]
     sha256: str | None = None
+    unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _pictures(run: TrainedRun, folder: str | pathlib.Path) -> _Source:
-    files, streamed = picture_files(folder), run.config["data"]["stream"]
-    height, width, channels = run.data["image_shape"]
-    return _Source(
-        lambda size: picture_batches(files, size, (height, width, channels), streamed=streamed),
-        min(run.config["eval_batch_size"], len(files)),
-        [file.relative_to(folder).as_posix() for file in files],
-    )
+    shape: Any = tuple(run.data["image_shape"])
+    # Names that are not UTF-8 could not be printed.
+    files = {
+        file: file.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()
+        for file in picture_files(folder)
+    }
+    unreadable: dict[str, str] = {}
+
+    def batches(size: int) -> Iterator[NumpyBatch]:
+        lost: dict[pathlib.Path, str] = {}
+        streamed = run.config["data"]["stream"]
+        yield from picture_batches([*files], size, shape, streamed=streamed, unreadable=lost)
+        unreadable.update({files[file]: words for file, words in lost.items()})
+
+    size = min(run.config["eval_batch_size"], len(files))
+    return _Source(batches, size, [*files.values()], unreadable=unreadable)
 
 
 def _split(run: TrainedRun, split: str, data_dir: str | None) -> _Source:

@@ -11,7 +11,7 @@ import re
 
 import ml_collections
 
-from afd_jax.errors import SettingError, require_number
+from afd_jax.errors import SettingError, require_number, require_path
 from afd_jax.networks import NAMES
 from afd_jax.runs.bucket import at_hand
 
@@ -86,6 +86,8 @@ def sources(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[So
             raise SettingError("init_from", tuple(config.init_from), remedy)
         (name,) = config.networks
         return [Source(name, name, workdir / f"generation_{config.generations - 1}")]
+    for n, entry in enumerate(entries):
+        require_path(f"teachers[{n}]", entry)
     return [_source(entry, workdir / f"teacher_{n}") for n, entry in enumerate(entries)]
 
 

@@ -39,6 +39,8 @@ def read_span(text: Any, total_steps: int) -> Span | None:
     if not count:
         remedy = f"must be empty, or a number of steps and where they begin, such as {_EXAMPLE}"
         raise SettingError("profile", text, remedy)
+    if first < 1:
+        raise SettingError("profile", text, "the first step compiles; begin at 1, or later")
     if first + count > total_steps:
         raise SettingError("profile", text, f"ends after the run, which has {total_steps} steps")
     return Span(first, first + count)

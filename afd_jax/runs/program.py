@@ -90,6 +90,7 @@ class Update:
             seeds=run.seeds,
             start_step=self._start,
             end_step=run.total_steps,
+            labels=run.paired_labels,
         )
         if not run.plan.method.pairs:
             return ({"index": rows} for rows in each)
@@ -119,6 +120,8 @@ def steps_per_call(run: Run, start: int) -> int:
     due = [run.log_every, run.eval_every, run.checkpoint_every, run.total_steps, start]
     if learns(run):
         due.append(run.steps_per_epoch)
+    if run.profile is not None:
+        due += [run.profile.first, run.profile.last]
     common = math.gcd(*due)
     return max(n for n in range(1, run.steps_per_call + 1) if common % n == 0)
 
@@ -231,7 +234,8 @@ def prepared(run: Run, state: TrainState, going_on: Callable[[int], None]) -> Tr
         if run.streams:
             each = train_stream(train, size, seed=seed, **ends)
         else:
-            each = train_rows(len(train), size, seeds=[seed], whole=True, **ends)
+            labels = run.paired_labels
+            each = train_rows(len(train), size, seeds=[seed], whole=True, labels=labels, **ends)
         with contextlib.closing(each):
             for done, own in enumerate(each):
                 going_on(done)

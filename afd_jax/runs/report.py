@@ -19,7 +19,7 @@ from afd_jax.runs.metrics import read_metrics
 from afd_jax.runs.overrides import as_json
 from afd_jax.runs.settings import base_config
 from afd_jax.runs.trained import Trust
-from afd_jax.runs.workdir import Workdir, read_json
+from afd_jax.runs.workdir import Workdir
 
 _SIGHTS = 6  # images, at most four of them that networks disagree on
 _POINTS = 200  # of a learning rate's curve
@@ -79,7 +79,8 @@ def _records(path: pathlib.Path, name: str) -> RunRecords:
         if not file.is_file():
             remedy = f"no run in this folder (no {file.name})"
             raise SettingError("workdir", str(path), remedy)
-    settings, data = folder.settings(), read_json(folder.data)
+    settings, data = folder.settings(), folder.read_data()
+    metrics = list(read_metrics(folder.metrics))
     defaults = base_config()
     defaults.method = {"name": settings["method"]["name"]}
     return RunRecords(
@@ -87,25 +88,29 @@ def _records(path: pathlib.Path, name: str) -> RunRecords:
         folder=str(path),
         settings=settings,
         defaults=as_json(defaults),
-        facts=read_json(folder.graph),
+        facts=folder.read_graph(),
         data=data,
-        metrics=list(read_metrics(folder.metrics)),
-        summary=read_json(folder.summary) if folder.summary.is_file() else None,
-        rates=_rates(settings, data),
+        metrics=metrics,
+        summary=folder.read_summary() if folder.summary.is_file() else None,
+        rates=_rates(settings, data, metrics),
         generations=folder.generations(),
         teachers=folder.noted_teachers(),
     )
 
 
 def _rates(
-    settings: Mapping[str, Any], data: Mapping[str, Any]
+    settings: Mapping[str, Any], data: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[tuple[float, float]]]:
-    """Learning rates by update, over the epochs of the whole run."""
+    """Learning rates of the updates that the run has made, over the epochs of the whole run."""
+    marks = (key.partition("/gradient_norm/") for record in metrics for key in record)
+    made = {update for _, mark, update in marks if mark}
     size, examples = settings["batch_size"], data["train"]
     steps = to_steps("duration", settings["duration"], batch_size=size, examples=examples)
     places = sorted({*np.linspace(0, steps - 1, min(steps, _POINTS)).round().astype(int).tolist()})
     found = {}
     for update, options in settings["optimizers"].items():
+        if update not in made:
+            continue
         shape, rate = options["schedule"], options["learning_rate"]
         schedule = call("name", SCHEDULES, shape, rate, steps)
         found[update] = [(p / (examples // size), float(schedule(p))) for p in places]

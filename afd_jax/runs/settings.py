@@ -81,6 +81,9 @@ def base_config() -> ml_collections.ConfigDict:
                 # "parquet", the shorter side is resized and the centre kept (None: as they are);
                 # streamed: see above (None: 224).
                 "image_size": placeholder(int),
+                # Batches of two images of a class each; a class comes again after all others. For
+                # sets in memory and an even batch size.
+                "class_pairs": False,
                 "workers": placeholder(int),  # processes that decode them; None: one for each core
                 "mean": placeholder(tuple),  # per channel, of 1; None: from the training images
                 "std": placeholder(tuple),

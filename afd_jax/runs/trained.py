@@ -37,6 +37,7 @@ class TrainedNetwork:
       output: which of the module's nodes it is, if the module has several.
       image_shape: [height, width, channels] of the images that it was trained with.
       class_names: by class; their numbers if the data has no names.
+      step: of the checkpoint.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TrainedNetwork:
     output: int = 0
     image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] = ()
+    step: int | None = None
 
     def __call__(self, images: Any, *, images_range: tuple[float, float] | None = None) -> Outputs:
         """Classifies images [batch, height, width, channels], with running statistics.
@@ -59,6 +61,10 @@ class TrainedNetwork:
         """
         pixels = as_pixels(images, self.image_shape, images_range)
         return self._run(self.variables, self.recipe.normalise(pixels))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is compiled, for copies."""
+        return {own.name: getattr(self, own.name) for own in dataclasses.fields(self)}
 
     @functools.cached_property
     def _run(self) -> Callable[..., Outputs]:
@@ -155,7 +161,7 @@ def open_run(
     folder = Workdir(at_hand(workdir))
     if not folder.config.is_file() or not folder.data.is_file():
         raise SettingError("workdir", str(workdir), "no run in this folder (no config.json)")
-    config, data = folder.settings(), read_json(folder.data)
+    config, data = folder.settings(), folder.read_data()
     names = dict(zip(numbered(config["networks"]), config["networks"], strict=True))
     built = dict(modules or {})
     for node in built:
@@ -236,7 +242,7 @@ def load(
         remedy = f"the run has {', '.join(nodes)}" if node is None else one_of(node, nodes)
         raise SettingError("node", node, remedy)
     network = nodes[node]
-    _, by_seed = run.variables([network.name])
+    step, by_seed = run.variables([network.name])
     seed = run.seeds[0] if seed is None else seed
     run.require_seed(seed)
     variables = by_seed[seed][network.name]
@@ -244,4 +250,4 @@ def load(
     module, variables, output = single(network.module.module, variables, index)
     shape = tuple(run.data["image_shape"])
     names = tuple(run.data.get("class_names") or map(str, range(run.data["classes"])))
-    return TrainedNetwork(node, module, variables, run.recipe, output, shape, names)
+    return TrainedNetwork(node, module, variables, run.recipe, output, shape, names, step)

@@ -112,8 +112,7 @@ class Workdir:
         for field, kind in _KINDS.items():
             if not isinstance(content.get(field, kind()), kind):
                 raise _damaged(self.config, f"{field} is {shortened(repr(content[field]))}")
-        if missing := {"method", "networks"} - {*content}:
-            raise _damaged(self.config, f"{', '.join(sorted(missing))} missing")
+        _require_fields(self.config, content, {"method", "networks"})
         return _with_defaults(ml_collections.ConfigDict(content))
 
     def read_summary(self) -> dict[str, Any]:
@@ -122,10 +121,15 @@ class Workdir:
         Raises:
           SettingError: if the file is damaged.
         """
-        content = read_json(self.summary)
-        if missing := {"networks", "steps", "differences"} - {*content}:
-            raise _damaged(self.summary, f"{', '.join(sorted(missing))} missing")
-        return content
+        return _read_with(self.summary, {"networks", "steps", "differences"})
+
+    def read_graph(self) -> dict[str, Any]:
+        """What graph.json holds, likewise."""
+        return _read_with(self.graph, {"nodes", "edges"})
+
+    def read_data(self) -> dict[str, Any]:
+        """What data.json holds, likewise."""
+        return _read_with(self.data, {"image_shape", "classes", "mean", "std", "train", "sha256"})
 
     def noted_teachers(self) -> list[dict[str, Any]]:
         """What teachers.json holds; nothing if there are none.
@@ -179,6 +183,18 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _damaged(file, "no JSON object")
     return content
+
+
+def _read_with(file: pathlib.Path, needed: set[str]) -> dict[str, Any]:
+    """A JSON object that must have some fields."""
+    content = read_json(file)
+    _require_fields(file, content, needed)
+    return content
+
+
+def _require_fields(file: pathlib.Path, content: dict[str, Any], needed: set[str]) -> None:
+    if missing := needed - {*content}:
+        raise _damaged(file, f"{', '.join(sorted(missing))} missing")
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:

@@ -1,10 +1,12 @@
 """Damage to the files of a run that was stopped; it must go on to the same end, or refuse."""
 
+import functools
 import logging
 import pathlib
 import random
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,18 +69,25 @@ def damaged(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random
     return f"exit code {code} ({name}): {said(errors)}"
 
 
+@functools.cache
+def _undamaged(whole: pathlib.Path) -> tuple[str, dict[str, Any]]:
+    """The first network's name and variables."""
+    node = read_json(Workdir(whole).graph)["nodes"][0]["name"]
+    return node, load(whole, node, trust=True).variables
+
+
 def loaded(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
     """Damages one file of a checkpoint and loads a network; arguments as of `damaged`."""
     shutil.rmtree(workdir, ignore_errors=True)
     shutil.copytree(whole, workdir)
-    node = read_json(Workdir(whole).graph)["nodes"][0]["name"]
+    node, own = _undamaged(whole)
     name = _damage(workdir / "checkpoints", draw)
     said: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = said.append  # type: ignore[method-assign]
     logging.getLogger("afd_jax").addHandler(handler)
     try:
-        own, found = (load(folder, node, trust=True).variables for folder in (whole, workdir))
+        found = load(workdir, node, trust=True).variables
     except SettingError as error:
         return refusal(error, (SettingError,), name)
     except Exception as error:

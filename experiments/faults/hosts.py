@@ -71,7 +71,7 @@ PAIR = Several(
 def lost(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
     """Strikes one process at a random moment, waits for the others, and gives the command again.
 
-    Arguments and result as of `stops.killed`.
+    Arguments and result as of `stops.told_twice`.
     """
     assert isinstance(run, Several)
     shutil.rmtree(workdir, ignore_errors=True)

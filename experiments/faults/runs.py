@@ -61,6 +61,12 @@ RUNS = (
 )
 
 
+def on_cifar100(data_dir: str) -> Small:
+    """A cycle of three on a part of CIFAR-100, at 16x16."""
+    settings = (*DIGITS, f"data.data_dir={data_dir}", "data.image_size=16", "method.name=afd")
+    return Small("cycle of three on CIFAR-100", "cifar100_afd:resnet8,resnet8,resnet8", settings)
+
+
 def said(errors: str) -> str:
     """The last line of what a program wrote as errors, or its beginning."""
     lines = errors.strip().splitlines() or ["no word"]
@@ -83,8 +89,11 @@ def same_end(one: pathlib.Path, other: pathlib.Path) -> str | None:
             return f"metrics of {a.name}"
         if _accuracies(a) != _accuracies(b):
             return f"accuracies of {a.name}"
-        for name, x in _arrays(a).items():
-            if not np.array_equal(x, _arrays(b)[name]):
+        ours, theirs = _arrays(a), _arrays(b)
+        if ours.keys() != theirs.keys():
+            return f"names of arrays of {a.name}"
+        for name, x in ours.items():
+            if not np.array_equal(x, theirs[name]):
                 return f"{name} of {a.name}"
     return None
 

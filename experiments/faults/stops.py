@@ -12,7 +12,9 @@ from experiments.faults.runs import HANG, Small, ending
 MOST_KILLS = 6  # of one run, before it is left alone
 
 
-def killed(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
+def killed(
+    run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random
+) -> list[str]:
     """Kills a run with -9 again and again, then lets it end.
 
     Args:
@@ -22,9 +24,10 @@ def killed(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.
       draw: of the moments.
 
     Returns:
-      "equal", or what went wrong.
+      For each kill "equal", or what went wrong in the end.
     """
     shutil.rmtree(workdir, ignore_errors=True)
+    kills = 0
     for _ in range(draw.randint(1, MOST_KILLS)):
         process = run.start(workdir)
         try:
@@ -33,13 +36,14 @@ def killed(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-    return ending(run, whole, workdir)
+            kills += 1
+    return [ending(run, whole, workdir)] * kills
 
 
 def told_twice(run: Small, whole: pathlib.Path, workdir: pathlib.Path, draw: random.Random) -> str:
     """Sends two signals, 0 to 200 ms apart, at a random moment, then lets the run end.
 
-    Arguments and result as of `killed`.
+    Arguments as of `killed`; the result is one for both signals.
     """
     shutil.rmtree(workdir, ignore_errors=True)
     process = run.start(workdir)

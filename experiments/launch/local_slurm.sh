@@ -64,6 +64,8 @@ MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=30
 KillWait=10
+MessageTimeout=100
+BatchStartTimeout=300
 GresTypes=gpu
 NodeName=node1 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=$((${SLURM_PORT:-16817} + 1)) CPUs=2 Gres=gpu:2
 NodeName=node2 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=$((${SLURM_PORT:-16817} + 2)) CPUs=2 Gres=gpu:2

@@ -15,12 +15,19 @@ export JAX_COORDINATOR_ADDRESS="127.0.0.1:${PORT:-12421}" JAX_NUM_PROCESSES="$PR
 pids=()
 trap 'kill -TERM "${pids[@]}" 2>/dev/null' INT TERM # all save the state and stop together
 for ((i = 0; i < PROCESSES; i++)); do
-  JAX_PROCESS_ID=$i CUDA_VISIBLE_DEVICES=$i \
+  # A session each, so that Ctrl-C reaches them through the trap alone: two signals save nothing.
+  JAX_PROCESS_ID=$i CUDA_VISIBLE_DEVICES=$i setsid \
     python -m afd_jax --config="$config" --workdir="$workdir" --distributed "$@" &
   pids+=($!)
 done
 status=0
 for pid in "${pids[@]}"; do
-  while kill -0 "$pid" 2>/dev/null; do wait "$pid" && break || status=$?; done
+  code=0
+  wait "$pid" || code=$?
+  while kill -0 "$pid" 2>/dev/null; do # a signal ended the wait, not the process
+    code=0
+    wait "$pid" || code=$?
+  done
+  [ "$code" -eq 0 ] || status=$code
 done
 exit "$status"

@@ -253,7 +253,7 @@ def terms(name, maps, taught, heads, epoch, kept):
     if name == "mgd":
         return {"generation": generation(maps[2], taught[2], heads, kept)}
     if name == "reviewkd":
-        ours, theirs = ([*m, pooled(m)[:, :, None, None]] for m in (maps, taught))
+        ours, theirs = ([*b, pooled(m)[:, :, None, None]] for b, m in (maps, taught))
         apart = [pyramid(a, b) for a, b in zip(heads["review_"](ours), theirs)]
         return {"review": min(1, epoch / 20) * sum(apart)}
     each = [heads[f"pair{n}_"](*pair) for n, pair in enumerate(zip(maps, taught), 1)]
@@ -292,7 +292,10 @@ def run(name):
             if name == "block_kd":
                 each = stones(z, maps, teacher, x, own)
             else:
-                each = terms(name, maps, teacher(x)[1], own, epoch, kept[epoch])
+                pair = maps, teacher(x)[1]
+                if name == "reviewkd":
+                    pair = (net.preactivations(), maps), (teacher.preactivations(), pair[1])
+                each = terms(name, *pair, own, epoch, kept[epoch])
             for term, value in each.items():
                 losses[term] = losses.get(term, 0) + value / len(teachers)
         sgd.zero_grad()

@@ -32,14 +32,15 @@ def conv(before, after, kernel, stride=1):
 
 
 class Layer(nn.Module):
-    """Convolution, normalisation, ReLU."""
+    """Convolution, normalisation, ReLU; keeps what comes before the ReLU."""
 
     def __init__(self, before, after, kernel=3, stride=1):
         super().__init__()
         self.conv, self.norm = conv(before, after, kernel, stride), Norm(after)
 
     def forward(self, x):
-        return F.relu(self.norm(self.conv(x)))
+        self.before = self.norm(self.conv(x))
+        return F.relu(self.before)
 
 
 class Stages(nn.Module):
@@ -57,6 +58,10 @@ class Stages(nn.Module):
         maps.append(self.stage2(maps[0]))
         maps.append(self.stage3(maps[1]))
         return self.classifier(maps[2].mean((2, 3))), maps
+
+    def preactivations(self):
+        """Of the last call, before the ReLU of each stage."""
+        return [self.stage1.before, self.stage2.before, self.stage3.before]
 
 
 class Block(nn.Module):

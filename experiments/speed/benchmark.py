@@ -11,8 +11,8 @@ the first step (compilation, warm-up) is reported apart. Runs on whatever device
 GPU, ask for "compiled channels-last" among the PyTorch variants, too: its quickest form there.
 
 The floor is the time that the step's multiplications would take at the speed of a large matrix
-product, or its least traffic (parameters, optimizer states and gradients once each way) at the
-speed of a copy, measured in the same run: whichever is longer.
+product, or its least traffic (the whole state read and written, the images read) at the speed of a
+copy, measured in the same run: whichever is longer.
 """
 
 import argparse

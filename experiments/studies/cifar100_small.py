@@ -10,7 +10,7 @@ this is assumed.
 import ml_collections
 
 from experiments.studies.few_labels import adam
-from experiments.study.plan import Block, Setting, Study
+from experiments.study.plan import Block, Claim, Setting, Study
 
 
 def recipe(config: ml_collections.ConfigDict, seed: int) -> None:
@@ -42,11 +42,25 @@ def _settings(names: str) -> tuple[Setting, ...]:
 
 
 _SEEDS = tuple(range(5))
+_EQUAL, _UNLIKE = "two ResNet-8", "ResNet-8 and ResNet-14"
 
 STUDY = Study(
     question="What do logits and maps bring on CIFAR-100, shrunk to 16x16, in 20 epochs?",
     blocks=(
-        Block("two ResNet-8", _settings("resnet8,resnet8"), recipe, seeds=_SEEDS),
-        Block("ResNet-8 and ResNet-14", _settings("resnet8,resnet14")[:4], recipe, seeds=_SEEDS),
+        Block(_EQUAL, _settings("resnet8,resnet8"), recipe, seeds=_SEEDS),
+        Block(_UNLIKE, _settings("resnet8,resnet14")[:4], recipe, seeds=_SEEDS),
+    ),
+    claims=tuple(
+        Claim(words, block, setting, against)
+        for words, setting, against, *blocks in (
+            ("learning together with AFD helps", "AFD", "independent", _EQUAL, _UNLIKE),
+            ("the logits help alone", "logits only", "independent", _EQUAL, _UNLIKE),
+            ("the discriminators help alone", "adversarial only", "independent", _EQUAL),
+            ("the discriminators add to the logits", "AFD", "logits only", _EQUAL, _UNLIKE),
+            ("aligning maps by L1 harms", "L1", "independent", _EQUAL),
+            ("L1 harms beside the logits", "L1+KD", "logits only", _EQUAL, _UNLIKE),
+            ("discriminators do better than L1", "AFD", "L1+KD", _EQUAL, _UNLIKE),
+        )
+        for block in blocks
     ),
 )

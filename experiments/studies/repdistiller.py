@@ -2,8 +2,8 @@
 
   python -m experiments.study repdistiller --hours 48 --seeds-at-once 3 --data-dir DIR
 
-The published figures come from RepDistiller's README and, for DKD, from mdistiller's, which reports
-the best epoch. They use one teacher for all runs; here each seed has its own. RepDistiller's FT
+The published figures come from RepDistiller's README and, for DKD, from LSKD's, of the best epoch.
+They use one teacher for all runs; here each seed has its own. RepDistiller's FT
 differs from the authors' method, which we implement, so its line is not a reproduction.
 
 Several GPUs wait for each other's teachers. Train the teachers first: `--only '^teachers'`.

@@ -36,16 +36,21 @@ def parser() -> argparse.ArgumentParser:
         "--hours",
         type=float,
         default=0.0,
-        help="begin no run later than this; 0, the default: none",
+        help="begin no run after this many hours; 0, the default, trains nothing",
     )
     add(
-        "--only", default="", metavar="REGEX", help='train only these, of "300 labels: AFD, seed 0"'
+        "--only", default="", metavar="REGEX", help='train only runs like "300 labels: AFD, seed 0"'
     )
     add("--part", type=_part, default=(1, 1), metavar="I/N", help="train the I-th of N shares")
     add("--seeds-at-once", type=int, default=1, metavar="N", help="in one program, for GPUs")
     add("--forget", metavar="SETTING", help="drop the results of a setting first")
     add("--smoke", action="store_true", help="train the smoke form of each setting once, keep none")
-    add("--estimate", type=float, metavar="TFLOPS", help="hours on a device that sustains so much")
+    add(
+        "--estimate",
+        type=float,
+        metavar="TFLOPS",
+        help="print the hours on a device that sustains so much",
+    )
     add("--data-dir", metavar="DIR", help="folder of TFDS data sets, where a study needs one")
     add(
         "--runs",
@@ -106,9 +111,12 @@ def main(arguments: list[str]) -> int:
 
 def _state(name: str, folder: pathlib.Path) -> str:
     study = load(name)
-    results = Results(folder / f"{name}.json", study)
-    every = sum(len(block.settings) * len(block.seeds) for block in study.blocks)
-    done = every - len(missing(study, results))
+    try:
+        results = Results(folder / f"{name}.json", study)
+        every = sum(len(block.settings) * len(block.seeds) for block in study.blocks)
+        done = every - len(missing(study, results))
+    except SettingError as error:  # results of other settings, say
+        return f"{name:24}{error}"
     return f"{name:24}{done:>5} of {every:<5}{study.question}"
 
 

@@ -123,7 +123,9 @@ def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
     if not curves:
         return
     count = (len(curves) + 1) // 2
-    colours = _colours([setting.name for setting in block.settings])
+    drawn = [s.name for s in block.settings if any(own[s.name] for own in curves.values())]
+    colours = _colours(drawn)
+    again = [name for n, name in enumerate(drawn) if colours[name] in [*colours.values()][:n]]
     with picture(file, count, min(len(curves), 2), 0.9 + 2.9 * count) as (figure, axes):
         for axis, (measure, own) in zip(axes.flat, curves.items(), strict=False):
             label, shown = measures[measure]
@@ -133,7 +135,8 @@ def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
                 if curve:  # ours is wide and below, so that it hides none
                     look = {"lw": 4, "zorder": 1.9} if _own(setting) else {"lw": 1.2}
                     x, y = zip(*curve, strict=True)
-                    axis.plot(x, y, "o-", color=colours[setting], ms=3.5, label=setting, **look)
+                    form = "s--" if setting in again else "o-"  # of a colour that is there already
+                    axis.plot(x, y, form, color=colours[setting], ms=3.5, label=setting, **look)
         for axis in axes[-1]:
             axis.set_xlabel("epoch")
         for axis in axes.flat[len(curves) :]:

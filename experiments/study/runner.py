@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax
 
 import afd_jax as afd
-from afd_jax.errors import SettingError
+from afd_jax.errors import Diverged, SettingError
 from experiments.study.plan import Job, Study, jobs
 from experiments.study.records import Results, records_of
 
@@ -45,12 +45,15 @@ def missing(
       study: to look at.
       results: what is there.
       at_once: seeds in one program.
-      part: (which, of how many): a share of all runs, whatever is there already.
+      part: (which, of how many): a share of all runs, whatever is there already. Most of a seed's
+        runs are in one share, so that it gives pairs to compare.
     """
-    own = jobs(study, at_once)[part[0] - 1 :: part[1]]
+    which, shares = part
+    every = jobs(study, at_once)
+    start, end = (n * len(every) // shares for n in (which - 1, which))
     return [
         job
-        for job in own
+        for job in every[start:end]
         if not all(results.has(job.block.name, job.setting.name, s) for s in job.seeds)
     ]
 
@@ -69,7 +72,8 @@ def train_missing(
     """Trains one run after the other until all are done or the time is up.
 
     An interrupted run resumes from its last checkpoint. The checkpoints of a finished run are kept
-    only while another setting may need them for its teachers.
+    only if another setting may take its teachers from it. After a run that diverges the others go
+    on.
 
     Args:
       study: to train.
@@ -82,24 +86,34 @@ def train_missing(
       data_dir: folder of TFDS data sets, for studies that read one.
 
     Returns:
-      Whether the study is complete.
+      Whether all that was to be trained is.
 
     Raises:
       SettingError: if a setting cannot work.
+      afd_jax.errors.Diverged: at the end, if a run did.
       afd_jax.errors.Interrupted: after Ctrl-C or SIGTERM, once the run's state is saved.
     """
     end = time.monotonic() + seconds
     every = missing(study, results, at_once=at_once, part=part)
     todo = [job for job in every if re.search(only, str(job))]
+    diverged, in_time = [], True
     for n, job in enumerate(todo):
         if time.monotonic() > end:
-            return False
+            in_time = False
+            break
         print(f"[{n + 1} of {len(todo)} missing] {job}", flush=True)
-        _train(job, root, data_dir)
+        try:
+            _train(job, root, data_dir)
+        except Diverged as error:
+            diverged.append(f"{job}: {error}")
+            print(f"diverged: {error}", flush=True)
+            continue
         results.add(records_of(job.folder(root), job.block, job.setting))
         if not job.may_teach(study):
             shutil.rmtree(job.folder(root))
-    return True
+    if diverged:
+        raise Diverged("; ".join(diverged))
+    return in_time
 
 
 def forget_runs(study: Study, setting: str, root: pathlib.Path) -> None:

@@ -134,6 +134,37 @@ def likeness(block: Block, results: Records) -> str:
     return "\n".join(lines)
 
 
+def effect(study: Study, setting: str, results: Records) -> str:
+    """What a setting of the study's first block with that name changes, a number for each network.
+
+    Points by which it differs from the block's baseline, bold if the interval excludes zero.
+    """
+    block = next(b for b in study.blocks if any(s.name == setting for s in b.settings))
+    found = [row.difference for row in rows(block, results) if row.setting == setting]
+    return ", ".join(
+        f"**{change.mean:+.2f}**" if change.told else f"{change.mean:+.2f}"
+        for change in found
+        if change is not None
+    )
+
+
+def seeds(study: Study, results: Records) -> str:
+    """How many seeds the settings of a study have: "10", or "5 to 10"."""
+    counts = _counts(study, results)
+    return f"{min(counts)} to {max(counts)}" if len({*counts}) > 1 else str(counts[0])
+
+
+def runs(study: Study, results: Records) -> str:
+    """How many runs of a study are done: "90", or "40 of 90"."""
+    done = sum(_counts(study, results))
+    every = sum(len(block.settings) * len(block.seeds) for block in study.blocks)
+    return f"{every}" if done == every else f"{done} of {every}"
+
+
+def _counts(study: Study, results: Records) -> list[int]:
+    return [len(results.of(b.name, s.name)) for b in study.blocks for s in b.settings]
+
+
 def seeds_in_words(block: Block, results: Records) -> str:
     """How many seeds the table has, and which settings have fewer than planned."""
     there = {s.name: len(results.of(block.name, s.name)) for s in block.settings}

@@ -87,6 +87,26 @@ def test_every_epoch_is_a_new_permutation_and_any_step_can_be_the_first():
     np.testing.assert_array_equal(np.array(rows(seeds=(4, 3)))[..., 1], batches)
 
 
+def test_pairs_of_a_class_follow_each_other():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 7], [40, 40, 41, 25]))
+
+    def rows(start=0, end=48, seeds=(3,)):
+        options = {"seeds": seeds, "start_step": start, "end_step": end, "labels": labels}
+        return list(train_rows(len(labels), 6, **options))
+
+    batches = rows()
+    epochs = [np.concatenate(batches[i : i + 24]) for i in (0, 24)]
+    for epoch in epochs:
+        assert len({*epoch}) == 144 and np.all(labels[epoch[::2]] == labels[epoch[1::2]])
+        rounds = labels[epoch[: 2 * 4 * 12 : 2]].reshape(12, 4)
+        assert np.all(np.sort(rounds, axis=1) == [0, 1, 2, 7])  # all classes before one again
+        assert len({*map(tuple, rounds.tolist())}) > 6  # in any order
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert {*epochs[0].reshape(-1, 2).min(1)} != {*epochs[1].reshape(-1, 2).min(1)}
+    np.testing.assert_array_equal(batches[31:], rows(start=31))
+    np.testing.assert_array_equal(np.array(rows(seeds=(4, 3)))[..., 1], batches)
+
+
 def test_incomplete_batch_is_left_out():
     batches = list(train_rows(10, 4, seeds=(0,), start_step=0, end_step=4))
     assert all(len(rows) == 4 for rows in batches)

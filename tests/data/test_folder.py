@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import pickle
 import sys
@@ -314,6 +315,18 @@ def few(root):
     return classes(root, "c", count=1)
 
 
+def parts(root):
+    for part in ("Training", "Test"):
+        classes(root / part, "cat", "dog")
+    return root
+
+
+def latin(root):
+    classes(root, "cat", "dog")
+    (root / "dog").rename(root / os.fsdecode("stra\u00dfe".encode("latin-1")))
+    return root
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -325,6 +338,8 @@ def few(root):
         (no_test, "has a folder train, but none called test, validation, val; .*train itself"),
         (empty_test, "test holds no folder of any class"),
         (loop, "a/again is a link to a folder that it lies in"),
+        (parts, "Test, Training, which look like parts of a data set, .* call them train and test"),
+        (latin, r"the name of the class 'stra.*e' is not UTF-8; rename its folder"),
         (few, "no test part, and a fifth of the images cannot be kept for it: .*only 1 member"),
     ],
 )
@@ -335,6 +350,15 @@ def test_what_cannot_work_is_named(make, words, stream, tmp_path):
         load_streamed("folder", data_dir=root) if stream else load("folder", data_dir=root)
     with pytest.raises(SettingError, match=r"data\.data_dir = None: no such folder"):
         load("folder")
+
+
+def test_a_path_may_begin_with_the_home_of_a_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    classes(tmp_path / "photos", "a", "b")
+    assert len(load("folder", data_dir="~/photos").train) == 8
+    for name in ("folder", "arrays", "parquet"):
+        with pytest.raises(SettingError, match="= '~nobody_of_that_name/photos': "):
+            load(name, data_dir="~nobody_of_that_name/photos")
 
 
 def test_links_are_followed(tmp_path):

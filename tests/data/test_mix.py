@@ -141,8 +141,14 @@ def test_colours_are_changed_as_by_pillow(name, strength):
 def test_pixels_are_moved_as_by_scipy(name, strength):
     angle = np.radians(135 * strength)
     matrix, offset = {
-        "shear_x": (np.array([[1, 0], [0.99 * strength, 1]]), (0, 0)),
-        "shear_y": (np.array([[1, 0.99 * strength], [0, 1]]), (0, 0)),
+        "shear_x": (
+            np.array([[1, 0], [0.99 * strength, 1]]),
+            (0, 0.99 * strength * IMAGE.shape[0] / 2),
+        ),
+        "shear_y": (
+            np.array([[1, 0.99 * strength], [0, 1]]),
+            (0.99 * strength * IMAGE.shape[1] / 2, 0),
+        ),
         "translate_x": (np.eye(2), (0, 32 * strength)),
         "translate_y": (np.eye(2), (32 * strength, 0)),
         "rotate": (
@@ -159,6 +165,29 @@ def test_pixels_are_moved_as_by_scipy(name, strength):
     found = applied(OPERATIONS.index(name), jnp.asarray(IMAGE), jnp.float32(strength))
     np.testing.assert_allclose(found, np.stack(channels, -1), atol=0.6)
     assert np.any(found != IMAGE)
+
+
+@pytest.mark.parametrize("strength", [-1.0, 0.5])
+@pytest.mark.parametrize("name", MOVES)
+def test_as_much_of_an_image_leaves_it_as_in_pillow(name, strength):
+    """Pillow's own calls, as the authors make them, on a white image."""
+    white = np.full((32, 32, 3), 255, np.uint8)
+    shear, move = 0.99 * strength, 32 * strength
+    image = Image.fromarray(white)
+    rows = {
+        "shear_x": (1, shear, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, shear, 1, 0),
+        "translate_x": (1, 0, move, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, move),
+    }
+    if name in rows:
+        theirs = image.transform(image.size, Image.Transform.AFFINE, rows[name])
+    else:
+        theirs = image.rotate(-135 * strength)  # the sign is drawn, too
+    found = applied(OPERATIONS.index(name), jnp.asarray(white), jnp.float32(strength))
+    difference = np.abs(np.asarray(found, int) - np.asarray(theirs, int))
+    # Where an edge is one pixel wide here, it is sharp there.
+    assert np.mean(difference) < 255 * 0.04
 
 
 def test_a_recipe_draws_for_each_image_by_its_number():

@@ -29,7 +29,9 @@ def test_notebook_runs(name, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache_dir("xla")))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     notebook = read(name)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     assert outputs(notebook)
 
 

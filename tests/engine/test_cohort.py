@@ -1,17 +1,23 @@
 """The object that people hold: what it takes, and its parts beside its step."""
 
+import copy
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from afd_jax.data import Recipe
 from afd_jax.engine.cohort import Cohort
 from afd_jax.errors import SettingError
 from afd_jax.graph import Node
-from afd_jax.methods import AFD, AIKD, DML, KD, ONE, PCL, Independent
+from afd_jax.methods import AFD, AIKD, DML, KD, KDCL, ONE, PCL, Independent
 from afd_jax.methods.method import UPDATES
+from afd_jax.networks.outputs import Outputs
+from afd_jax.runs.trained import TrainedNetwork
 from tests import small, tiny
 from tests.leaves import changed
 
@@ -135,6 +141,61 @@ def test_a_new_run_starts_twins_alike_and_teachers_as_given():
     )
 
 
+def trained(image_shape=small.IMAGE_SHAPE):
+    """What `afd.load` returns of a network that nobody trained."""
+    variables = tiny.Tiny(5).init(jax.random.key(5), jnp.zeros((1, *image_shape)), train=False)
+    recipe = Recipe((0.3, 0.4), (0.2, 0.1))
+    return TrainedNetwork("own", tiny.Tiny(5), variables, recipe, image_shape=image_shape)
+
+
+def test_a_trained_teacher_gets_the_images_that_it_learned_from():
+    teacher = trained()
+    cohort = Cohort([tiny.Tiny(5)], KD(), teachers=[teacher], **small.SHAPES)
+    state, pixels = cohort.init(jax.random.key(0)), np.arange(256, dtype=np.uint8)
+    batch = {"image": pixels.reshape(2, 8, 8, 2), "label": np.zeros(2, int)}
+    with pytest.raises(SettingError, match=r"batch.image = 'uint8': teacher learned from normal"):
+        cohort.step(state, batch)
+    with pytest.raises(SettingError, match=r"images = 'uint8': teacher learned from normalised"):
+        cohort.logits(state, batch["image"])
+    seen = {**batch, "image": teacher.recipe.normalise(batch["image"])}
+    np.testing.assert_allclose(
+        cohort.forward(state, seen)["teacher"].logits, teacher(batch["image"]).logits, rtol=1e-5
+    )
+    with pytest.raises(SettingError, match=r"teachers = 'teacher': was trained on images \(4, 4"):
+        Cohort([tiny.Tiny(5)], KD(), teachers=[trained((4, 4, 2))], **small.SHAPES)
+
+
+def test_what_was_used_can_still_be_copied():
+    cohort, network = small.cohort(method=DML()), trained()
+    state, pixels = small.begin(cohort), np.zeros((2, 8, 8, 2), np.uint8)
+    before = cohort.logits(state, pixels), network(pixels).logits
+    copies = copy.deepcopy(cohort), pickle.loads(pickle.dumps(network))
+    after = copies[0].logits(state, pixels), copies[1](pixels).logits
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+SCALE = {"logits": 1.0}
+
+
+class Scaled(nn.Module):
+    """A network that calls something which may change in a notebook."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        maps = nn.Conv(4, (3, 3), strides=4)(x)
+        return Outputs(SCALE["logits"] * nn.Dense(5)(maps.mean((1, 2))), maps)
+
+
+def test_a_new_cohort_sees_what_its_networks_call_now(monkeypatch):
+    def logits():
+        cohort = Cohort([Scaled()], Independent(), **small.SHAPES)
+        return cohort.logits(cohort.init(jax.random.key(0)), small.batch(2)["image"])["Scaled"]
+
+    before = logits()
+    monkeypatch.setitem(SCALE, "logits", 3.0)
+    np.testing.assert_allclose(logits(), 3 * before, rtol=1e-5)
+
+
 def wrong_shape():
     cohort = Cohort([tiny.Tiny(5)], KD(), teachers=[tiny.Tiny(5)], **small.SHAPES)
     variables = tiny.Wider(5).init(jax.random.key(0), small.batch(2)["image"], train=False)
@@ -187,6 +248,22 @@ def one_without_a_length():
             r"batch.label = 'int32 of shape \(3,\)': must be integers of shape \(2,\)",
         ),
         (wrong_shape, "teachers = 'teacher': the network's .* has shape"),
+        (
+            lambda: small.cohort().logits({}, jnp.zeros((2, 16, 16, 2))),
+            r"images = \(2, 16, 16, 2\): must be \[batch, 8, 8, 2\]",
+        ),
+        (
+            lambda: small.cohort().step(
+                {}, {"image": jnp.zeros((8, 8, 2)), "label": jnp.zeros(8, int)}
+            ),
+            r"batch.image = \(8, 8, 2\): must be \[batch, 8, 8, 2\]",
+        ),
+        (
+            lambda: small.cohort(method=KDCL(target="general")).init(jax.random.key(0)),
+            "method = 'KDCL': learns from held-out images once an epoch, which only a run does",
+        ),
+        (lambda: small.cohort().init(0), r"rng = 0: must be a key"),
+        (lambda: small.cohort().init(jax.random.key(0, impl="rbg")), "rng = .*default kind"),
     ],
 )
 def test_what_cannot_work_is_named(make, words):

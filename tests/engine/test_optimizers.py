@@ -99,6 +99,15 @@ def test_every_schedule_warms_up(schedule):
     assert float(SCHEDULES[schedule](0.4, 200)(0)) == pytest.approx(0.4)
 
 
+def test_short_runs_neither_only_warm_up_nor_begin_with_the_last_rate():
+    for make in SCHEDULES.values():
+        rate = make(0.4, 10, warmup=0.99)
+        np.testing.assert_allclose([rate(s) for s in range(9)], 0.4 * np.arange(9) / 9, rtol=1e-5)
+        assert float(rate(9)) > 0
+        assert float(make(0.4, 1, warmup=0.5)(0)) == pytest.approx(0.4)
+    assert float(SCHEDULES["step"](0.4, 10, at=(0.01,))(0)) == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_follows_the_warm_up(name, schedule):

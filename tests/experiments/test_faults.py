@@ -8,7 +8,7 @@ import pytest
 from afd_jax import losses
 from afd_jax.errors import SettingError
 from experiments.faults import calls, damage, disks, files, settings
-from experiments.faults.__main__ import KINDS, main
+from experiments.faults.__main__ import _STRUCK, KINDS, main
 from experiments.faults.fuzz import fuzz, refusal
 from experiments.faults.runs import ROOT, RUNS, Small
 
@@ -64,3 +64,10 @@ def test_kinds_are_named(capsys):
         main(["kils"])
     words = capsys.readouterr().err
     assert all(kind in words for kind in KINDS)
+
+
+def test_a_run_that_always_ends_first_cannot_be_killed(monkeypatch):
+    monkeypatch.setattr(Small, "finish", lambda self, workdir: (0, ""))
+    monkeypatch.setitem(_STRUCK, "kills", (lambda *_: [], RUNS[:1]))
+    with pytest.raises(SystemExit, match="quick start: ends before it can be killed"):
+        main(["kills", "--times", "2"])

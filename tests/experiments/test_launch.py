@@ -4,8 +4,10 @@ import copy
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -110,3 +112,53 @@ def test_a_queued_tpu_that_is_taken_away_is_asked_for_again(tmp_path):
     )
     run = "--config=digits_afd --workdir=/b/run --distributed --config.seed=1"
     assert told[2].endswith(run) and told[2] == told[6]
+
+
+STAND_IN = """#!/usr/bin/env bash
+trap 'echo "$JAX_PROCESS_ID INT" >> "$LOG"' INT
+trap 'echo "$JAX_PROCESS_ID TERM" >> "$LOG"; exit 130' TERM
+echo begun >> "$LOG"
+[ "${FAILS:-}" = "$JAX_PROCESS_ID" ] && exit 3
+[ -n "${FAILS:-}" ] && { sleep 0.5; exit 0; }
+while :; do sleep 0.1; done
+"""
+
+
+# A job in the background of a shell ignores Ctrl-C, and so would all that it starts.
+HEEDING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def two_processes(tmp_path):
+    """Begins multi_gpu.sh with a stand-in for Python; (its process, the stand-in's log)."""
+    (tmp_path / "python").write_text(STAND_IN)
+    (tmp_path / "python").chmod(0o755)
+    log = tmp_path / "log"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    def begin(**more):
+        own = {**os.environ, "PATH": path, "LOG": str(log), "PROCESSES": "2", **more}
+        line = [sys.executable, "-c", HEEDING, "bash", FOLDER / "multi_gpu.sh", "config", "workdir"]
+        return subprocess.Popen(line, env=own, start_new_session=True), log
+
+    return begin
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_a_process_that_fails_gives_its_exit_code(process, two_processes):
+    assert two_processes(FAILS=process)[0].wait(timeout=60) == 3
+
+
+def test_ctrl_c_reaches_every_process_once(two_processes):
+    run, log = two_processes()
+    begin = time.monotonic()
+    while not log.exists() or log.read_text().count("begun") < 2:
+        assert time.monotonic() - begin < 60
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    assert run.wait(timeout=60) == 130
+    assert sorted(log.read_text().splitlines()) == ["0 TERM", "1 TERM", "begun", "begun"]

@@ -19,7 +19,7 @@ from afd_jax.runs.assemble import assemble
 from experiments.study import __main__ as command_line
 from experiments.study import tryout
 from experiments.study.plan import Block, Job, Setting, Study, load
-from tests.experiments.test_study import recipe, study
+from tests.experiments.small_study import recipe, study
 from tests.running import ROOT
 
 STUDIES = ("paper_afd", "repdistiller", "online")

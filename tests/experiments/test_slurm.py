@@ -60,7 +60,10 @@ def job(number):
 def until(true, seconds, log):
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, log.read_text() if log.exists() else "no log"
+        if time.monotonic() > end:
+            daemon = (log.parent / "slurm" / "slurmctld.log").read_text()
+            said = log.read_text() if log.exists() else "no log"
+            pytest.fail(f"{said}\n{done('scontrol', 'show', 'job')}\n{daemon}")
         time.sleep(0.5)
 
 
@@ -78,22 +81,29 @@ def test_a_job_is_stopped_by_its_limit_loses_a_node_and_finishes(tmp_path, clust
     script = str(LAUNCH / "slurm.sbatch")
     number = done("sbatch", "--parsable", *size, *limit, script, config, str(workdir), *RUN).strip()
 
-    def restarted(times):
-        return lambda: job(number)["Restarts"] == str(times)
+    def restarts():
+        return int(job(number)["Restarts"])
+
+    def says(words):
+        return log.exists() and words in log.read_text()
 
     def begin():
-        """At once; SLURM would wait for two minutes."""
+        """Soon; SLURM would wait for two minutes."""
         until(lambda: job(number)["JobState"] == "PENDING", 60, log)
+        time.sleep(5)  # a start in the same second as the stop is refused: "credential revoked"
         done("scontrol", "update", f"JobId={number}", "StartTime=now", "TimeLimit=60")
 
-    until(restarted(1), 300, log)
-    assert "state saved; the same command continues" in log.read_text()
+    # SLURM requeues a job, too, that a busy machine did not start in time.
+    until(lambda: says("state saved; the same command continues"), 600, log)
+    until(lambda: job(number)["JobState"] != "RUNNING", 60, log)
+    first = restarts()
+    assert first >= 1
     begin()
     before = log.read_text().count("/400  loss")
     until(lambda: log.read_text().count("/400  loss") >= before + 3, 300, log)
     cluster("kill", "node2")
-    until(restarted(2), 120, log)
-    assert "error: process 1 is gone" in log.read_text()
+    until(lambda: restarts() > first, 120, log)
+    assert says("error: process 1 is gone")
     cluster("boot", "node2")
     begin()
     until((workdir / "summary.json").exists, 300, log)

@@ -1,5 +1,7 @@
 """Tables of claims, of likeness and beside published figures, against numbers by hand."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -115,3 +117,16 @@ def test_the_page_has_all_three_kinds_of_tables(results, monkeypatch):
         tables.likeness(BLOCK, results),
     ):
         assert f"-->\n\n{content}\n\n<!-- end --> after" in filled
+
+
+def test_numbers_within_a_line(results, monkeypatch):
+    monkeypatch.setattr(page, "load", lambda name: STUDY)
+    monkeypatch.setattr(page, "Results", lambda file, study: results)
+    text = "by <!-- s: minus baseline, AFD -->?<!-- end --> points, <!-- s: seeds --><!-- end -->"
+    text += " seeds, <!-- s: runs --><!-- end --> runs"
+    shown = re.sub("<.*?>", "", page.filled(text))
+    assert shown == "by +1.33, +3.00 points, 3 seeds, 9 runs"
+    alone = [record("independent", seed, a=a) for seed, (a, _) in enumerate(ALONE)]
+    fewer = Records([*alone, record("KD", 0, a=0.92), record("KD", 1, a=0.94)])
+    assert tables.seeds(STUDY, fewer) == "0 to 3" and tables.runs(STUDY, fewer) == "5 of 9"
+    assert tables.effect(STUDY, "KD", fewer) == "**+2.00**"

@@ -3,6 +3,8 @@
 Numbers from PyTorch, gradients and masks of the losses: test_losses.py.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,12 +54,13 @@ def test_standardized_logits_know_no_shift_and_no_scale(double):
     assert not np.allclose(losses.standardize(-z), losses.standardize(z))
 
 
-def test_equal_logits_have_a_standard_form_and_a_slope():
-    equal = jnp.full((2, 5), 3.0)
-    assert not np.any(losses.standardize(equal))
-    assert finite(lambda z: jnp.square(losses.standardize(z)), equal)
-    gradient = jax.grad(lambda z: losses.standardize(z)[0, 1])(equal)
-    np.testing.assert_allclose(gradient[0], [-2e6, 8e6, -2e6, -2e6, -2e6], rtol=1e-6)
+@pytest.mark.parametrize("value", [3.0, 0.1, 100.1])  # the mean of 100 rounds but for the first
+def test_equal_logits_become_zeros_and_get_no_gradient(value):
+    equal = jnp.full((2, 100), value).at[1, 7].set(-jnp.inf)
+    there = equal != -jnp.inf
+    np.testing.assert_array_equal(losses.standardize(equal), jnp.where(there, 0, -jnp.inf))
+    pulled = jax.grad(lambda z: jnp.sum(jnp.where(there, losses.standardize(z), 0)[:, :9]))(equal)
+    assert not np.any(pulled)
 
 
 def test_masked_and_half_precision_logits():
@@ -162,11 +165,31 @@ def test_correlation_knows_no_positive_affine_map_of_a_row(double):
     assert np.all(found > 0.05)
 
 
-def test_a_constant_row_is_uncorrelated_and_gets_no_gradient():
-    constant, row = jnp.full((1, 4), 0.25), jnp.array([[0.1, 0.2, 0.3, 0.4]])
+@pytest.mark.parametrize("value", [0.25, 0.1])  # the mean of 100 of the second rounds
+def test_a_constant_row_is_uncorrelated_and_gets_no_gradient(value):
+    constant, row = jnp.full((1, 100), value), jnp.arange(100.0)[None] / 4950
+    distance = functools.partial(losses.correlation_distance, stop_target_gradient=False)
     for pair in ((constant, row), (row, constant), (constant, constant)):
-        np.testing.assert_array_equal(losses.correlation_distance(*pair), 1)
-        assert finite(losses.correlation_distance, *pair)
+        np.testing.assert_array_equal(distance(*pair), 1)
+        for gradient in jax.grad(lambda *x: jnp.sum(distance(*x)), (0, 1))(*pair):
+            assert not np.any(gradient)
+
+
+def test_a_class_left_out_says_nothing_of_the_temperature():
+    (z, target), labels = logits(), jnp.array([0, 5, 2, 2])
+    left_out = jnp.full((4, 1), -jnp.inf)
+    wider = [jnp.concatenate([x, left_out], axis=1) for x in (z, target)]
+    for loss in (
+        losses.distillation_kl,
+        functools.partial(losses.target_class_kl, labels=labels),
+        functools.partial(losses.other_classes_kl, labels=labels),
+    ):
+        own, same = (
+            jax.grad(lambda t, x=x, loss=loss: jnp.sum(loss(*x, temperature=t)))(3.0)
+            for x in ((z, target), wider)
+        )
+        assert own and np.isfinite(own)
+        np.testing.assert_allclose(same, own, rtol=1e-5)
 
 
 Z, LABELS = jnp.zeros((2, 3)), jnp.zeros(2, int)

@@ -195,6 +195,12 @@ def test_t_squared_keeps_the_gradient_size():
     np.testing.assert_allclose(norm(10.0), norm(1.0), rtol=0.02)
 
 
+@pytest.mark.parametrize("name", ["l1_alignment", "normalized_l1_alignment"])
+def test_equal_elements_get_no_gradient(name):
+    maps = jnp.arange(8.0).reshape(2, 4)
+    assert not np.any(jax.grad(lambda x: jnp.sum(getattr(losses, name)(x, maps)))(maps))
+
+
 @pytest.mark.parametrize("name", ["distillation_kl", "l1_alignment", "soft_cross_entropy"])
 def test_the_target_is_a_constant_unless_asked(name):
     function = getattr(losses, name)
@@ -298,6 +304,29 @@ Z = jnp.zeros((2, 3))
 def test_bad_input_is_named(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda z: losses.cross_entropy(z, jnp.zeros((2, 3), int)),
+        lambda z: losses.soft_cross_entropy(z, z),
+        lambda z: losses.distillation_kl(z, z, temperature=2.0),
+        losses.standardize,
+        lambda z: losses.correlation_distance(z, z),
+        lambda z: losses.target_class_kl(z, z, jnp.zeros((2, 3), int), temperature=2.0),
+    ],
+)
+def test_logits_for_each_position_are_refused(call):
+    """Their mean over a batch would be a sum over positions."""
+    with pytest.raises(ValueError, match=r"needs 2 dimensions, got shape \(2, 3, 4\)"):
+        call(jnp.zeros((2, 3, 4)))
+
+
+def test_a_table_in_place_of_a_number_is_refused_in_a_line():
+    with pytest.raises(ValueError, match="eps must be a number, got shape") as caught:
+        losses.standardize(jnp.zeros((4, 3)), eps=jnp.ones((4, 1), bool))
+    assert "\n" not in str(caught.value)
 
 
 def test_mean_of_nothing_is_zero():

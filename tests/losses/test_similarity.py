@@ -171,3 +171,12 @@ def test_wrong_masks_are_named():
         losses.linear_hsic(x, x, where=jnp.ones(5))
     with pytest.raises(ValueError, match=r"where needs shape \(5,\)"):
         losses.linear_hsic(x, x, where=jnp.ones(4, bool))
+
+
+def test_the_ratio_of_nothing_and_of_unlike_sums_is_refused():
+    with pytest.raises(ValueError, match="between must not be empty"):
+        losses.cka_ratio(*3 * [jnp.zeros(0)])
+    with pytest.raises(ValueError, match="shapes must be equal"):
+        losses.cka_ratio(jnp.ones(2), jnp.ones(2), jnp.ones((2, 1)))
+    with pytest.raises(TypeError, match="floating-point"):
+        losses.cka_ratio(jnp.ones(2), jnp.ones(2), jnp.ones(2, bool))

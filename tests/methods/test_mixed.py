@@ -102,6 +102,12 @@ def test_what_cannot_be_mixed_is_named(edges, words):
         small.cohort(method=Mixed(edges))
 
 
+def test_maps_that_two_methods_want_in_several_shapes_are_named():
+    edges = {("a", "b"): "afd", ("b", "a"): {"name": "alignment"}}
+    with pytest.raises(SettingError, match=r"method.by_edge = '.': . has one transfer layer, but"):
+        small.cohort(small.UNEQUAL, method=Mixed(edges))
+
+
 def test_the_graph_is_in_the_method():
     with pytest.raises(SettingError, match="by_edge; leave it"):
         small.cohort(method=Mixed({("a", "b"): "dml"}), graph="cyclic")

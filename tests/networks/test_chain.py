@@ -48,6 +48,23 @@ def test_a_chain_in_a_loop_is_the_chain_written_out(monkeypatch, train):
     jax.tree.map(close, trees, plain)
 
 
+def test_a_loop_can_be_written_out_with_the_variables_of_a_loop():
+    network = create("resnet56", 10)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = draw(functional(network), (8, 8, 3), 0, jax.random.key(1))
+
+    def logits(variables):  # a new function each time, which JAX has not traced before
+        return network.apply(variables, images, train=False).logits
+
+    loops = str(jax.make_jaxpr(logits)(variables))
+    wanted = jax.jit(logits)(variables)
+    with chain.written_out():
+        written = str(jax.make_jaxpr(lambda variables: logits(variables))(variables))
+        found = jax.jit(lambda variables: logits(variables))(variables)
+    assert "scan[" in loops and "scan[" not in written
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_each_block_of_a_loop_starts_as_one_written_out():
     @jax.jit
     def kernels(key):

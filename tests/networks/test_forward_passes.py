@@ -85,3 +85,23 @@ def test_forward_pass_of_later_networks_equals_pytorch(name, double):
 def test_forward_pass_for_large_images_equals_pytorch(name, double):
     outputs = answer(name, 32)
     check(outputs, LARGE[name], outputs.features)
+
+
+ACTIVATED = ("resnet8", "resnet56", "vgg8", "shufflenet_v1", "cifar_resnet18")
+
+
+@pytest.mark.parametrize("name", [*ACTIVATED, "wrn-16-1", "mobilenet_v2"])
+def test_maps_are_told_before_the_relu_of_a_stage(name):
+    network, activated = functional(create(name, 5)), name in ACTIVATED
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+
+    @jax.jit
+    def maps(key):
+        outputs, _ = network.apply(network.init(key, images), images, train=True)
+        return outputs.stages, outputs.preactivations
+
+    ends, before = maps(jax.random.key(1))
+    assert len(ends) == len(before)
+    for end, own in zip(ends, before, strict=True):
+        assert (np.min(own) < 0 <= np.min(end)) if activated else np.min(end) < 0
+        np.testing.assert_array_equal(end, np.maximum(own, 0) if activated else own)

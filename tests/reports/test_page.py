@@ -79,7 +79,10 @@ def records(name="run", seeds=(0, 1), extra="", shift=0.0, summary=True):
         settings=settings,
         defaults={"seed": 0, "seeds": 1, "data": {"name": "digits"}, "method": {"name": "afd"}},
         facts={"method": "AFD", "nodes": nodes, "edges": [[a, b], [b, a]]},
-        data={"classes": 3, "train": 100, "heldout": 0, "test": 30, "image_shape": [8, 8, 1]},
+        data={
+            **{"classes": 3, "train": 100, "heldout": 0, "test": 30},
+            **{"image_shape": [8, 8, 1], "sha256": "same"},
+        },
         metrics=metrics,
         summary=_summary() if summary else None,
         rates={"logit": [(0.0, 0.1), (2.0, 0.01)]},
@@ -212,6 +215,14 @@ def test_compares_runs_seed_by_seed():
     assert table.rows[0] == ["second", "a", "+5.00", "1"]
     assert "seeds" in text and "first" in text and "second" in text
     assert tables.settings_between(runs).rows == [["seed", "0", "1"]]
+
+
+def test_runs_that_do_not_compare_say_so():
+    first, second = records("first"), records("second", summary=False)
+    assert tables.comparison([first, second]).rows[-1] == ["epochs", "2", "2, not finished"]
+    other = dataclasses.replace(second, data={**second.data, "sha256": "other"})
+    assert tables.differences([first, second]) and tables.differences([first, other]) is None
+    assert "have other data" in check(page([first, other])).text
 
 
 def test_runs_without_a_common_seed_say_so():

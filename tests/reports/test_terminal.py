@@ -50,3 +50,12 @@ def test_what_is_not_shown_says_nothing(capsys):
     with Progress(FACTS, total_steps=5, batch_size=2, start=0, shown=False) as progress:
         progress.compiled()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_rate_that_was_not_measured_is_not_shown(capsys):
+    """In the first window after an interruption, which may be the first step alone."""
+    with Progress(FACTS, total_steps=5, batch_size=10, start=0, shown=True) as progress:
+        progress.trained({"step": 1})
+        progress.trained({"step": 2, "images_per_second": 7.4})
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert first.endswith("%, ETA unknown") and second.endswith("%, 7 img/s, ETA 0:00:04")

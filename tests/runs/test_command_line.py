@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from afd_jax import methods, networks
+from afd_jax.commands import train as train_command
 from afd_jax.commands.train import main
 from afd_jax.runs import overrides
 from afd_jax.runs.configs import list_configs
@@ -33,6 +34,15 @@ def test_an_unknown_config_is_one_line(capsys):
     assert error.startswith("error: --config = 'digits_adf': no such file, ")
     assert "did you mean 'digits_afd'?" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_dry_run_may_stand_before_a_setting_with_a_space(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train_command, "_run", lambda *given: seen.append(given) or 0)
+    assert main(["--config=digits_afd", "--dry-run", "--config.duration=20 epochs"]) == 0
+    assert main(["--config=digits_afd", "--dry-run=timed", "--config.duration=20 epochs"]) == 0
+    assert [known.dry_run for known, _ in seen] == ["plan", "timed"]
+    assert {*map(tuple, (more for _, more in seen))} == {("--config.duration=20 epochs",)}
 
 
 def test_help_answers_without_jax():

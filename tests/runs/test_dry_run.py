@@ -156,6 +156,17 @@ def test_an_outline_of_files_has_the_sizes_of_the_data(tmp_path):
     assert told.class_names == ("cat", "dog")
 
 
+def test_an_outline_of_files_has_three_channels_if_any_has_colours(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for n in range(5):
+            Image.new("L", (8, 8), n).save(tmp_path / label / f"{n}.png")
+    assert outline("folder", data_dir=str(tmp_path)).image_shape == (8, 8, 1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "dog" / "3.png")
+    told, real = (each("folder", data_dir=str(tmp_path)) for each in (outline, load))
+    assert told.image_shape == real.image_shape == (8, 8, 3)
+
+
 def test_well_known_sets_need_no_files():
     told = outline("cifar100", heldout=0.1)
     assert (len(told.train), len(told.heldout), len(told.test)) == (45_000, 5_000, 10_000)

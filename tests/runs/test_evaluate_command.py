@@ -2,8 +2,8 @@
 
 import csv
 import json
+import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from afd_jax.commands import evaluate
-from tests.running import command, ctrl_c_after
-from tests.runs.test_workdir import damage, one_line
+from tests.running import command, ctrl_c_after, damage, one_line
 
 NODES = ["Tiny", "Wider", "Tiny alone", "Wider alone", "ensemble", "ensemble alone"]
 
@@ -28,11 +27,6 @@ def several(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("several")
     assert command(workdir, "--config.seeds=2", "--config.duration=2 epochs") == 0
     return workdir
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def noted(run):
@@ -122,6 +116,14 @@ def test_images_without_labels(finished, tmp_path, capsys):
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 22 * 6 and {row["label"] for row in rows} == {""}
+    (tmp_path / "03.png").write_bytes(b"no image")
+    odd = os.fsdecode("\u00df.png".encode("latin-1"))
+    (tmp_path / "04.png").rename(tmp_path / odd)
+    assert main([str(finished), images, f"--predictions={tmp_path}/p.csv"]) == 1
+    assert one_line(capsys).startswith("error: 1 image cannot be read: 03.png (cannot identify")
+    with (tmp_path / "p.csv").open() as file:
+        rest = [row["example"] for row in csv.DictReader(file)]
+    assert len(rest) == 21 * 6 and "03.png" not in rest and r"\udcdf.png" in rest
     assert main([str(finished), images, "--per-class"]) == 2
     assert "--per-class = True: needs labels" in one_line(capsys)
 

@@ -29,7 +29,7 @@ class Product(Method):
         product = jnp.sum(jnp.stack([source.logits for source in sources]), axis=0)
         return Terms(
             logit={
-                "cross_entropy": losses.cross_entropy(own.logits, batch.label),
+                "cross_entropy": losses.cross_entropy(own.logits, batch.targets),
                 "product": self.weight * losses.distillation_kl(own.logits, product),
             }
         )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from afd_jax import data
-from afd_jax.errors import SettingError
+from afd_jax.errors import SettingError, UnreadableError
 from afd_jax.runs import predictions, trained
-from tests.running import ROOT, command
-from tests.runs.test_workdir import arrays_file, damage
+from tests.running import ROOT, command, damage
+from tests.runs.test_workdir import arrays_file
 
 # The runs have networks of the tests' own.
 predict = functools.partial(predictions.predict, trust=True)
@@ -73,8 +73,19 @@ def test_files_of_images_are_predicted_as_the_arrays_are(finished, tmp_path):
     larger = predict(finished, images=tmp_path).probabilities["Tiny"][0]
     assert np.abs(larger - whole.probabilities["Tiny"][0]).max() < 0.05
     (tmp_path / "1.png").write_bytes(b"no image")
-    with pytest.raises(SettingError, match=r"1\.png': cannot be read \("):
-        predict(finished, images=tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "0.png").write_bytes(b"no image")
+    rest = predict(finished, images=tmp_path)
+    assert rest.examples == [name for name in found.examples if name != "1.png"]
+    assert [*rest.unreadable] == ["1.png"] and "cannot identify" in rest.unreadable["1.png"]
+    for node, p in rest.probabilities.items():
+        np.testing.assert_allclose(p[1:], whole.probabilities[node][2:5], rtol=1e-4)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "1.png").rename(tmp_path / "damaged" / "1.png")
+    with pytest.raises(UnreadableError, match=r"no image in .*/damaged can be read, "):
+        predict(finished, images=tmp_path / "damaged")
+    with pytest.raises(SettingError, match="images = '': no such folder"):
+        predict(finished, images="")
     with pytest.raises(SettingError, match=r"images = .*: holds no "):
         (tmp_path / "empty").mkdir()
         predict(finished, images=tmp_path / "empty")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.runs import program, trainer
+from afd_jax.runs import loop, program, trainer
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.checkpoint import Checkpoints
 from afd_jax.runs.overrides import read_config
@@ -87,7 +87,7 @@ def test_a_teacher_can_be_used_again(taught, tmp_path, capsys):
 
 def stop_at(monkeypatch, *when):
     """Sends Ctrl-C where (folder, step) says; once each."""
-    left, write = list(when), trainer._Loop._write
+    left, write = list(when), loop.Loop._write
 
     def interrupt(self, kind, step, *more):
         if left and kind == "train" and (self.run.seeds[0], step) == left[0]:
@@ -95,7 +95,7 @@ def stop_at(monkeypatch, *when):
             signal.raise_signal(signal.SIGINT)
         return write(self, kind, step, *more)
 
-    monkeypatch.setattr(trainer._Loop, "_write", interrupt)
+    monkeypatch.setattr(loop.Loop, "_write", interrupt)
     return left
 
 

@@ -38,6 +38,7 @@ def test_a_trace_of_some_steps_opens_and_is_made_once(tmp_path, monkeypatch):
     [
         ("20 at 100", "must be empty, or a number of steps and where they begin, such as '20 st"),
         ("0 steps at 3", "must be empty, or a number"),
+        ("5 steps at 0", "the first step compiles; begin at 1, or later"),
         ("20 steps at 5", "ends after the run, which has 24 steps"),
     ],
 )

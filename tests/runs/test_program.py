@@ -1,5 +1,6 @@
 """Data on the device, several steps a call, several seeds at once: numbers of the plain step."""
 
+import dataclasses
 import functools
 import json
 
@@ -11,6 +12,7 @@ from afd_jax.engine import seeds
 from afd_jax.engine.step import train_step
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.overrides import read_config
+from afd_jax.runs.profile import Span
 from afd_jax.runs.program import Update, steps_per_call
 from afd_jax.runs.trained import load
 from afd_jax.runs.workdir import Workdir
@@ -119,3 +121,16 @@ def test_calls_end_where_something_is_due():
     assert (run.steps_per_epoch, run.total_steps) == (6, 24)
     assert steps_per_call(run, 0) == 6
     assert steps_per_call(run, 4) == 2  # continued after four steps
+    traced = dataclasses.replace(run, profile=Span(first=9, last=15))
+    assert steps_per_call(traced, 0) == 3
+
+
+def test_a_run_has_pairs_of_a_class_if_asked():
+    labels = assembled().splits.train.labels
+
+    def pairs(run):
+        batch = next(iter(Update(run, 0).batches()))["index"].reshape(-1)
+        return np.mean(labels[batch[::2]] == labels[batch[1::2]])
+
+    asked = ("--config.data.class_pairs=True", "--config.batch_size=16")
+    assert pairs(assembled(*asked)) == 1 and pairs(assembled(asked[1])) < 0.5

@@ -129,6 +129,10 @@ def test_another_choice_brings_its_own_options():
         "nesterov": False,
     }
     assert config.optimizers.logit.schedule.to_dict() == {"name": "cosine", "warmup": 0.1}
+    tf_kd = f"{ROOT}/configs/cifar100_tf_kd.py"
+    warmed = read_config(tf_kd, ["--config.optimizers.logit.schedule.name=cosine"])
+    own = read_config(tf_kd).optimizers.logit.schedule.warmup
+    assert warmed.optimizers.logit.schedule.to_dict() == {"name": "cosine", "warmup": own}
     assert config.optimizers.discriminator.b1 == 0.5
     assert config.method.to_dict() == {"name": "independent", "label_smoothing": 0.0}
     assert read_config(file).method.temperature == 3.0
@@ -150,6 +154,15 @@ def test_a_method_that_needs_whole_images_says_so(field, method, words, tmp_path
     ]
     assert main([*arguments, f"--config.data.{field}=0.2"]) == 2
     assert capsys.readouterr().err == f"error: config.data.{field} = 0.2: {words}\n"
+
+
+@pytest.mark.parametrize("other", ["--config.batch_size=33", "--config.data.stream=True"])
+def test_pairs_of_a_class_need_even_batches_in_memory(other, tmp_path, capsys):
+    arguments = [f"--config={ROOT}/configs/cifar100_mcl.py", f"--workdir={tmp_path}/new", other]
+    arguments.append("--config.parallel.devices=1")
+    assert main(arguments) == 2
+    words = "config.data.class_pairs = True: needs data in memory and an even batch_size"
+    assert capsys.readouterr().err == f"error: {words}\n"
 
 
 def test_the_last_of_a_repeated_setting_counts():

@@ -17,6 +17,7 @@ from tests.running import CONFIG, ROOT, SETTINGS, command, ctrl_c_after, final_s
 
 def test_a_run_leaves_what_it_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
+        ".lock",
         "config.json",
         "data.json",
         "graph.json",

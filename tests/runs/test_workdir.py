@@ -7,26 +7,16 @@ import shutil
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from afd_jax import data
 from afd_jax.errors import SettingError
 from afd_jax.runs import trained, trainer
 from afd_jax.runs.overrides import read_config
+from afd_jax.runs.predictions import predict
+from afd_jax.runs.report import gather
 from afd_jax.runs.trainer import train
-from tests.running import CONFIG, SETTINGS, command, final_state, lines
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
-
-
-def one_line(capsys):
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and len(error.splitlines()) == 1
-    return error
+from tests.running import CONFIG, SETTINGS, command, final_state, lines, one_line
 
 
 def test_a_trained_network_can_be_used_elsewhere(finished, monkeypatch):
@@ -103,7 +93,7 @@ def test_other_data_under_the_same_settings_is_refused(tmp_path, capsys):
 
 
 def test_a_folder_in_use_is_refused(copied, capsys):
-    folder = os.open(copied, os.O_RDONLY)
+    folder = os.open(copied / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(folder, fcntl.LOCK_EX)
     assert command(copied) == 2
     os.close(folder)
@@ -128,6 +118,18 @@ def test_a_damaged_file_is_named(name, copied, capsys):
     assert command(copied) == 2
     error = one_line(capsys)
     assert f"{name}': is damaged (" in error and "put a copy back" in error
+
+
+def test_a_file_that_lacks_something_is_named(copied):
+    for name, missing in (("graph", "edges, nodes"), ("data", "classes, ")):
+        content = (copied / f"{name}.json").read_text()
+        (copied / f"{name}.json").write_text("{}")
+        with pytest.raises(SettingError, match=rf"{name}\.json': is damaged \({missing}.*missing"):
+            predict(copied, trust=True)
+        (copied / f"{name}.json").write_text(content)
+    (copied / "summary.json").write_text("{}")
+    with pytest.raises(SettingError, match=r"summary\.json': is damaged"):
+        gather([copied], images=False)
 
 
 def test_a_damaged_line_costs_that_line_only(copied):
@@ -192,6 +194,29 @@ def test_a_message_shows_the_beginning_of_a_long_value(tmp_path, capsys):
     assert len(error) < 600 and "characters)" in error
 
 
+@pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ("init_from=('{}',)", "init_from[0]"),
+        ("init_from=('a/{}@Tiny',)", "init_from[0]"),
+        ("teachers=('{}',)", "teachers[0]"),
+        ("data.data_dir={}", "data.data_dir"),
+    ],
+)
+def test_a_path_that_is_too_long_is_refused(setting, field, tmp_path, capsys):
+    for name in ("x" * 3000, "é" * 150, "/".join(["x" * 100] * 50)):  # 300 bytes; 5 kB
+        assert command(tmp_path / "run", f"--config.{setting.format(name)}") == 2
+        error = one_line(capsys)
+        assert f"config.{field} = " in error and "is too long for a file" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_whose_name_is_too_long_is_refused_in_short(tmp_path, capsys):
+    assert command(tmp_path / ("x" * 3000)) == 2
+    error = one_line(capsys)
+    assert len(error) < 400 and "is too long for a file" in error
+
+
 def test_settings_from_python_need_not_name_every_option(tmp_path):
     """As a config file returns them, without the command line's filling in."""
     config = read_config(CONFIG, [*SETTINGS, "--config.duration=1 steps"])
@@ -199,99 +224,6 @@ def test_settings_from_python_need_not_name_every_option(tmp_path):
         del config.method["critic"]["slope"], config.optimizers.logit["schedule"]
     first = train(config, tmp_path, show_progress=False)
     assert train(config, tmp_path, show_progress=False) == first
-
-
-def damage(checkpoint):
-    for file in checkpoint.rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"damaged")
-
-
-def test_a_damaged_checkpoint_costs_one_checkpoint(finished, copied, caplog):
-    (copied / "summary.json").unlink()
-    damage(copied / "checkpoints" / "24")
-    assert command(copied) == 0
-    assert "checkpoint 24 is damaged, moved to" in caplog.text
-    assert (copied / "damaged_checkpoint_24").is_dir()
-    jax.tree.map(
-        np.testing.assert_array_equal, final_state(finished).networks, final_state(copied).networks
-    )
-    assert len(lines(copied)) == len(lines(finished))
-    # The same again: the first damaged one stays.
-    (copied / "summary.json").unlink()
-    damage(copied / "checkpoints" / "24")
-    assert command(copied) == 0
-    assert (copied / "damaged_checkpoint_24_2").is_dir()
-
-
-def test_loading_passes_over_a_damaged_checkpoint_and_says_so(copied, caplog):
-    assert trained.load(copied, "Tiny", trust=True).variables["params"]
-    assert not caplog.records
-    damage(copied / "checkpoints" / "24")
-    assert trained.load(copied, "Tiny", trust=True).variables["params"]
-    (words,) = (r.getMessage() for r in caplog.records if r.name == "afd_jax")
-    assert "checkpoint 24 in" in words and words.endswith("using checkpoint 18")
-    damage(copied / "checkpoints" / "18")
-    with pytest.raises(SettingError, match=r"no checkpoint can be read \(step 24"):
-        trained.load(copied, "Tiny", trust=True)
-
-
-def test_loading_says_so_when_the_summary_speaks_of_another_checkpoint(copied, caplog):
-    shutil.rmtree(copied / "checkpoints" / "24")
-    assert trained.load(copied, "Tiny", trust=True).variables["params"]
-    (record,) = caplog.records
-    assert "summary.json is of step 24, but checkpoint" in record.getMessage()
-
-
-def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path, capsys):
-    assert command(tmp_path / "other", "--config.seed=5") == 0
-    shutil.rmtree(copied / "checkpoints" / "24")
-    shutil.copytree(tmp_path / "other" / "checkpoints" / "24", copied / "checkpoints" / "24")
-    with pytest.raises(SettingError, match=r"24': is a checkpoint of another run: config\.seed"):
-        trained.load(copied, "Tiny", trust=True)
-    (copied / "summary.json").unlink()
-    before = (copied / "metrics.jsonl").read_bytes()
-    capsys.readouterr()
-    assert command(copied) == 2
-    assert "is a checkpoint of another run: config.seed is 0 here" in one_line(capsys)
-    assert (copied / "metrics.jsonl").read_bytes() == before
-
-
-def test_a_checkpoint_under_the_name_of_another_step_is_refused(copied, capsys):
-    shutil.rmtree(copied / "checkpoints" / "24")
-    (copied / "checkpoints" / "18").rename(copied / "checkpoints" / "24")
-    with pytest.raises(SettingError, match="24': holds the state of step 18"):
-        trained.load(copied, "Tiny", trust=True)
-    (copied / "summary.json").unlink()
-    assert command(copied) == 2
-    assert "holds the state of step 18; put the run's own" in one_line(capsys)
-
-
-def test_a_save_that_fails_ends_the_run_with_a_line(tmp_path, capsys, monkeypatch):
-    save = ocp.CheckpointManager.save
-
-    def full(self, step, **kwargs):
-        if step == 12:
-            raise OSError(28, "No space left on device")
-        return save(self, step, **kwargs)
-
-    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    assert command(tmp_path) == 1
-    error = one_line(capsys)
-    assert "checkpoint 12 cannot be saved in" in error and "No space left on device" in error
-    monkeypatch.undo()
-    assert command(tmp_path) == 0
-    assert "continuing" in capsys.readouterr().out
-
-
-def test_when_no_checkpoint_can_be_read_the_run_says_so(copied, capsys):
-    (copied / "summary.json").unlink()
-    for step in ("18", "24"):
-        damage(copied / "checkpoints" / step)
-    before = (copied / "metrics.jsonl").read_bytes()
-    assert command(copied) == 2
-    assert "no checkpoint can be read (step 24: " in one_line(capsys)
-    assert (copied / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys, monkeypatch):

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from afd_jax.reports.page.series import Panel, as_json, last
+from afd_jax.reports.page.series import PALETTE, Panel, as_json, last
 
-PALETTE = 8
 """Number of colours that the style sheet has: --s0, --s1, ..."""
 _STAND_INS = {f"#0000{k + 0x10:02x}": f"var(--s{k})" for k in range(PALETTE)}
 _STAND_INS |= {"#000020": "var(--ink)", "#000021": "var(--faint)", "#000022": "var(--mid)"}

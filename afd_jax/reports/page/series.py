@@ -12,6 +12,7 @@ from afd_jax.reports.facts import OTHERS, with_role
 from afd_jax.reports.page.records import RunRecords
 
 STYLES = ("-", "--", ":", "-.")
+PALETTE = 8  # colours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,16 @@ def colours(run: RunRecords) -> dict[str, int]:
 
 def _styles(run: RunRecords) -> dict[str, str]:
     by_role = {"twin": "--", "average": ":", "snapshot": "-.", "teacher": "-."}
-    return {node["name"]: by_role.get(node["role"], "-") for node in run.facts["nodes"]}
+    numbers = colours(run)
+    return {
+        node["name"]: by_role.get(node["role"], _style(numbers[node["name"]]))
+        for node in run.facts["nodes"]
+    }
+
+
+def _style(number: int) -> str:
+    """Of lines whose colours begin again after the palette's last one."""
+    return STYLES[number // PALETTE % len(STYLES)]
 
 
 def looks(run: RunRecords) -> dict[str, tuple[int | None, str]]:
@@ -220,8 +230,8 @@ def similarity_panels(run: RunRecords) -> list[Panel]:
     for pair in sorted(pairs, key=lambda p: p.split(", ")[0] in originals):
         names = pair.split(", ")
         own = tuple(originals.get(name, name) for name in names)
-        style = "--" if names[0] in originals else "-"
-        looks[pair] = (numbers.setdefault(own, len(numbers)), style)
+        number = numbers.setdefault(own, len(numbers))
+        looks[pair] = (number, "--" if names[0] in originals else _style(number))
     panels = []
     for measure, title in MEASURES.items():
         series = []
@@ -264,7 +274,7 @@ def _over(
     for k, run in enumerate(runs):
         epochs, values = found(run)
         if epochs:
-            style = STYLES[k // 8 % len(STYLES)]
+            style = _style(k)
             lines.append(Series(run.name, epochs, scale * values, k % 8, style))
     return _panel(title, lines, digits)
 

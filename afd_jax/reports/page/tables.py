@@ -129,9 +129,16 @@ def comparison(runs: Sequence[RunRecords]) -> Table:
         for name in names
         if any(name in found for found in finals)
     ]
+    rows.append(["epochs", *map(_epochs, runs)])
     head = ["test accuracy, %", *(run.name for run in runs)]
     caption = "At each run's last evaluation; mean and deviation over its seeds."
     return Table(head, rows, caption)
+
+
+def _epochs(run: RunRecords) -> str:
+    """Those before the last evaluation."""
+    last = max((r["epoch"] for r in run.metrics if r["kind"] == "test"), default=0)
+    return f"{last:g}{', not finished' if run.summary is None else ''}"
 
 
 def _names(runs: Sequence[RunRecords]) -> list[str]:
@@ -144,11 +151,13 @@ def _names(runs: Sequence[RunRecords]) -> list[str]:
 
 
 def differences(runs: Sequence[RunRecords]) -> Table | None:
-    """Each run minus the first, over the seeds that both have; None without shared seeds."""
+    """Each run of the same data minus the first, over their common seeds; None without any."""
     base, *others = runs
     own = final(base)
     rows = []
     for run in others:
+        if run.data["sha256"] != base.data["sha256"]:
+            continue
         values = final(run)
         for name in _names([run]):
             if name in with_role(run.facts, "twin") or name in ("mean alone", "ensemble alone"):
