@@ -171,12 +171,19 @@ def mean_record(records: Sequence[Record]) -> Record:
     return {name: mean([r[name] for r in records]) for name in records[0] if name != "seed"}
 
 
-def commit() -> Any:
-    """The commit of the code that ran, if it runs from a git checkout."""
-    here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
+def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> Any:
+    """The commit of the code in `folder`, ending in "-dirty" if Python files have changed since.
+
+    None outside a git checkout. Changed results and pages do not count: a study rewrites its own.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("diff", "--name-only", "HEAD", "--", ":/*.py")
+        return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
