@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from experiments.study import __main__ as command_line
+from experiments.study import command as command_line
 from experiments.study import runner
 from tests.experiments.small_study import record, study, trained_in
 

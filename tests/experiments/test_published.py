@@ -16,7 +16,7 @@ from afd_jax.engine.step import train_step
 from afd_jax.networks import NAMES
 from afd_jax.reports.flops import count_flops
 from afd_jax.runs.assemble import assemble
-from experiments.study import __main__ as command_line
+from experiments.study import command as command_line
 from experiments.study import tryout
 from experiments.study.plan import Block, Job, Setting, Study, load
 from tests.experiments.small_study import recipe, study

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import platform
 import re
 import shutil
 import signal
@@ -17,7 +19,7 @@ import pytest
 from afd_jax.engine.build import numbered
 from afd_jax.errors import Diverged, Interrupted, SettingError
 from afd_jax.reports.terminal import Progress
-from experiments.study import __main__ as command_line
+from experiments.study import command as command_line
 from experiments.study import plan, runner
 from experiments.study.plan import Block, Job, Setting, Study, settings, stated
 from experiments.study.records import Results
@@ -194,6 +196,24 @@ def test_no_run_begins_when_the_time_is_over(quick, tmp_path, monkeypatch):
         ("DML", 1),
         ("KD", 0),
     ]
+
+
+STARTED = """
+import os, runpy, sys
+os.execv = lambda file, words: print("again:", *words[1:])
+sys.argv[1:] = ["--list"]
+runpy.run_module("experiments.study", run_name="__main__")
+"""
+
+
+def test_a_study_asks_for_huge_pages_before_it_trains():
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", STARTED]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if platform.libc_ver()[0] == "glibc":
+        assert done.stdout.startswith("again: -c ")
+    assert "few_labels" in done.stdout and done.returncode == 0
 
 
 def test_without_hours_the_command_line_trains_nothing(quick, asked, tmp_path, capsys):
