@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -64,7 +65,12 @@ def ended(processes, timeout=240):
     finally:
         for process in processes:
             process.kill()
-    return [process.returncode for process in processes], errors
+    return [process.returncode for process in processes], [*map(_without_cache, errors)]
+
+
+def _without_cache(errors):
+    """Without warnings on the cache of programs, which all processes of all tests share."""
+    return re.sub(r".*persistent compilation cache.*\n(?:  warnings\.warn.*\n)?", "", errors)
 
 
 def worker(process):

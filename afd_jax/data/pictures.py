@@ -1,5 +1,6 @@
 """Images without labels: the files of a folder, as a trained network takes them."""
 
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +21,7 @@ def picture_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
     Raises:
       SettingError: if there is no such folder, no image in it, or a link that leads in a circle.
     """
-    root = pathlib.Path(folder)
+    root = pathlib.Path(os.path.expanduser(folder))
     if not str(folder) or not root.is_dir():
         raise SettingError("images", str(folder), "no such folder")
     files = sorted(images_below(root, str(folder), field="images"))

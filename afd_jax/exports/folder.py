@@ -17,6 +17,8 @@ from afd_jax.runs.bucket import at_hand
 from afd_jax.runs.trained import Trust, load
 from afd_jax.runs.workdir import Workdir, read_json, write_json
 
+_ASIDE = ".export-"
+
 
 def export(
     workdir: str | pathlib.Path,
@@ -74,24 +76,27 @@ def export(
         "commit": summary.get("commit"),
         "versions": versions,
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside, so that an earlier export stays if this one fails.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as scratch:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written aside, so that an earlier export stays if this one fails; in the folder, which may be
+    # on another disk than those around it.
+    with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=folder) as scratch:
         aside = pathlib.Path(scratch)
         files = write(network, aside, formats, facts)
         write_json(aside / "settings.json", settings)
         (aside / "README.md").write_text(card(described, files), encoding="utf-8")
-        folder.mkdir(exist_ok=True)
-        for earlier in check.FILES.values():  # perhaps in other formats
+        written = [file.name for file in aside.iterdir()]
+        for name in written:
+            (aside / name).replace(folder / name)
+        for earlier in {*check.FILES.values()} - {*written}:  # in other formats
             (folder / earlier).unlink(missing_ok=True)
-        for file in aside.iterdir():
-            file.replace(folder / file.name)
     return files
 
 
 def _require_free(folder: pathlib.Path, node: str, force: bool) -> None:
-    if force or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if force or not folder.exists():
         return
+    if folder.is_dir() and all(path.name.startswith(_ASIDE) for path in folder.iterdir()):
+        return  # empty, but for what an export that was killed has left
     if folder.is_dir() and (folder / check.ARCHITECTURE).is_file():
         earlier = read_json(folder / check.ARCHITECTURE).get("node")
         if earlier == node:

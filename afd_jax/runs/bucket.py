@@ -16,6 +16,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -23,6 +24,7 @@ from afd_jax.data.cache import cache_dir
 from afd_jax.errors import SettingError, StorageError, first_line
 from afd_jax.runs.bucket_lock import BucketLock
 from afd_jax.runs.bucket_store import MARKER, Store, is_whole
+from afd_jax.runs.signals import ask_to_stop
 
 _PERIOD = 5.0  # seconds between two looks at the folder
 _logger = logging.getLogger("afd_jax")
@@ -50,8 +52,10 @@ def at_hand(path: str | pathlib.Path) -> pathlib.Path:
     store = Store(str(path))
     local = cache_dir("buckets", "read", store.digest)
     local.mkdir(parents=True, exist_ok=True)
+    noted = _noted(local)
     with _named(store.url):
-        store.fetch(local)
+        versions = store.fetch(local, _read_json(noted))
+    noted.write_text(json.dumps(versions))
     return local
 
 
@@ -83,8 +87,12 @@ def mirrored(url: str) -> Iterator[pathlib.Path]:
             yield local
         finally:
             copier.finish()
-            shutil.rmtree(local, ignore_errors=True)
+            # Under another name: if this is cut short, half a folder must not count as the run.
+            done = local.with_name(f"{local.name}_done")
+            shutil.rmtree(done, ignore_errors=True)
+            local.rename(done)
             _noted(local).unlink(missing_ok=True)
+            shutil.rmtree(done, ignore_errors=True)
 
 
 def _ready(store: Store, local: pathlib.Path) -> _Files:
@@ -112,15 +120,23 @@ def _ready(store: Store, local: pathlib.Path) -> _Files:
 
 
 def _noted(local: pathlib.Path) -> pathlib.Path:
-    """The file that says which files are in the bucket, beside a folder."""
+    """The file that says which of its files are in the bucket, beside a folder."""
     return local.with_name(f"{local.name}.json")
 
 
 def _read(noted: pathlib.Path) -> _Files:
     try:
-        return {name: (size, time) for name, (size, time) in json.loads(noted.read_text()).items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return {name: (size, time) for name, (size, time) in _read_json(noted).items()}
+    except (ValueError, TypeError):
         return {}
+
+
+def _read_json(noted: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(noted.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _whole_files(local: pathlib.Path) -> _Files:
@@ -188,7 +204,8 @@ class _Copier:
                 said = False
             except StorageError as error:  # somebody else has it
                 _logger.error("%s", error)
-                os.kill(os.getpid(), signal.SIGTERM)
+                if not ask_to_stop():
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return
             except Exception as error:  # the network, perhaps: it is tried again
                 if not said:
@@ -204,8 +221,10 @@ class _Copier:
                 if self._there.get(name) != found[name]:
                     try:
                         self._store.put(self._local, name)
-                    except FileNotFoundError:  # an old checkpoint, just removed
-                        continue
+                    except FileNotFoundError:
+                        if (self._local / name).exists():  # then it is the bucket that is gone
+                            raise
+                        continue  # an old checkpoint, just removed
                     self._there[name] = found[name]
             for name in sorted(self._there.keys() - found.keys(), key=_order, reverse=True):
                 with contextlib.suppress(FileNotFoundError):

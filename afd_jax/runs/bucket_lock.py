@@ -33,6 +33,7 @@ class BucketLock:
     def __init__(self, files: Any, path: str, url: str):
         self._files, self._path, self._url = files, path, url
         self._own = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+        self._own["machine"] = _machine()
         self._beat, self._time = 0, time.monotonic()
 
     def __enter__(self) -> "BucketLock":
@@ -51,7 +52,7 @@ class BucketLock:
         """Writes it anew, if it is time.
 
         Raises:
-          StorageError: if another program has it.
+          StorageError: if it is lost.
         """
         if time.monotonic() - self._time >= _RENEWED:
             self.require()
@@ -60,10 +61,13 @@ class BucketLock:
             self._time = time.monotonic()
 
     def require(self) -> None:
-        """Raises StorageError if another program has it."""
+        """Raises StorageError if it is lost: another program has it, or had it."""
         content = self._content()
-        if content is not None and not self._is_own(content):
-            words = f"{self._url}: another program took it over, from {_holder(content)}"
+        if content is None:
+            words = "its lock.json is gone; another program may have taken it over and left again"
+            raise StorageError(f"{self._url}: {words}")
+        if not self._is_own(content):
+            words = f"{self._url}: another program took it over, {_holder(content)}"
             raise StorageError(words)
 
     def _take_over(self) -> None:
@@ -86,7 +90,7 @@ class BucketLock:
     def _is_dead(self, content: bytes) -> bool:
         """Whether its holder was a program of this machine that is gone."""
         holder = _read(content)
-        if holder.get("host") != socket.gethostname():
+        if not _machine() or holder.get("machine") != _machine():
             return False
         try:
             os.kill(int(holder.get("pid", -1)), 0)
@@ -116,6 +120,18 @@ class BucketLock:
 
     def _is_own(self, content: bytes | None) -> bool:
         return content is not None and _read(content).get("id") == self._own["id"]
+
+
+def _machine() -> str:
+    """What this start of the machine and its space of process numbers share; "" if unknown.
+
+    Containers may have one name, and each its own process 1.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _read(content: bytes) -> dict[str, Any]:

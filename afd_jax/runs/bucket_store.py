@@ -1,8 +1,11 @@
 """The objects of a run's folder in a bucket, and which of its files are whole."""
 
+import contextlib
 import hashlib
 import pathlib
 import re
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 from afd_jax.data.extra import need
@@ -47,28 +50,42 @@ class Store:
 
     def names(self) -> dict[str, int]:
         """Sizes of all objects, by their names below the address; checkpoints that are whole."""
+        found = self._found()
+        return {name: int(info["size"]) for name, info in found.items() if is_whole(name, found)}
+
+    def _found(self) -> dict[str, dict[str, Any]]:
         self.files.invalidate_cache()
         found = self.files.find(self.root, detail=True)
-        sizes = {name[len(self.root) + 1 :]: int(info["size"]) for name, info in found.items()}
-        sizes.pop("lock.json", None)
-        return {name: size for name, size in sizes.items() if name and is_whole(name, sizes)}
+        named = {name[len(self.root) + 1 :]: info for name, info in found.items()}
+        return {name: info for name, info in named.items() if name not in ("", "lock.json")}
 
-    def fetch(self, local: pathlib.Path) -> None:
-        """Makes a folder hold what is in the bucket, and nothing else."""
-        wanted = self.names()
-        for file in [p for p in local.rglob("*") if p.is_file()]:
-            name = file.relative_to(local).as_posix()
-            # Checkpoints do not change; other files may, at the same size.
-            if wanted.get(name) != file.stat().st_size or "checkpoints/" not in name:
-                file.unlink()
-        for folder in sorted((p for p in local.rglob("*") if p.is_dir()), reverse=True):
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        for name in wanted:
-            file = local / name
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self.files.get_file(f"{self.root}/{name}", str(file))
+    def fetch(self, local: pathlib.Path, held: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Makes a folder hold what is in the bucket, and nothing else.
+
+        Another program may read there, or fetch, too: each file is there whole all the time.
+
+        Args:
+          local: the folder.
+          held: versions of files that are there, as an earlier call returned them.
+
+        Returns:
+          Versions of the files, by name.
+        """
+        found, held = self._found(), held or {}
+        wanted = {name: _version(found[name]) for name in found if is_whole(name, found)}
+        for path in sorted(local.rglob("*"), reverse=True):
+            if path.relative_to(local).as_posix() not in wanted:
+                with contextlib.suppress(OSError):  # a folder with something in it, say
+                    path.rmdir() if path.is_dir() else path.unlink()
+        with tempfile.TemporaryDirectory(prefix="fetched-", dir=local.parent) as aside:
+            whole = pathlib.Path(aside, "file")
+            for name, version in wanted.items():
+                file = local / name
+                if not version or held.get(name) != version or not file.exists():
+                    self.files.get_file(f"{self.root}/{name}", str(whole))
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    whole.replace(file)
+        return wanted
 
     def put(self, local: pathlib.Path, name: str) -> None:
         """Copies a file to the bucket."""
@@ -77,6 +94,12 @@ class Store:
     def remove(self, name: str) -> None:
         """Removes an object."""
         self.files.rm_file(f"{self.root}/{name}")
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """What changes when an object is written anew; "" if the store does not say."""
+    stamps = ("ETag", "etag", "generation", "LastModified", "updated", "created")
+    return " ".join(str(info[stamp]) for stamp in stamps if info.get(stamp))
 
 
 def _checkpoint_of(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def start_sources(config: ml_collections.ConfigDict) -> list[Source]:
 
 def _source(field: str, entry: str) -> Source:
     require_path(field, entry)
-    file = pathlib.Path(entry)
+    file = pathlib.Path(os.path.expanduser(entry))
     if file.is_file():
         return Source(entry, None, file=file)
     if file.suffix in SUFFIXES and not file.is_dir():

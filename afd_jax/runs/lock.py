@@ -1,6 +1,7 @@
 """A run's hold on its folder: one program at a time, of the same settings, data and teachers."""
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
@@ -79,7 +80,12 @@ def _lock(folder: Workdir, stack: contextlib.ExitStack) -> None:
     """
     if fcntl is None:
         return
-    number = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        number = os.open(folder.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES) and folder.summary.is_file():
+            return  # a finished run, which is only read
+        raise
     stack.callback(os.close, number)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ stopped, continued and looked at like any other.
 
 import copy
 import dataclasses
+import os
 import pathlib
 import re
 
@@ -111,7 +112,7 @@ def _source(entry: str, own: pathlib.Path) -> Source:
     if names_network(entry):
         return Source(entry, entry, own)
     if named := in_file(entry):
-        return Source(entry, named[0], file=pathlib.Path(named[1]))
+        return Source(entry, named[0], file=pathlib.Path(os.path.expanduser(named[1])))
     return of_run(entry)
 
 

@@ -79,6 +79,13 @@ def stop_signals() -> Iterator[Stop]:
                 signal.signal(number, handler)
 
 
+def ask_to_stop() -> bool:
+    """Makes the run that is being trained finish its step, save and end; False if there is none."""
+    for stop in _stops:
+        stop.asked = True
+    return bool(_stops)
+
+
 _watched: list[threading.Thread] = []
 
 

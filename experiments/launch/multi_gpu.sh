@@ -13,7 +13,7 @@ fi
 
 export JAX_COORDINATOR_ADDRESS="127.0.0.1:${PORT:-12421}" JAX_NUM_PROCESSES="$PROCESSES"
 pids=()
-trap 'kill -TERM "${pids[@]}" 2>/dev/null' INT TERM # all save the state and stop together
+trap 'kill -TERM "${pids[@]}" 2>/dev/null' INT TERM HUP # all save the state and stop together
 for ((i = 0; i < PROCESSES; i++)); do
   # A session each, so that Ctrl-C reaches them through the trap alone: two signals save nothing.
   JAX_PROCESS_ID=$i CUDA_VISIBLE_DEVICES=$i setsid \

@@ -95,8 +95,13 @@ def main(arguments: list[str]) -> int:
         try:
             if asked.hours:
                 _train(asked, study, results)
-        finally:  # also after Ctrl-C
-            _report(asked, study, results)
+        except (Diverged, Interrupted):
+            try:
+                _report(asked, study, results)
+            except SettingError as error:  # of another study's results, say: the run's end counts
+                print(f"error: {error}", file=sys.stderr)
+            raise
+        _report(asked, study, results)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

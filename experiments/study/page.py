@@ -1,11 +1,12 @@
 """The numbers of the studies in the pages, made from the results, so that they always agree."""
 
+import os
 import pathlib
 import re
 
 from experiments.study import tables
 from experiments.study.plan import load
-from experiments.study.records import Results
+from experiments.study.records import Results, held
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = tuple(ROOT / "docs" / name for name in ("results.md", "assumptions.md"))
@@ -51,8 +52,11 @@ def _results(study: str) -> Results:
 
 
 def fill() -> None:
-    """Rewrites the pages in which a number has changed."""
+    """Rewrites the pages in which a number has changed; shares of a study take turns."""
     for page in PAGES:
-        text = page.read_text()
-        if (new := filled(text)) != text:
-            page.write_text(new)
+        with held(page.parent):
+            text = page.read_text()
+            if (new := filled(text)) != text:
+                aside = page.with_suffix(".tmp")
+                aside.write_text(new)
+                os.replace(aside, page)

@@ -103,9 +103,10 @@ class Results(Records):
     def __init__(self, file: pathlib.Path, study: Study):
         super().__init__([])
         self._file, self._study = file, study
-        self._refresh()
+        self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Reads the file again: another share may have written meanwhile."""
         content = read_json(self._file) if self._file.is_file() else {"settings": {}, "records": []}
         self.records, self._trained_with = content["records"], content["settings"]
         self._changed = self._first_change()
@@ -135,8 +136,8 @@ class Results(Records):
     def add(self, records: list[Record]) -> None:
         """Adds new records and writes the file; raises the same errors as `of`."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with _held(self._file.parent):
-            self._refresh()  # another share may have written meanwhile
+        with held(self._file.parent):
+            self.refresh()
             if self._changed:
                 raise self._changed
             new = {(r["block"], r["setting"], r["seed"]): r for r in [*self.records, *records]}
@@ -146,8 +147,8 @@ class Results(Records):
         """Removes the records of a setting from all blocks; returns their number."""
         if not self._file.is_file():
             return 0
-        with _held(self._file.parent):
-            self._refresh()
+        with held(self._file.parent):
+            self.refresh()
             before, kept = self.records, [r for r in self.records if r["setting"] != setting]
             self._write(kept)
         return len(before) - len(kept)
@@ -167,7 +168,7 @@ class Results(Records):
         aside = self._file.with_suffix(".tmp")
         aside.write_text(as_text(self._study.question, stated_by_block, known))
         os.replace(aside, self._file)
-        self._refresh()
+        self.refresh()
 
 
 def as_text(
@@ -186,7 +187,7 @@ def as_text(
 
 
 @contextlib.contextmanager
-def _held(folder: pathlib.Path) -> Iterator[None]:
+def held(folder: pathlib.Path) -> Iterator[None]:
     """Waits until no other process writes there."""
     number = os.open(folder, os.O_RDONLY)
     try:

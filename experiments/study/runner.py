@@ -51,11 +51,11 @@ def missing(
     which, shares = part
     every = jobs(study, at_once)
     start, end = (n * len(every) // shares for n in (which - 1, which))
-    return [
-        job
-        for job in every[start:end]
-        if not all(results.has(job.block.name, job.setting.name, s) for s in job.seeds)
-    ]
+    return [job for job in every[start:end] if not _is_recorded(job, results)]
+
+
+def _is_recorded(job: Job, results: Results) -> bool:
+    return all(results.has(job.block.name, job.setting.name, seed) for seed in job.seeds)
 
 
 def train_missing(
@@ -101,16 +101,18 @@ def train_missing(
         if time.monotonic() > end:
             in_time = False
             break
+        results.refresh()
+        if _is_recorded(job, results):  # by another share, which overlaps with this one
+            continue
         print(f"[{n + 1} of {len(todo)} missing] {job}", flush=True)
         try:
-            _train(job, root, data_dir)
+            with _trained(job, root, data_dir) as folder:
+                results.add(records_of(folder, job.block, job.setting))
+                if not job.may_teach(study):
+                    shutil.rmtree(folder)
         except Diverged as error:
             diverged.append(f"{job}: {error}")
             print(f"diverged: {error}", flush=True)
-            continue
-        results.add(records_of(job.folder(root), job.block, job.setting))
-        if not job.may_teach(study):
-            shutil.rmtree(job.folder(root))
     if diverged:
         raise Diverged("; ".join(diverged))
     return in_time
@@ -123,14 +125,20 @@ def forget_runs(study: Study, setting: str, root: pathlib.Path) -> None:
             shutil.rmtree(job.folder(root).parent, ignore_errors=True)
 
 
-def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> None:
-    """Trains a run after the runs it needs; checks that a finished one has these settings."""
+@contextlib.contextmanager
+def _trained(job: Job, root: pathlib.Path, data_dir: str | None) -> Iterator[pathlib.Path]:
+    """The folder of a run that is trained, after the runs it needs; no other share uses it inside.
+
+    A finished one is checked to have these settings.
+    """
     for before in job.needs():
-        _train(before, root, data_dir)
+        with _trained(before, root, data_dir):
+            pass
     folder = job.folder(root)
     with _turn(folder):
         afd.train(job.config(root, data_dir), folder, show_progress=False)
-    jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory
+        jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory
+        yield folder
 
 
 @contextlib.contextmanager

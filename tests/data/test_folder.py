@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from afd_jax.data import crops, load, load_streamed
+from afd_jax.data.pictures import picture_files
 from afd_jax.data.streaming import eval_stream, train_stream
 from afd_jax.errors import SettingError, UnreadableError
 from afd_jax.runs import trained
@@ -356,6 +357,7 @@ def test_a_path_may_begin_with_the_home_of_a_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     classes(tmp_path / "photos", "a", "b")
     assert len(load("folder", data_dir="~/photos").train) == 8
+    assert len(picture_files("~/photos")) == 10
     for name in ("folder", "arrays", "parquet"):
         with pytest.raises(SettingError, match="= '~nobody_of_that_name/photos': "):
             load(name, data_dir="~nobody_of_that_name/photos")

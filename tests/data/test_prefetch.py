@@ -12,6 +12,9 @@ from afd_jax.data.prefetch import prefetch_to_device
 def test_prefetching_places_so_many_ahead_in_order():
     taken = []
     batches = prefetch_to_device((taken.append(i) or i for i in range(9)), lambda x: -x, size=3)
+    end = time.monotonic() + 60
+    while len(taken) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
     time.sleep(0.3)
     assert taken == [0, 1, 2]
     assert list(batches) == [-i for i in range(9)]

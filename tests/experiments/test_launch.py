@@ -153,12 +153,13 @@ def test_a_process_that_fails_gives_its_exit_code(process, two_processes):
     assert two_processes(FAILS=process)[0].wait(timeout=60) == 3
 
 
-def test_ctrl_c_reaches_every_process_once(two_processes):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_of_the_terminal_reaches_every_process_once(number, two_processes):
     run, log = two_processes()
     begin = time.monotonic()
     while not log.exists() or log.read_text().count("begun") < 2:
         assert time.monotonic() - begin < 60
         time.sleep(0.1)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(run.pid, number)  # as a terminal does, for Ctrl-C or when it is closed
     assert run.wait(timeout=60) == 130
     assert sorted(log.read_text().splitlines()) == ["0 TERM", "1 TERM", "begun", "begun"]

@@ -1,5 +1,6 @@
 """Studies: what is trained, in which order, and what is kept."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -56,13 +57,15 @@ def test_a_study_trains_every_setting_with_every_seed(trained, capsys):
 def test_a_run_that_diverges_does_not_keep_the_others_back(tmp_path, monkeypatch):
     tried = []
 
+    @contextlib.contextmanager
     def train(job, root, data_dir):
         tried.append(str(job))
         if "independent, seed 0" in tried[-1]:
             raise Diverged("step 3: the loss is nan")
         raise Interrupted("stopped")
+        yield
 
-    monkeypatch.setattr(runner, "_train", train)
+    monkeypatch.setattr(runner, "_trained", train)
     with pytest.raises(Interrupted):
         trained_in(tmp_path, study())
     assert len(tried) == 2
@@ -281,8 +284,13 @@ def test_shares_that_need_one_teacher_wait_for_each_other(quick, tmp_path, monke
     (block,) = study().blocks
     again = Setting("KD again", "", teachers=("independent@Tiny", "independent@Wider"))
     monkeypatch.setattr(Job, "config", lambda self, *where: types.SimpleNamespace())
+
+    def whole(setting):
+        with runner._trained(Job(block, setting, (0,)), tmp_path, None) as folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
     threads = [
-        threading.Thread(target=runner._train, args=(Job(block, own, (0,)), tmp_path, None))
+        threading.Thread(target=whole, args=(own,))
         for own in (block.setting("KD"), again, block.setting("independent"))
     ]
     for each in threads:
@@ -290,6 +298,35 @@ def test_shares_that_need_one_teacher_wait_for_each_other(quick, tmp_path, monke
     for each in threads:
         each.join()
     assert together == 5 * [1]
+
+
+def test_what_another_share_has_trained_meanwhile_is_left_out(quick, tmp_path, monkeypatch):
+    train = runner.afd.train
+
+    def slow(config, folder, **options):
+        train(config, folder, **options)
+        if len(quick) == 1:
+            others = [record("DML", seed, {"a": ("a", 0.5)}) for seed in (0, 1)]
+            Results(tmp_path / "results.json", study()).add(others)
+
+    monkeypatch.setattr(runner.afd, "train", slow)
+    assert trained_in(tmp_path, study())[0]
+    assert "DML" not in [folder.parent.name for folder, _ in quick]
+
+
+def test_a_report_that_fails_does_not_hide_how_the_runs_ended(quick, asked, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise Interrupted("stopped at step 2")
+
+    def refused(*_):
+        raise SettingError("results", None, "trained with other settings")
+
+    monkeypatch.setattr(runner.afd, "train", stopped)
+    monkeypatch.setattr(command_line, "_report", refused)
+    assert asked("tiny", "--hours=1") == 130
+    said = capsys.readouterr()
+    assert "stopped at step 2; the same command continues" in said.out
+    assert "trained with other settings" in said.err
 
 
 def test_a_teacher_of_other_settings_is_not_used(trained, tmp_path):

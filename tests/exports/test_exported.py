@@ -1,7 +1,9 @@
 """Exported networks: what is written, checked and refused."""
 
+import errno
 import functools
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -144,6 +146,20 @@ def test_an_export_that_fails_leaves_the_earlier_one(finished, written, tmp_path
     for file in written.iterdir():
         assert (copy / file.name).read_bytes() == file.read_bytes()
     assert [*tmp_path.iterdir()] == [copy]
+
+
+def test_an_export_stays_on_the_disk_of_its_folder(finished, tmp_path, monkeypatch):
+    to, replace = tmp_path / "mounted", pathlib.Path.replace
+    (to / ".export-left").mkdir(parents=True)  # by one that was killed
+
+    def on_one_disk(own, target):
+        if to in target.parents and to not in own.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(own, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", on_one_disk)
+    export(finished, to, node="Tiny", trust=True, formats=["safetensors"])
+    assert (to / "README.md").is_file()
 
 
 @pytest.mark.parametrize(

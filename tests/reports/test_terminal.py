@@ -1,6 +1,8 @@
 """The display while the first step compiles: seconds on a terminal, few lines elsewhere."""
 
 import io
+import math
+import re
 import sys
 import time
 
@@ -28,7 +30,7 @@ def test_a_terminal_shows_how_long_it_compiles(monkeypatch):
     with Progress(FACTS, total_steps=5, batch_size=2, start=0, shown=True) as progress:
         wait_for("compiling ... 1 s", screen.getvalue)
         progress.compiled()
-        assert "compiled in 1 s" in screen.getvalue()
+        assert re.search(r"compiled in [1-9]\d* s", screen.getvalue())
         length = len(screen.getvalue())
         time.sleep(0.7)
         assert len(screen.getvalue()) == length  # nobody ticks any more
@@ -39,11 +41,14 @@ def test_lines_come_ever_more_seldom(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "_TICK", 0.05)
     monkeypatch.setattr(terminal, "_FIRST_LINE", 0.1)
     with Progress(FACTS, total_steps=5, batch_size=2, start=0, shown=True):
+        begin = time.monotonic()
         time.sleep(1.2)
+    seconds = time.monotonic() - begin  # more, if the machine is busy
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "compiling the training step ..."
-    # After 0.1, 0.2, 0.4 and 0.8 seconds.
-    assert lines[1:] and len(lines) <= 5 and all(w.startswith("compiling ... ") for w in lines[1:])
+    # After 0.1, 0.2, 0.4, 0.8, ... seconds.
+    assert 1 <= len(lines[1:]) <= 1 + math.log2(seconds / 0.1)
+    assert all(w.startswith("compiling ... ") for w in lines[1:])
 
 
 def test_what_is_not_shown_says_nothing(capsys):

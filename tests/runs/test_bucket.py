@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from afd_jax.errors import SettingError, StorageError
-from afd_jax.runs import bucket, bucket_lock, bucket_store
+from afd_jax.runs import bucket, bucket_lock, bucket_store, signals
 from afd_jax.runs.bucket import at_hand, mirrored
 from afd_jax.runs.bucket_lock import BucketLock
 from afd_jax.runs.trained import load
@@ -177,7 +177,7 @@ def test_one_program_at_a_time(address, monkeypatch):
     # A program of this machine that was killed is known to be gone.
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    other.update(host=bucket_lock.socket.gethostname(), pid=done.pid)
+    other.update(machine=bucket_lock._machine(), pid=done.pid)
     beat(0)
     monkeypatch.setattr(bucket_lock, "_STILL", 1e9)
     with lock():
@@ -238,6 +238,118 @@ def test_a_folder_that_was_emptied_stays_empty(in_memory, monkeypatch):
     bucket.Store(in_memory).files.rm("/bucket/run", recursive=True)
     with mirrored(in_memory) as folder:
         assert not [*folder.iterdir()]
+
+
+def test_a_clean_up_that_is_cut_short_loses_nothing(in_memory, monkeypatch):
+    files = {"metrics": "1", "checkpoints/4/data": "2", f"checkpoints/4/{bucket_store.MARKER}": ""}
+    remove = bucket.shutil.rmtree
+
+    def cut_short(folder, **options):
+        if folder.is_dir():
+            remove(folder / "checkpoints")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patched:
+        with mirrored(in_memory) as folder:
+            patched.setattr(bucket.shutil, "rmtree", cut_short)
+            for name, text in files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(text)
+    there = {name: len(text) for name, text in files.items()}
+    assert objects(in_memory) == there
+    with mirrored(in_memory) as folder:
+        assert (folder / "checkpoints/4/data").read_text() == "2"
+    assert objects(in_memory) == there and not [*folder.parent.iterdir()]
+
+
+def test_a_bucket_that_goes_away_is_not_taken_for_a_file_that_does(in_memory, monkeypatch):
+    def no_bucket(*_):
+        raise FileNotFoundError("the bucket does not exist")
+
+    with pytest.raises(StorageError, match=r"cannot be written \(the bucket does not exist\)"):
+        with monkeypatch.context() as patched, mirrored(in_memory) as folder:
+            (folder / "metrics").write_text("1")
+            patched.setattr(bucket.Store, "put", no_bucket)
+    assert (folder / "metrics").read_text() == "1"
+
+
+class _Objects(dict):
+    """What a lock needs of fsspec."""
+
+    def invalidate_cache(self):
+        pass
+
+    def cat_file(self, path):
+        if path not in self:
+            raise FileNotFoundError(path)
+        return self[path]
+
+    def pipe_file(self, path, content, mode="overwrite"):
+        if mode == "create" and path in self:
+            raise FileExistsError(path)
+        self[path] = content
+
+    def rm_file(self, path):
+        del self[path]
+
+
+def test_a_lock_that_has_vanished_is_lost():
+    objects = _Objects()
+    with BucketLock(objects, "lock", "s3://bucket/run") as own:
+        own.require()
+        del objects["lock"]
+        with pytest.raises(StorageError, match=r"s3://bucket/run: its lock\.json is gone"):
+            own.require()
+
+
+@pytest.mark.parametrize("machine", ["this", "another"])
+def test_a_process_number_counts_on_its_own_machine(machine, monkeypatch):
+    if not bucket_lock._machine():
+        pytest.skip("this system does not say which start of it this is")
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    own = {"host": socket.gethostname(), "pid": done.pid, "id": "other"}
+    own["machine"] = bucket_lock._machine() if machine == "this" else "a container of that name"
+    lock = BucketLock(_Objects(), "lock", "s3://bucket/run")
+    assert lock._is_dead(json.dumps(own).encode()) == (machine == "this")
+
+
+def test_a_run_that_has_lost_its_lock_saves_and_ends(in_memory, monkeypatch):
+    lost = mock.Mock()
+    lost.renew.side_effect = lost.require.side_effect = StorageError("another has it")
+    monkeypatch.setattr(bucket, "BucketLock", lambda *_: contextlib.nullcontext(lost))
+    monkeypatch.setattr(bucket, "_PERIOD", 0.01)
+    with pytest.raises(StorageError, match="another has it"), mirrored(in_memory):
+        with signals.stop_signals() as stop:
+            begin = time.monotonic()
+            while not stop.asked:
+                assert time.monotonic() - begin < 60
+                time.sleep(0.01)
+
+
+def test_readers_share_a_copy(in_memory, monkeypatch):
+    """It is whole while another fetches, and follows a change that leaves the size as it was."""
+    store = bucket.Store(in_memory)
+    names = ["config.json", "checkpoints/4/data", f"checkpoints/4/{bucket_store.MARKER}"]
+    for name in names:
+        store.files.pipe_file(f"/bucket/run/{name}", b"1")
+    folder, fetched = at_hand(in_memory), []
+    get = type(store.files).get_file
+
+    def looked_at(own, path, file):
+        assert all((folder / name).read_bytes() in (b"1", b"2") for name in names)
+        fetched.append(path)
+        get(own, path, file)
+
+    monkeypatch.setattr(type(store.files), "get_file", looked_at)
+    assert at_hand(in_memory) == folder and not fetched
+    store.files.pipe_file("/bucket/run/checkpoints/4/data", b"2")
+    store.files.pipe_file("/bucket/run/config.json", b"2")
+    at_hand(in_memory)
+    assert len(fetched) == 2 and (folder / "checkpoints/4/data").read_bytes() == b"2"
+    store.files.rm_file(f"/bucket/run/checkpoints/4/{bucket_store.MARKER}")
+    at_hand(in_memory)  # no longer whole
+    assert [p.name for p in folder.rglob("*")] == ["config.json"]
 
 
 def gone(*_):

@@ -36,8 +36,9 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("victim", "counts"), [(0, (2, 4)), (1, (2, 1))])
-def test_two_processes_one_killed_and_the_run_goes_on(tmp_path, whole, victim, counts):
-    began = start(tmp_path / "run", 2)
+def test_two_processes_one_killed_and_the_run_goes_on(tmp_path, whole, victim, counts, monkeypatch):
+    monkeypatch.setenv("FAULT", "slow:1")  # so that it does not end before it is killed
+    began = start(tmp_path / "run", 2, config=FAULTY)
     until(began[0], "step 12/24")
     own_worker = worker(began[victim])
     began[victim].kill()

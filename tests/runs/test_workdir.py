@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, what is checked, what happens when files are damaged."""
 
+import errno
 import fcntl
 import json
 import os
@@ -99,6 +100,22 @@ def test_a_folder_in_use_is_refused(copied, capsys):
     os.close(folder)
     assert "another program trains in this folder" in one_line(capsys)
     assert command(copied) == 0
+
+
+def test_a_finished_run_may_lie_where_nothing_can_be_written(copied, capsys, monkeypatch):
+    really = os.open
+
+    def only_read(path, flags, *more, **options):
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return really(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", only_read)
+    assert command(copied) == 0
+    assert "is finished" in capsys.readouterr().out
+    (copied / "summary.json").unlink()
+    assert command(copied) == 2
+    assert "cannot be written (" in one_line(capsys)
 
 
 def test_a_finished_run_stays_finished_without_its_checkpoints(copied, capsys):
