@@ -2,7 +2,8 @@
 
 All 50,000 images. Fixed before any run: 20 epochs, batch size 128, SGD 0.1 with momentum 0.9,
 weight decay 5e-4 and a cosine; feature and discriminator optimizers as in `few_labels`. All of
-this is assumed.
+this is assumed. The two unknown settings of AFD that matter most in `few_labels_unknowns` are here,
+too.
 
   python -m experiments.study cifar100_small --hours 5 --data-dir DIR
 """
@@ -43,11 +44,16 @@ def _settings(names: str) -> tuple[Setting, ...]:
 
 _SEEDS = tuple(range(5))
 _EQUAL, _UNLIKE = "two ResNet-8", "ResNet-8 and ResNet-14"
+_PAIR = "resnet8,resnet8"
+_UNKNOWN = (
+    Setting("AFD, temperature 1", f"cifar100_afd:{_PAIR}", {"method.temperature": 1.0}),
+    Setting("AFD, second forward pass", f"cifar100_afd:{_PAIR}", {"second_forward": True}),
+)
 
 STUDY = Study(
     question="What do logits and maps bring on CIFAR-100, shrunk to 16x16, in 20 epochs?",
     blocks=(
-        Block(_EQUAL, _settings("resnet8,resnet8"), recipe, seeds=_SEEDS),
+        Block(_EQUAL, _settings(_PAIR) + _UNKNOWN, recipe, seeds=_SEEDS),
         Block(_UNLIKE, _settings("resnet8,resnet14")[:4], recipe, seeds=_SEEDS),
     ),
     claims=tuple(
