@@ -46,8 +46,8 @@ _SEEDS = tuple(range(5))
 _EQUAL, _UNLIKE = "two ResNet-8", "ResNet-8 and ResNet-14"
 _PAIR = "resnet8,resnet8"
 _UNKNOWN = (
-    Setting("AFD, temperature 1", f"cifar100_afd:{_PAIR}", {"method.temperature": 1.0}),
-    Setting("AFD, second forward pass", f"cifar100_afd:{_PAIR}", {"second_forward": True}),
+    Setting("AFD at temperature 1", f"cifar100_afd:{_PAIR}", {"method.temperature": 1.0}),
+    Setting("AFD with a second forward pass", f"cifar100_afd:{_PAIR}", {"second_forward": True}),
 )
 
 STUDY = Study(
