@@ -38,7 +38,17 @@ def applied(operation: jax.Array | int, image: jax.Array, strength: jax.Array) -
     colour = jnp.where(moving, 0, operation - len(MOVES))
     coloured = jax.lax.switch(colour, [*COLOURS.values()], floats, strength)
     result = jnp.where(moving, moved, coloured)
-    return jnp.clip(jnp.round(result), 0, 255).astype(jnp.uint8)
+    return jnp.clip(_rounded(result), 0, 255).astype(jnp.uint8)
+
+
+# Halves are frequent, and so are colours at the threshold. Two programs need not agree on the last
+# bit of such a number, and a pixel must not depend on the number of devices.
+_SLACK = 2**-11
+
+
+def _rounded(values: jax.Array) -> jax.Array:
+    """The nearest whole numbers; halves go up."""
+    return jnp.floor(values + (0.5 + _SLACK))
 
 
 # Where a pixel comes from: rows for y and x, measured from the centre, to multiply (y, x, 1) with.
@@ -86,18 +96,18 @@ def _grey(image: jax.Array) -> jax.Array:
     """The luma of colours; the mean of other channels. [height, width, 1]."""
     weights = jnp.array([0.299, 0.587, 0.114]) if image.shape[-1] == 3 else None
     grey = jnp.average(image, axis=-1, weights=weights, keepdims=True)
-    return jnp.round(grey)
+    return _rounded(grey)
 
 
 def _contrast(image: jax.Array, strength: jax.Array) -> jax.Array:
-    return _blended(image, jnp.round(jnp.mean(_grey(image))), strength)
+    return _blended(image, _rounded(jnp.mean(_grey(image))), strength)
 
 
 def _sharpness(image: jax.Array, strength: jax.Array) -> jax.Array:
     height, width, _ = image.shape
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
     around = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
-    smooth = jnp.round((around + 4 * image) / 13)
+    smooth = _rounded((around + 4 * image) / 13)
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     inner = (y > 0) & (y < height - 1) & (x > 0) & (x < width - 1)
     return _blended(image, jnp.where(inner, smooth, image), strength)
@@ -109,7 +119,7 @@ def _posterized(image: jax.Array, strength: jax.Array) -> jax.Array:
 
 
 def _solarized(image: jax.Array, strength: jax.Array) -> jax.Array:
-    turned = (image >= 255 * (1 - jnp.abs(strength))) & (strength != 0)
+    turned = (image + _SLACK >= 255 * (1 - jnp.abs(strength))) & (strength != 0)
     return jnp.where(turned, 255 - image, image)
 
 

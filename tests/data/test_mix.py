@@ -136,6 +136,20 @@ def test_colours_are_changed_as_by_pillow(name, strength):
     assert name == "identity" or np.any(found != IMAGE)
 
 
+@pytest.mark.parametrize("name", ["brightness", "solarize"])
+def test_halves_and_thresholds_are_exact(name):
+    """In integers, for every colour and strength: the last bit of a float decides nothing."""
+    colours, k = np.meshgrid(np.arange(256), np.arange(1, 31))
+    expected = {
+        "brightness": np.minimum((colours * (3000 + 99 * k) + 1500) // 3000, 255),
+        "solarize": np.where(30 * colours >= 255 * (30 - k), 255 - colours, colours),
+    }[name]
+    image = jnp.arange(256, dtype=jnp.uint8).reshape(16, 16, 1)
+    change = jax.jit(lambda strength: applied(OPERATIONS.index(name), image, strength))
+    found = [np.ravel(change(jnp.float32(n) / 30)) for n in range(1, 31)]
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("strength", [-0.6, 0.1])
 @pytest.mark.parametrize("name", MOVES)
 def test_pixels_are_moved_as_by_scipy(name, strength):
