@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from afd_jax.reports.paired import seeds_needed
 from experiments.study import figures, page, tables
@@ -98,6 +99,25 @@ def test_a_page_gets_its_tables_and_is_up_to_date():
     for each in page.PAGES:
         text = each.read_text()
         assert page.filled(text) == text
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    text = "<!-- few_labels_recipe: runs -->old<!-- end -->\n"
+    own = tmp_path / "page.md"
+    own.write_text(text)
+    monkeypatch.setattr(page, "PAGES", (own,))
+
+    def disk_full(file, content):
+        file.write_bytes(content.encode()[:5])
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match="no space left"):
+        full.setattr("pathlib.Path.write_text", disk_full)
+        page.fill()
+    assert own.read_text() == text
+    page.fill()
+    assert own.read_text() == page.filled(text) != text
+    assert [*tmp_path.iterdir()] == [own]
 
 
 def test_figures_are_drawn(tmp_path):

@@ -12,7 +12,9 @@ import pytest
 from afd_jax.networks import create
 from afd_jax.networks.pytorch_names import from_pytorch
 from afd_jax.runs.assemble import assemble
+from afd_jax.runs.init_from import start_sources
 from afd_jax.runs.overrides import read_config
+from afd_jax.runs.prerequisites import sources
 from afd_jax.runs.trained import load
 from tests.networks.test_foreign_weights import state_dict
 from tests.running import ROOT, command
@@ -142,6 +144,17 @@ def test_a_pytorch_file_as_a_teacher_of_several_seeds(file):
     theirs = (rng.normal(size=(16, 3, 3, 3)) * np.sqrt(2 / 27))[:, :1]
     for seed in range(2):
         np.testing.assert_array_equal(kernel[seed], theirs.transpose(2, 3, 1, 0).astype("f4"))
+
+
+def test_the_home_folder_may_be_written_short(file, monkeypatch):
+    """A shell does not replace the ~ of `--config.teachers="('resnet8=~/weights.pth',)"`."""
+    monkeypatch.setenv("HOME", str(file.parent))
+    short = f"~/{file.name}"
+    (source,) = start_sources(read_config(RESNET, [entries(short)]))
+    assert source.file == file
+    given = entries(f"resnet8={short}", field="teachers")
+    (source,) = sources(read_config(CONFIG, [given]), file.parent)
+    assert source.file == file
 
 
 def test_mistakes_are_named(before, file, tmp_path, capsys):
