@@ -20,6 +20,7 @@ from afd_jax.networks.branched import Branched, single
 from afd_jax.networks.contract import check_networks
 from afd_jax.networks.functional import functional
 from afd_jax.networks.outputs import Outputs
+from afd_jax.networks.staged import StagedNetwork
 
 
 def make_plan(
@@ -69,6 +70,7 @@ def make_plan(
         plan = _without_heads(
             networks, method, image_shape, classes, graph, teachers or {}, twins, averages, settings
         )
+        _require_half_precision(plan)
         plan = dataclasses.replace(plan, networks=_with_heads(plan))
         return _with_optimizers(plan, papers.afd() if optimizers is None else optimizers)
 
@@ -222,6 +224,15 @@ def _with_heads(plan: Plan) -> dict[str, Network]:
         )
         for name, network in plan.networks.items()
     }
+
+
+def _require_half_precision(plan: Plan) -> None:
+    for network in plan.networks.values() if plan.precision == "bfloat16" else ():
+        module = getattr(network.module.module, "network", network.module.module)  # of branches
+        if not network.frozen and not isinstance(module, StagedNetwork):
+            remedy = f"{network.name} is no networks.staged.StagedNetwork, whose convolutions "
+            remedy += "follow it; set the type in the network itself"
+            raise SettingError("precision", plan.precision, remedy)
 
 
 def _with_optimizers(plan: Plan, optimizers: Mapping[str, optax.GradientTransformation]) -> Plan:

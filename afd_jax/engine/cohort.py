@@ -104,7 +104,8 @@ class Cohort:
             remedy = "trains on its teachers before the first step, which only a run does: "
             remedy += "afd.train"
             raise SettingError("method", name, remedy)
-        return init.init_state(self.plan, rng, {**self._given, **(teachers or {})})
+        own = jax.tree.map(lambda x: jnp.broadcast_to(x, (*_seeds(rng), *x.shape)), self._given)
+        return init.init_state(self.plan, rng, {**own, **(teachers or {})})
 
     def forward(self, state: TrainState, batch: Mapping[str, Any]) -> dict[str, Outputs]:
         """What every node says of a batch, as in training; no statistics are kept."""
@@ -189,6 +190,13 @@ class Cohort:
     @functools.cached_property
     def _logits(self) -> Callable[..., Any]:
         return self._compiled(eval_logits)
+
+
+def _seeds(rng: Any) -> tuple[int, ...]:
+    """The axis of seeds of a key, if it has one; raw keys have an axis of their own."""
+    if not isinstance(rng, jax.Array):
+        return ()
+    return rng.shape if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) else rng.shape[:-1]
 
 
 def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:

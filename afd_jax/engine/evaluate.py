@@ -100,9 +100,9 @@ def _similarity(
       devices. For maps of one shape also "l1", "l2" and "cosine" [], sums over the batch of the
       mean absolute and squared difference and of the cosine.
     """
+    alike, sums = own.shape == other.shape, {}
     own, other = (x.reshape(len(x), -1).astype(jnp.float32) for x in (own, other))
-    sums = {}
-    if own.shape == other.shape:
+    if alike:
         sums["l1"] = jnp.sum(losses.l1_alignment(own, other, where=mask))
         sums["l2"] = jnp.sum(losses.l2_alignment(own, other, where=mask))
         distance = losses.cosine_distance(own, other, where=mask)

@@ -93,10 +93,13 @@ def train_step(
     everyone = tuple(plan.networks.values())
     phases: list[tuple[tuple[str, ...], Sequence[Network]]] = [(UPDATES, everyone)]
     if plan.second_forward:
-        # Only what the feature losses see: the others' statistics have had this batch already.
-        ends = {end for edge in plan.graph.edges for end in edge}
-        joined = [network for network in everyone if {*network.nodes} & ends]
-        phases = [(("logit",), everyone), (("feature", "discriminator"), joined)]
+        # Only what these losses see: the others' statistics have had this batch already.
+        later = ("feature", "discriminator")
+        movers = [n for n in everyone if {*later} & {*n.optimizers}]
+        nodes = {node for network in movers for node in network.nodes}
+        nodes.update(*(plan.graph.sources(node) for node in nodes))
+        again = [network for network in everyone if {*network.nodes} & nodes]
+        phases = [(("logit",), everyone), (later, again)]
     for updates, networks in phases:
         states, outputs, remembered = _phase(given, updates, networks, states, metrics)
         kept = kept or remembered

@@ -49,6 +49,7 @@ class CRD(Memory, Hinted):
 
     teachers: ClassVar[tuple[int, int | None]] = (1, 1)
     peers: ClassVar[bool] = False
+    whole_images: ClassVar[str | None] = "remembers an embedding of each image"
 
     hint_weight: float = soft.weight(0.8)
     negatives: int = options.number(16384, least=1, whole=True)
@@ -87,11 +88,13 @@ class CRD(Memory, Hinted):
 
     def after_step(self, memory: Any, remembered: Mapping[str, Any], index: jax.Array) -> Any:
         """Moves the examples' embeddings; the first step finds Z."""
-        new: dict[str, Any] = {}
+        new: dict[str, Any] = dict(memory)
         for name, sides in memory.items():
+            if not (found := remembered.get(name)):  # nobody teaches it
+                continue
             new[name] = {}
             for side, own in sides.items():
-                found, bank = remembered[name], own["bank"]
+                bank = own["bank"]
                 fresh = found[side].astype(bank.dtype)
                 moved = self.momentum * bank[index] + (1 - self.momentum) * fresh
                 new[name][side] = {

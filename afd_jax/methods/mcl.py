@@ -20,6 +20,8 @@ from typing import Any, ClassVar
 import jax
 
 from afd_jax import losses
+from afd_jax.errors import SettingError
+from afd_jax.graph import Edge, Graph
 from afd_jax.losses.vectors import direction
 from afd_jax.methods import options, soft
 from afd_jax.methods.batch import Batch
@@ -46,6 +48,15 @@ class MCL(Method):
     contrast_weight: float = soft.weight(0.1)
     contrast_temperature: float = options.number(0.1, above=0)
     size: int = options.number(128, least=1, whole=True)
+
+    def edges(self, graph: Graph, shape: Any) -> tuple[Edge, ...]:
+        """All pairs, unless another shape is asked for."""
+        edges = super().edges(graph, shape)
+        idle = {source for source, _ in edges} - {to for _, to in edges}
+        if idle and self.distillation_weight and not self.contrast_weight:
+            remedy = f"nothing trains the embedding of {min(idle)!r}, which only teaches; raise it"
+            raise SettingError("method.contrast_weight", self.contrast_weight, remedy)
+        return edges
 
     def heads(self, own: View) -> Mapping[str, Any]:
         """The embedding."""

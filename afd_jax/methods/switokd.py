@@ -93,4 +93,10 @@ class SwitOKD(Method):
         if {*self.pausing} == {*graph.students}:
             remedy = "leave out one network that never pauses, the student"
             raise SettingError("method.pausing", self.pausing, remedy)
-        return super().edges(graph, shape)
+        edges = super().edges(graph, shape)
+        for name in self.pausing:
+            if not any(to == name and source not in self.pausing for source, to in edges):
+                remedy = "learns from no network that never pauses, so it would never pause; add "
+                remedy += "such an edge, or leave it out"
+                raise SettingError("method.pausing", name, remedy)
+        return edges

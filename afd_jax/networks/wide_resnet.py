@@ -15,7 +15,7 @@ from afd_jax.networks.staged import StagedNetwork
 class WideBlock(nn.Module):
     """Two pre-activated 3x3 convolutions, [batch, h, w, c] to [batch, h/stride, w/stride, width].
 
-    Where the width changes, the shortcut is a 1x1 convolution of the activated input.
+    Where width or size changes, the shortcut is a 1x1 convolution of the activated input.
 
     Attributes:
       width: output channels.
@@ -31,7 +31,7 @@ class WideBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Applies the block."""
         y = norm_relu(x, train, self.axis_name, "norm1")
-        if x.shape[-1] != self.width:
+        if x.shape[-1] != self.width or self.stride != 1:
             x = conv(self.width, 1, self.stride, name="shortcut")(y)
         y = conv(self.width, 3, self.stride, name="conv1")(y)
         y = norm_relu(y, train, self.axis_name, "norm2")

@@ -184,6 +184,11 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     if config.data.stream and config.seeds > 1:
         remedy = "streamed batches are of one seed; start a run for each"
         raise SettingError("seeds", config.seeds, remedy)
+    drawn = config.data.trivial_augment or config.data.erase  # on the device, for each view
+    if config.data.stream and config.own_augmentation and not drawn:
+        remedy = "streamed images are cut and flipped once, as they are read, so all networks "
+        remedy += "would see the same; add data.trivial_augment or data.erase, or do not stream"
+        raise SettingError("own_augmentation", config.own_augmentation, remedy)
     if config.data.stream and method.pairs:
         remedy = "the method pairs images of a class, which a stream cannot look up"
         raise SettingError("data.stream", config.data.stream, remedy)

@@ -157,6 +157,9 @@ def test_a_trained_teacher_gets_the_images_that_it_learned_from():
         cohort.step(state, batch)
     with pytest.raises(SettingError, match=r"images = 'uint8': teacher learned from normalised"):
         cohort.logits(state, batch["image"])
+    seeds = cohort.init(jnp.stack([jax.random.key(0), jax.random.key(1)]))
+    twice = jax.tree.map(lambda x: jnp.stack([x, x]), dict(teacher.variables["params"]))
+    assert not changed(seeds.networks["teacher"].params["network"], twice)
     seen = {**batch, "image": teacher.recipe.normalise(batch["image"])}
     np.testing.assert_allclose(
         cohort.forward(state, seen)["teacher"].logits, teacher(batch["image"]).logits, rtol=1e-5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from afd_jax.engine.evaluate import eval_step
+from afd_jax.engine.evaluate import _similarity, eval_step
 from afd_jax.methods import DML
 from afd_jax.runs.metrics import evaluation
 from tests import small, tiny
@@ -143,6 +143,11 @@ def test_similarity_is_that_of_the_last_maps_without_padding(widths):
 
     one = step(state, {**batch, "mask": jnp.asarray(mask)}, networks=("a", "b alone"))
     assert "similarity" not in one
+
+
+def test_maps_of_two_shapes_are_not_compared_number_by_number():
+    one, other = (jnp.ones((5, *shape)) for shape in ((4, 4, 4), (2, 2, 16)))
+    assert {*_similarity(one, other, jnp.ones(5, bool), None)} == {"hsic"}
 
 
 def test_similarity_is_of_every_pair():

@@ -102,7 +102,7 @@ def losses_of(of, batch):
     return jax.tree.map(np.asarray, terms)
 
 
-WHOLE = ("cs_kd", "dkd", "ps_kd")  # they need whole images
+WHOLE = ("crd", "cs_kd", "dkd", "ps_kd")  # they need whole images
 NAMES = methods.NAMES
 
 

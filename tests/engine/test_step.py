@@ -7,7 +7,7 @@ import pytest
 
 from afd_jax.engine.optimizers import sgd
 from afd_jax.errors import SettingError
-from afd_jax.methods import DML, PSKD, Independent
+from afd_jax.methods import DML, MCL, PSKD, Independent, Mixed, Terms
 from tests import small, tiny
 from tests.leaves import changed
 
@@ -64,6 +64,28 @@ def test_second_forward_sees_the_new_parameters():
         assert metrics[0]["a"][name] != metrics[1]["a"][name], name
 
 
+class Decayed(Independent):
+    """Learns from nobody, and has a feature loss nevertheless."""
+
+    def node(self, own, batch):
+        size = jnp.mean(own.features**2, axis=(1, 2, 3))
+        return super().node(own, batch) + Terms(feature={"size": size})
+
+
+def test_only_networks_with_such_losses_and_their_sources_run_twice():
+    _, metrics = small.update(small.cohort(method=Decayed(), second_forward=True))
+    assert metrics["a"]["loss/size"] > 0 and metrics["a"]["gradient_norm/feature"] > 0
+    edges = {("a", "b"): small.afd(), ("a", "c"): DML()}
+    cohorts = [
+        small.cohort([(3, 4, 5)] * 3, method=Mixed(edges), second_forward=again)
+        for again in (False, True)
+    ]
+    one, two = (small.update(cohort)[0].networks for cohort in cohorts)
+    assert not changed(one["c"].statistics, two["c"].statistics)
+    for name in ("a", "b"):
+        assert changed(one[name].statistics, two[name].statistics)
+
+
 def test_network_with_dropout_draws_anew_each_step():
     cohort = small.Cohort(
         [tiny.Dropout(5)], Independent(), **small.SHAPES, optimizers={"logit": sgd(0.0)}
@@ -108,6 +130,16 @@ def test_the_index_may_be_missing_where_nothing_asks_for_it():
         ),
         (lambda: small.cohort(method=DML(), second_forward=True), "second_forward = True: has no"),
         (lambda: small.cohort(opt={"logit": sgd(0.1)}), "optimizers = .*updates a by its feature"),
+        (
+            lambda: small.Cohort(
+                [tiny.Tiny(5)], Independent(), precision="bfloat16", **small.SHAPES
+            ),
+            "precision = 'bfloat16': Tiny is no networks.staged.StagedNetwork",
+        ),
+        (
+            lambda: small.cohort(method=MCL(contrast_weight=0.0), graph="star"),
+            "method.contrast_weight = 0.0: nothing trains the embedding of 'b', which only teaches",
+        ),
         (lambda: small.cohort(precision="bf16"), "precision = 'bf16': did you mean 'bfloat16'"),
         (lambda: small.cohort(average_decay=1.0), "average_decay = 1.0: must be a number"),
     ],

@@ -213,6 +213,10 @@ def test_a_pause_is_that_of_the_whole_network():
     [
         (lambda: cohort(SwitOKD(pausing=("c",))), "method.pausing = 'c': Choose one of: a, b"),
         (lambda: cohort(SwitOKD(pausing=("a", "b"))), "method.pausing = .*: leave out one network"),
+        (
+            lambda: cohort(SwitOKD(pausing=("b",)), graph=[("b", "a")]),
+            "method.pausing = 'b': learns from no network that never pauses",
+        ),
         (lambda: SwitOKD(pausing="b"), "method.pausing = 'b': must be a list of names"),
         (lambda: DKD(warm_up=-1), "method.warm_up = -1: must be a number and at least 0"),
         (lambda: cohort(CTKD(), steps_per_epoch=None), "batch.epoch = None: say how long an epoch"),

@@ -237,6 +237,16 @@ def test_partners_are_others_of_the_same_class():
     assert counts.min() > 40  # evenly
 
 
+def test_crd_remembers_nothing_new_of_a_student_that_nobody_teaches():
+    teacher = tiny.Stages(small.CLASSES, widths=(3, 4, 6))
+    method, graph = methods.CRD(negatives=4, size=3), [("teacher", "a")]
+    own = small.cohort(method=method, teachers=[teacher], graph=graph, examples=16)
+    state = small.begin(own)
+    after, _ = small.update(own, state=state)
+    assert changed(state.memory["a"], after.memory["a"])
+    assert not changed(state.memory["b"], after.memory["b"])
+
+
 def test_heads_are_asked_for_whom_they_concern():
     """FT: a translator for each source of a student, an encoder on top of each teacher."""
     plan = taught("ft", 2).plan

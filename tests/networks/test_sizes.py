@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from afd_jax.networks import (
 )
 from afd_jax.networks.functional import draw, functional
 from afd_jax.networks.imagenet_resnet import ImageNetResNet
+from afd_jax.networks.wide_resnet import WideBlock
 from tests.networks.shapes import outputs, parameters, variables
 
 # Published, or printed by the code that distillation papers share; for 100 classes if not said.
@@ -239,6 +241,15 @@ def test_a_network_can_be_entered_at_the_end_of_each_stage(network):
 def test_what_cannot_work_is_named(make, words):
     with pytest.raises(SettingError, match=words):
         make()
+
+
+def test_a_wide_block_may_halve_the_map_alone():
+    """As DCM asks of its auxiliary classifiers, where a stage keeps its width."""
+    x, block = jnp.ones((2, 4, 4, 8)), WideBlock(8, stride=2)
+    shape = jax.eval_shape(
+        lambda: block.init_with_output(jax.random.key(0), x, train=True)[0]
+    ).shape
+    assert shape == (2, 2, 2, 8)
 
 
 def test_small_images_are_enough_where_the_stem_keeps_them():

@@ -82,6 +82,14 @@ def test_a_mistake_is_one_line_and_writes_nothing(mistake, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_stream_has_no_augmentation_of_each_networks_own(tmp_path, capsys):
+    settings = ("--config.data.stream=True", "--config.own_augmentation=True")
+    config = f"--config={ROOT}/configs/digits_afd.py"
+    assert main([config, f"--workdir={tmp_path}/new", "--config.seeds=1", *settings]) == 2
+    words = "config.own_augmentation = True: streamed images are cut and flipped once"
+    assert words in capsys.readouterr().err
+
+
 def test_images_that_a_network_cannot_take(tmp_path, capsys):
     images = np.random.default_rng(0).integers(256, size=(64, 3, 3, 1), dtype=np.uint8)
     labels = np.arange(64) % 4
