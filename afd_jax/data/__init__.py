@@ -1,6 +1,6 @@
 """Data: sources, held-out splits, the order of batches, and augmentation on the device."""
 
-from afd_jax.data.batches import NumpyBatch, eval_batches, train_rows, with_partners
+from afd_jax.data.batches import NumpyBatch, eval_batches, eval_order, train_rows, with_partners
 from afd_jax.data.examples import Examples, Splits, channel_statistics
 from afd_jax.data.outline import Outline, outline
 from afd_jax.data.prefetch import prefetch_to_device
@@ -17,6 +17,7 @@ __all__ = [
     "Streamed",
     "channel_statistics",
     "eval_batches",
+    "eval_order",
     "eval_stream",
     "load",
     "load_streamed",

@@ -1,5 +1,6 @@
 """The order in which examples are seen: a function of seed and step, so there is none to save."""
 
+import functools
 from collections.abc import Generator, Iterator, Sequence
 
 import jax
@@ -130,8 +131,22 @@ def class_partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return partners
 
 
+@functools.lru_cache(maxsize=4)
+def eval_order(count: int) -> np.ndarray:
+    """The rows in the fixed order in which evaluations go through them.
+
+    It mixes classes, which folders keep apart: CKA is estimated batch by batch, and would else
+    depend on how the files are sorted.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    order.flags.writeable = False
+    return order
+
+
 def eval_batches(examples: Examples, batch_size: int) -> Iterator[NumpyBatch]:
     """Yields every example once; the last batch is padded, and "mask" is False for padding.
+
+    The order is that of `eval_order`.
 
     Args:
       examples: to evaluate on.
@@ -143,7 +158,7 @@ def eval_batches(examples: Examples, batch_size: int) -> Iterator[NumpyBatch]:
     for first in range(0, len(examples), batch_size):
         rows = np.arange(first, first + batch_size)
         rows, mask = np.minimum(rows, len(examples) - 1), rows < len(examples)
-        own = _own_part(rows)
+        own = _own_part(eval_order(len(examples))[rows])
         yield {
             "image": examples.images[own],
             "label": examples.labels[own],

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from afd_jax.data.batches import NumpyBatch, epoch_order
+from afd_jax.data.batches import NumpyBatch, epoch_order, eval_order
 from afd_jax.data.crops import augmented, central, upright
 from afd_jax.data.extra import need
 from afd_jax.errors import UnreadableError, first_line
@@ -137,7 +137,8 @@ def train_stream(
 def eval_stream(streamed: Streamed, batch_size: int) -> Stream:
     """Yields every example once; the last batch is padded, and "mask" is False for padding.
 
-    The shorter side is resized to 256/224 of the output's, and the centre is kept.
+    The order is that of `data.batches.eval_order`. The shorter side is resized to 256/224 of the
+    output's, and the centre is kept.
 
     Args:
       streamed: to evaluate on.
@@ -204,7 +205,8 @@ class _EvalBatches:
         images = np.zeros((len(index), *self.streamed.image_shape), np.uint8)
         labels = np.zeros(len(index), np.int32)
         mask = index < len(self.streamed)
-        for place, i in enumerate(index[mask].tolist()):
+        rows = eval_order(len(self.streamed))[index[mask]]
+        for place, i in enumerate(rows.tolist()):
             images[place], labels[place] = self.streamed.read(i, lambda x: central(x, size))
         return {"image": images, "label": labels, "mask": mask}
 

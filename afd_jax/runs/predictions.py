@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afd_jax.data import NumpyBatch, Splits, Streamed, eval_batches, eval_stream
+from afd_jax.data import NumpyBatch, Splits, Streamed, eval_batches, eval_order, eval_stream
 from afd_jax.data.pictures import picture_batches, picture_files
 from afd_jax.engine.devices import Devices, make_devices
 from afd_jax.errors import SettingError, UnreadableError, one_of, require_number, within
@@ -132,11 +132,12 @@ def predict_seeds(
     if not any(len(p) for own in found[0] for p in own.values()):
         file, words = next(iter(lost.items()))
         raise UnreadableError(f"no image in {images} can be read, such as {file}: {words}")
+    back = slice(None) if source.order is None else np.argsort(source.order)
     names = run.data.get("class_names") or [str(i) for i in range(run.data["classes"])]
     return [
         Predictions(
-            probabilities={node: np.concatenate([p[node] for p in own]) for node in run.nodes},
-            labels=np.concatenate(labels) if labels else None,
+            probabilities={n: np.concatenate([p[n] for p in own])[back] for n in run.nodes},
+            labels=np.concatenate(labels)[back] if labels else None,
             examples=[name for name in source.examples if name not in lost],
             class_names=names,
             roles=roles,
@@ -181,6 +182,7 @@ class _Source:
       batches: from a batch size to batches with "image" and "mask", perhaps "label".
       batch_size: unless another is asked for.
       examples: a name for each.
+      order: in which the batches go through them; None: one after the other.
       sha256: of the run's data.
       unreadable: by name, what is wrong with those that could not be read; known when all batches
         are made.
@@ -189,6 +191,7 @@ class _Source:
     batches: Callable[[int], Iterator[NumpyBatch]]
     batch_size: int
     examples: Sequence[str]
+    order: np.ndarray | None = None
     sha256: str | None = None
     unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -226,8 +229,9 @@ def _split(run: TrainedRun, split: str, data_dir: str | None) -> _Source:
             return eval_stream(examples, size)
         return eval_batches(examples, size)
 
-    rows = [str(row) for row in range(len(examples))]
-    return _Source(batches, min(run.config["eval_batch_size"], largest), rows, splits.digest)
+    rows, order = [str(row) for row in range(len(examples))], eval_order(len(examples))
+    size = min(run.config["eval_batch_size"], largest)
+    return _Source(batches, size, rows, order, splits.digest)
 
 
 def _data(run: TrainedRun, data_dir: str | None) -> Splits:

@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afd_jax.data import Examples, Recipe, channel_statistics, eval_batches, load, train_rows
+from afd_jax.data import (
+    Examples,
+    Recipe,
+    channel_statistics,
+    eval_batches,
+    eval_order,
+    load,
+    train_rows,
+)
 from afd_jax.data.cache import cache_dir
 from afd_jax.data.examples import hold_out
 from afd_jax.errors import SettingError
@@ -118,7 +126,14 @@ def test_evaluation_pads_and_masks_the_last_batch():
     assert [b["mask"].sum() for b in batches] == [4, 4, 2]
     assert all(b["image"].shape == (4, 2, 2, 1) for b in batches)
     seen = np.concatenate([b["image"][b["mask"], 0, 0, 0] for b in batches])
-    assert seen.tolist() == list(range(10))
+    assert seen.tolist() == eval_order(10).tolist() and sorted(seen) == list(range(10))
+
+
+def test_evaluation_mixes_the_classes_of_a_sorted_set():
+    """Else CKA, which is estimated batch by batch, would be that within one class."""
+    sorted_by_class = Examples(np.zeros((400, 1, 1, 1), np.uint8), np.repeat(np.arange(4), 100))
+    for batch in eval_batches(sorted_by_class, 100):
+        assert np.bincount(batch["label"], minlength=4).min() > 10
 
 
 def test_hold_out_takes_the_same_share_of_every_class():

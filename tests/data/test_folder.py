@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from afd_jax.data import crops, load, load_streamed
+from afd_jax.data.batches import eval_order
 from afd_jax.data.pictures import picture_files
 from afd_jax.data.streaming import eval_stream, train_stream
 from afd_jax.errors import SettingError, UnreadableError
@@ -399,7 +400,7 @@ def test_streams_give_the_crops_of_files_whoever_reads_them(photos):
     )
     jax.tree.map(np.testing.assert_array_equal, two, none)
     (batch,) = eval_stream(alone.take(slice(3)), 3)
-    for i, ours in enumerate(batch["image"]):
+    for i, ours in zip(eval_order(3), batch["image"], strict=True):
         with Image.open(photos / "train" / "cat" / f"{i:02}.jpg") as image:
             np.testing.assert_array_equal(ours, crops.central(image, 16))
     assert batch["label"].tolist() == [0, 0, 0]
