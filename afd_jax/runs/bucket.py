@@ -199,7 +199,7 @@ class _Copier:
         said = False
         while not self._done.wait(_PERIOD):
             try:
-                self._lock.renew()
+                self._lock.check()
                 self._copy()
                 said = False
             except StorageError as error:  # somebody else has it
@@ -219,6 +219,7 @@ class _Copier:
         try:
             for name in sorted(found, key=_order):
                 if self._there.get(name) != found[name]:
+                    self._lock.check()  # it may be lost while a large file is copied
                     try:
                         self._store.put(self._local, name)
                     except FileNotFoundError:
@@ -227,6 +228,7 @@ class _Copier:
                         continue  # an old checkpoint, just removed
                     self._there[name] = found[name]
             for name in sorted(self._there.keys() - found.keys(), key=_order, reverse=True):
+                self._lock.check()
                 with contextlib.suppress(FileNotFoundError):
                     self._store.remove(name)
                 del self._there[name]

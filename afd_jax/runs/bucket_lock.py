@@ -1,13 +1,14 @@
 """One program at a time in a folder of a bucket.
 
-The lock is an object that can only be created once. Its holder writes it anew every few seconds;
-one that stands still belongs to a program that was killed, and is taken over. No clocks are
-compared: whoever waits looks whether it changes.
+The lock is an object that can only be created once. A thread of its holder writes it anew every
+few seconds, however long copies take; one that stands still belongs to a program that was killed,
+and is taken over. No clocks are compared: whoever waits looks whether it changes.
 """
 
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from typing import Any
@@ -34,31 +35,30 @@ class BucketLock:
         self._files, self._path, self._url = files, path, url
         self._own = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
         self._own["machine"] = _machine()
-        self._beat, self._time = 0, time.monotonic()
+        self._beat = 0
+        self._lost: StorageError | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="bucket lock", daemon=True)
 
     def __enter__(self) -> "BucketLock":
         if not self._created():
             self._take_over()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
         try:
             if self._is_own(self._content()):
                 self._files.rm_file(self._path)
         except Exception:  # then it stands still, and the next one takes it over
             pass
 
-    def renew(self) -> None:
-        """Writes it anew, if it is time.
-
-        Raises:
-          StorageError: if it is lost.
-        """
-        if time.monotonic() - self._time >= _RENEWED:
-            self.require()
-            self._beat += 1
-            self._files.pipe_file(self._path, self._text())
-            self._time = time.monotonic()
+    def check(self) -> None:
+        """Raises StorageError if it was lost when it was last renewed."""
+        if self._lost:
+            raise self._lost
 
     def require(self) -> None:
         """Raises StorageError if it is lost: another program has it, or had it."""
@@ -69,6 +69,18 @@ class BucketLock:
         if not self._is_own(content):
             words = f"{self._url}: another program took it over, {_holder(content)}"
             raise StorageError(words)
+
+    def _keep(self) -> None:
+        while not self._done.wait(_RENEWED):
+            try:
+                self.require()
+                self._beat += 1
+                self._files.pipe_file(self._path, self._text())
+            except StorageError as error:
+                self._lost = error
+                return
+            except Exception:  # the network, perhaps: it is tried again
+                pass
 
     def _take_over(self) -> None:
         begin, before = time.monotonic(), self._content()

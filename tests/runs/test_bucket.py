@@ -302,6 +302,31 @@ def test_a_lock_that_has_vanished_is_lost():
             own.require()
 
 
+def until(condition):
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < 60
+        time.sleep(0.01)
+
+
+def test_a_lock_is_renewed_by_itself_and_its_loss_is_known(monkeypatch):
+    """However long copies take."""
+    monkeypatch.setattr(bucket_lock, "_RENEWED", 0.02)
+    objects = _Objects()
+    with BucketLock(objects, "lock", "s3://bucket/run") as own:
+        until(lambda: json.loads(objects["lock"])["beat"] > 2)
+        own.check()
+
+        def taken_over():
+            objects["lock"] = b'{"id": "other"}'
+            return not own._thread.is_alive()
+
+        until(taken_over)
+        with pytest.raises(StorageError, match="another program took it over"):
+            own.check()
+    assert json.loads(objects["lock"])["id"] == "other"
+
+
 @pytest.mark.parametrize("machine", ["this", "another"])
 def test_a_process_number_counts_on_its_own_machine(machine, monkeypatch):
     if not bucket_lock._machine():
@@ -316,16 +341,13 @@ def test_a_process_number_counts_on_its_own_machine(machine, monkeypatch):
 
 def test_a_run_that_has_lost_its_lock_saves_and_ends(in_memory, monkeypatch):
     lost = mock.Mock()
-    lost.renew.side_effect = lost.require.side_effect = StorageError("another has it")
+    lost.check.side_effect = lost.require.side_effect = StorageError("another has it")
     monkeypatch.setattr(bucket, "BucketLock", lambda *_: contextlib.nullcontext(lost))
     monkeypatch.setattr(bucket, "_PERIOD", 0.01)
     with pytest.raises(StorageError, match="another has it"), mirrored(in_memory):
         with signals.stop_signals() as stop:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a worker of several processes does
-            begin = time.monotonic()
-            while not stop.asked:
-                assert time.monotonic() - begin < 60
-                time.sleep(0.01)
+            until(lambda: stop.asked)
 
 
 def test_readers_share_a_copy(in_memory, monkeypatch):
