@@ -77,6 +77,7 @@ def export(
         "versions": versions,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    replaces = (folder / check.ARCHITECTURE).is_file()  # else files of these names are not ours
     # Written aside, so that an earlier export stays if this one fails; in the folder, which may be
     # on another disk than those around it.
     with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=folder) as scratch:
@@ -87,7 +88,7 @@ def export(
         written = [file.name for file in aside.iterdir()]
         for name in written:
             (aside / name).replace(folder / name)
-        for earlier in {*check.FILES.values()} - {*written}:  # in other formats
+        for earlier in {*check.FILES.values()} - {*written} if replaces else ():  # other formats
             (folder / earlier).unlink(missing_ok=True)
     return files
 

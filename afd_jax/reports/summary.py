@@ -174,7 +174,9 @@ def mean_record(records: Sequence[Record]) -> Record:
 def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> Any:
     """The commit of the code in `folder`, ending in "-dirty" if Python files have changed since.
 
-    None outside a git checkout. Changed results and pages do not count: a study rewrites its own.
+    None outside a git checkout, and for code that the checkout around it does not hold, such as a
+    package installed in somebody's project. Changed results and pages do not count: a study
+    rewrites its own.
     """
 
     def git(*words: str) -> str:
@@ -183,6 +185,7 @@ def commit(folder: pathlib.Path = pathlib.Path(__file__).parent) -> Any:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", ".")
         changed = git("diff", "--name-only", "HEAD", "--", ":/*.py")
         return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):

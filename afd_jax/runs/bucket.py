@@ -33,12 +33,14 @@ _Files = dict[str, tuple[int, int]]
 
 
 def in_bucket(path: str | pathlib.Path) -> bool:
-    """Whether a path is an address, "scheme://...".
+    """Whether a path is an address, "scheme://...", or was one: `pathlib` keeps one slash.
 
-    >>> in_bucket("s3://bucket/run"), in_bucket("runs/s3:/run")
-    (True, False)
+    >>> in_bucket("s3://bucket/run"), in_bucket(pathlib.Path("s3://bucket/run"))
+    (True, True)
+    >>> in_bucket("runs/s3:/run"), in_bucket("C:/run")
+    (False, False)
     """
-    return re.match(r"[A-Za-z][\w+.-]*://", str(path)) is not None
+    return re.match(r"[A-Za-z][\w+.-]+:/", str(path)) is not None
 
 
 def at_hand(path: str | pathlib.Path) -> pathlib.Path:

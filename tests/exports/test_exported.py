@@ -108,10 +108,12 @@ def test_only_an_earlier_export_of_the_network_is_replaced(finished, written, tm
     assert not (copy / "model.stablehlo").exists()
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").touch()
+    (tmp_path / "own" / "model.onnx").touch()
     own = [str(finished), "--network=Tiny", f"--to={tmp_path / 'own'}", *again]
     assert main(own) == 2
     assert "holds other files" in capsys.readouterr().err
     assert main([*own, "--force"]) == 0
+    assert (tmp_path / "own" / "model.onnx").exists()
     assert main([str(finished), "--network=Tiny", "--to=x", "--formats=onyx"]) == 2
     assert "did you mean 'onnx'?" in capsys.readouterr().err
 

@@ -18,6 +18,7 @@ def test_only_changed_python_files_make_a_commit_dirty(tmp_path):
     assert commit(tmp_path) is None  # no checkout
     git("init")
     inner.mkdir()
+    (inner / "more.py").touch()
     code.write_text("x = 1\n")
     results.write_text("{}")
     git("add", ".")
@@ -29,3 +30,7 @@ def test_only_changed_python_files_make_a_commit_dirty(tmp_path):
     assert commit(inner) == clean
     code.write_text("x = 2\n")
     assert commit(inner) == clean + "-dirty"
+    installed = tmp_path / ".venv" / "afd_jax"
+    installed.mkdir(parents=True)
+    (installed / "summary.py").touch()
+    assert commit(installed) is None

@@ -237,6 +237,14 @@ def test_unfinished_runs_have_a_page():
     assert "No evaluation yet" in check(page([nothing])).text
 
 
+def test_earlier_generations_have_a_deviation_if_there_are_several_seeds():
+    one = {"generation": 1, "test_accuracy": 0.5, "parameters": 1000}
+    several = {**one, "generation": 2, "test_accuracy_deviation": 0.0707}
+    run = dataclasses.replace(records(), generations=[one, several])
+    rows = [row for row in tables.results(run).rows if row[0].startswith("generation")]
+    assert [row[1] for row in rows] == ["50.00", "50.00 ± 7.07"]
+
+
 def test_worst_classes_come_first():
     run, labels, found = with_predictions(records())
     table = tables.confusion(run.analysis, "a")

@@ -383,6 +383,7 @@ def gone(*_):
     ("address", "words"),
     [
         ("http://example.org/run", "begins with gs:// or s3://"),
+        ("s3:/bucket/run", "begins with gs:// or s3://"),
         ("s3://bucket", "name a folder in a bucket, s3://bucket/run"),
         ("memory://a/b", "begins with gs:// or s3://"),
     ],

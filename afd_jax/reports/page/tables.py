@@ -103,7 +103,10 @@ def results(run: RunRecords) -> Table:
             row.append(percent([*heldout.get(name, {}).values()]))
         rows.append([*row, roles.get(name, ""), sizes.get(name, "")])
     for network in run.generations:
-        row = [f"generation {network['generation']}", percent([network["test_accuracy"]])]
+        accuracy = percent([network["test_accuracy"]])
+        if (deviation := network.get("test_accuracy_deviation")) is not None:
+            accuracy += f" ± {100 * deviation:.2f}"
+        row = [f"generation {network['generation']}", accuracy]
         row += [""] * (len(head) - len(row) - 1)
         rows.append([*row, f"{network['parameters']:,}"])
     return Table(head, rows, _caption(run))
