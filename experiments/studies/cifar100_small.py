@@ -66,6 +66,8 @@ STUDY = Study(
             ("aligning maps by L1 harms", "L1", "independent", _EQUAL),
             ("L1 harms beside the logits", "L1+KD", "logits only", _EQUAL, _UNLIKE),
             ("discriminators do better than L1", "AFD", "L1+KD", _EQUAL, _UNLIKE),
+            ("temperature 1 is better than 3", "AFD at temperature 1", "AFD", _EQUAL),
+            ("a second forward pass helps", "AFD with a second forward pass", "AFD", _EQUAL),
         )
         for block in blocks
     ),
