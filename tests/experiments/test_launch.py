@@ -124,10 +124,12 @@ while :; do sleep 0.1; done
 """
 
 
-# A job in the background of a shell ignores Ctrl-C, and so would all that it starts.
+# A job in the background of a shell ignores Ctrl-C, one under nohup the end of its terminal, and so
+# would all that it starts.
 HEEDING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 
