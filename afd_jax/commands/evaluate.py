@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("workdir", metavar="WORKDIR", help="folder of the run")
-    parser.add_argument("--split", default="test", help="test (default), heldout or train")
+    parser.add_argument("--split", help="test (default), heldout or train")
     path = os.path.expanduser  # a shell leaves --option=~/file as it is
     parser.add_argument("--images", metavar="FOLDER", type=path, help="predict its images instead")
     parser.add_argument(
@@ -71,8 +71,11 @@ def _run(known: argparse.Namespace) -> int:
         require_suffix(known.predictions)
     for option in ("predictions", "json"):
         _require_folder(f"--{option}", getattr(known, option))
-    if known.images is not None and (known.json or known.per_class):
-        _needs_labels("--json" if known.json else "--per-class", known.json or True)
+    if known.images is not None:
+        _require_split(known)
+    known.split = known.split or "test"
+    if known.node is not None:
+        _require_node(known)
     keep_programs()
     found = predict_seeds(
         known.workdir,
@@ -209,13 +212,34 @@ def _require_folder(option: str, file: str | None) -> None:
 
     if file and not (folder := pathlib.Path(file).parent).is_dir():
         raise SettingError(option, file, f"cannot be written: there is no folder {folder}")
+    if file and pathlib.Path(file).is_dir():
+        raise SettingError(option, file, "is a folder; name a file")
 
 
-def _needs_labels(option: str, value: Any) -> None:
+def _require_split(known: argparse.Namespace) -> None:
+    """Refuses what a folder of images cannot serve."""
     from afd_jax.errors import SettingError
 
-    remedy = "needs labels, which a folder of images has not; leave out one of the two"
-    raise SettingError(option, value, remedy)
+    for option, value in (("--json", known.json), ("--per-class", known.per_class)):
+        if value:
+            remedy = "needs labels, which a folder of images has not; leave out one of the two"
+            raise SettingError(option, value, remedy)
+    for option, value in (("--split", known.split), ("--data-dir", known.data_dir)):
+        if value is not None:
+            remedy = "is of the run's data, which --images takes no images from; leave out one"
+            raise SettingError(option, value, remedy)
+
+
+def _require_node(known: argparse.Namespace) -> None:
+    """Refuses a name that the run does not have, before anything is predicted."""
+    import numpy as np
+
+    from afd_jax.reports.analysis import ensembles
+    from afd_jax.runs.predictions import node_roles
+    from afd_jax.runs.trained import open_run
+
+    roles = node_roles(open_run(known.workdir, trust=known.trust))
+    _chosen({**roles, **ensembles(dict.fromkeys(roles, np.zeros(1)), roles)}, known.node)
 
 
 def _write(file: str, content: Any) -> None:

@@ -17,15 +17,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: what follows the program's name; sys.argv if None.
 
     Returns:
-      0 when the page is written, 2 for a folder without a run or an extra that is not installed.
+      0 when the page is written, 1 if an image cannot be read or the page cannot be written, 2 for
+      a folder without a run or an extra that is not installed.
     """
     parser = argparse.ArgumentParser(
         prog="afd-report",
         description="Write one HTML page of a run, or of several compared. The page works offline.",
+        allow_abbrev=False,
     )
-    parser.add_argument("workdir", nargs="+", help="folder of a run, finished or not")
+    path = os.path.expanduser  # as the rest of the package reads it
+    parser.add_argument("workdir", nargs="+", type=path, help="folder of a run, finished or not")
     words = "the page; WORKDIR/report.html if left out"
-    parser.add_argument("--to", metavar="FILE", type=os.path.expanduser, help=words)
+    parser.add_argument("--to", metavar="FILE", type=path, help=words)
     parser.add_argument("--seed", type=int, help="whose predictions to show; the first by default")
     parser.add_argument(
         "--no-images", action="store_true", help="leave out what needs the data and a checkpoint"
@@ -37,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--to: name the file, as there are several runs")
     if "://" in known.workdir[0] and not known.to:
         parser.error("--to: name the file, as the run is in a bucket")
+    if known.to and os.path.isdir(known.to):
+        parser.error(f"--to: {known.to} is a folder; name a file")
+    if len(known.workdir) > 1 or known.no_images:
+        why = "--no-images shows none" if known.no_images else "a comparison shows none"
+        for option, value in (("--seed", known.seed), ("--data-dir", known.data_dir)):
+            if value is not None:
+                parser.error(f"{option}: is for predictions, and {why}; leave it out")
     return guarded(lambda: _write(known))
 
 

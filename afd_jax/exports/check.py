@@ -1,6 +1,6 @@
 """Reads one exported file in a process of its own, without afd_jax, and prints what it found.
 
-`python -I check.py FORMAT FOLDER` prints a JSON object: "difference", the largest from the numbers
+`python -P check.py FORMAT FOLDER` prints a JSON object: "difference", the largest from the numbers
 in reference.npz, and "milliseconds" by batch size where the file is a program.
 """
 

@@ -112,7 +112,7 @@ def predict_seeds(
         raise SettingError("split", split, one_of(split, SPLITS))
     if batch_size is not None:
         require_number("batch_size", batch_size, least=1, whole=True)
-    roles = _roles(run)
+    roles = node_roles(run)
     step, by_seed = run.variables(list(run.networks))
     source = _pictures(run, images) if images is not None else _split(run, split, data_dir)
     devices = make_devices("jit", 1)
@@ -166,7 +166,12 @@ def _program(run: TrainedRun, devices: Devices) -> Callable[..., dict[str, jax.A
     return program
 
 
-def _roles(run: TrainedRun) -> dict[str, str]:
+def node_roles(run: TrainedRun) -> dict[str, str]:
+    """The role of each node that has predictions, as in graph.json.
+
+    Raises:
+      SettingError: if that file is not there.
+    """
     if not run.folder.graph.is_file():
         remedy = "no such file; put a copy back, or let afd-train continue the run"
         raise SettingError("workdir", str(run.folder.graph), remedy)

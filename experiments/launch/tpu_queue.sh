@@ -26,7 +26,11 @@ while true; do
   fi
   until [ "$(state)" = ACTIVE ]; do
     case $(state) in
-    FAILED | SUSPENDED) break ;;
+    FAILED) # for want of quota, say: asking again would not help
+      echo "$tpu: the request failed; gcloud compute tpus queued-resources describe $tpu says why" >&2
+      exit 1
+      ;;
+    SUSPENDED) break ;;
     esac
     sleep "$every"
   done

@@ -64,6 +64,7 @@ STUDY = Study(
             ("the discriminators help alone", "adversarial only", "independent", _EQUAL),
             ("the discriminators add to the logits", "AFD", "logits only", _EQUAL, _UNLIKE),
             ("aligning maps by L1 harms", "L1", "independent", _EQUAL),
+            ("L1 and logits together harm", "L1+KD", "independent", _EQUAL, _UNLIKE),
             ("L1 harms beside the logits", "L1+KD", "logits only", _EQUAL, _UNLIKE),
             ("discriminators do better than L1", "AFD", "L1+KD", _EQUAL, _UNLIKE),
             ("temperature 1 is better than 3", "AFD at temperature 1", "AFD", _EQUAL),

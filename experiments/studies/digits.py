@@ -10,7 +10,8 @@ import numpy as np
 from afd_jax.data.cache import cache_dir
 from afd_jax.data.examples import even_order
 
-TEST = 797  # images, the same for all seeds; the other 1,000 are the pool
+IMAGES = 1797
+TEST = 797  # the same for all seeds; the other 1,000 are the pool
 
 
 def few_labels(config: ml_collections.ConfigDict, seed: int, *, labels: int, choose: bool) -> None:
@@ -22,7 +23,7 @@ def few_labels(config: ml_collections.ConfigDict, seed: int, *, labels: int, cho
       labels: number of training images; 1,000 is the whole pool.
       choose: to choose settings: evaluate on the rest of the pool, not on the test images.
     """
-    name = f"{labels}-{seed}-{'choose' if choose else 'test'}.npz"
+    name = f"{labels}-of-{IMAGES - TEST}-{seed}-{'choose' if choose else 'test'}.npz"
     file = cache_dir("data", "few_labels", name)
     if not file.is_file():
         _write(file, labels, seed, choose)

@@ -107,6 +107,7 @@ STUDY = Study(
             ("the discriminators help alone", "adversarial only", "independent", 300),
             ("the discriminators add to the logits", "AFD", "logits only", 100, 300),
             ("aligning maps by L1 harms", "L1", "independent", 300),
+            ("L1 and logits together harm", "L1+KD", "independent", 300),
             ("L1 harms beside the logits", "L1+KD", "logits only", 300),
             ("discriminators do better than L1", "AFD", "L1+KD", 300),
             ("AFD does better than DML", "AFD", "DML", 100, 300),

@@ -41,6 +41,7 @@ STUDY = Study(
     ),
     claims=(
         *(Claim("learning together with AFD helps", b, "AFD", "independent") for b in _PAIRS),
+        *(Claim("L1 and logits together harm", b, "L1+KD", "independent") for b in _PAIRS),
         *(Claim("L1 harms beside the logits", b, "L1+KD", "logits only") for b in _PAIRS),
         *(Claim("discriminators do better than L1", b, "AFD", "L1+KD") for b in _PAIRS),
         Claim("AFD in a cycle helps", "three ResNet-8", "AFD, cycle", "independent"),

@@ -14,6 +14,7 @@ from experiments.study.tables import Row, points, rows
 
 OWN = "AFD"  # settings of this name, as "AFD" or "AFD, offline", stand out
 OWN_COLOUR = "C2"
+_LEGEND = 110  # letters beside each other, of the line and the name of each curve
 
 
 def differences(study: Study, results: Records, file: pathlib.Path) -> None:
@@ -142,7 +143,8 @@ def similarity(block: Block, results: Records, file: pathlib.Path) -> None:
         for axis in axes.flat[len(curves) :]:
             axis.set_axis_off()
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=5)
+        columns = max(1, min(5, _LEGEND // (6 + max(map(len, labels)))))
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import ml_collections
 from afd_jax.errors import SettingError
 from afd_jax.runs.workdir import Workdir, read_json, require_same
 from experiments.study import figures, tables
-from experiments.study.plan import Block, Setting, Study, stated
+from experiments.study.plan import NAMES, Block, Setting, Study, stated
 from experiments.study.records import Records, as_text, records_of
 
 
@@ -90,8 +90,15 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     target = pathlib.Path(arguments[0])
-    texts = dict(group.split("=", 1) for group in arguments[1:])
+    pairs = [group.split("=", 1) for group in arguments[1:]]
+    texts = dict(pairs)
     try:
+        for name in texts:
+            if sum(name == other for other, _ in pairs) > 1:
+                raise SettingError("GROUP", name, "is there twice; name all its runs at once")
+        if target.name in NAMES:
+            remedy = "is the file of a study; choose another name"
+            raise SettingError("NAME", str(target), remedy)
         block, records, settings = gather(
             target.name,
             {group: [Workdir(pathlib.Path(f)) for f in t.split(",")] for group, t in texts.items()},
@@ -103,7 +110,9 @@ def main(arguments: list[str]) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Not with_suffix: a name may hold a dot.
     text = as_text(study.question, {block.name: settings}, records.records)
-    target.with_name(f"{target.name}.json").write_text(text)
+    aside = target.with_name(f"{target.name}.tmp")
+    aside.write_text(text)
+    aside.replace(target.with_name(f"{target.name}.json"))
     figures.differences(study, records, target.with_name(f"{target.name}.svg"))
     print(tables.markdown(block, records))
     return 0

@@ -5,8 +5,9 @@ import pathlib
 import re
 
 from experiments.study import tables
+from experiments.study.locks import held
 from experiments.study.plan import load
-from experiments.study.records import Results, held
+from experiments.study.records import Results
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = tuple(ROOT / "docs" / name for name in ("results.md", "assumptions.md"))
@@ -54,7 +55,7 @@ def _results(study: str) -> Results:
 def fill() -> None:
     """Rewrites the pages in which a number has changed; shares of a study take turns."""
     for page in PAGES:
-        with held(page.parent):
+        with held(page.parent / ".lock"):
             text = page.read_text()
             if (new := filled(text)) != text:
                 aside = page.with_suffix(".tmp")

@@ -37,6 +37,11 @@ class Setting:
     teachers: Sequence[str] = ()
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    @property
+    def teacher_settings(self) -> list[str]:
+        """The names of the settings that its teachers come from."""
+        return [*dict.fromkeys(teacher.partition("@")[0] for teacher in self.teachers)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -101,6 +106,15 @@ class Study:
         """The block with that name."""
         return next(b for b in self.blocks if b.name == name)
 
+    def with_pupils(self, setting: str) -> list[str]:
+        """The name of a setting, and of all that learn from its networks, in any block."""
+        found = [setting]
+        for name in found:  # grows meanwhile
+            for pupil in (s for block in self.blocks for s in block.settings):
+                if pupil.name not in found and name in pupil.teacher_settings:
+                    found.append(pupil.name)
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -129,17 +143,16 @@ class Job:
     def needs(self) -> list["Job"]:
         """The runs that this one's teachers come from."""
         block = self.block.teachers or self.block
-        names = dict.fromkeys(teacher.partition("@")[0] for teacher in self.setting.teachers)
+        names = self.setting.teacher_settings
         return [Job(block, block.setting(name), self.seeds) for name in names]
 
     def may_teach(self, study: Study) -> bool:
         """Whether another run of the study may take a teacher from this one."""
         return any(
-            self.setting.name == teacher.partition("@")[0]
+            self.setting.name in setting.teacher_settings
             for block in study.blocks
             if (block.teachers or block) == self.block
             for setting in block.settings
-            for teacher in setting.teachers
         )
 
     def config(self, root: pathlib.Path, data_dir: str | None = None) -> ml_collections.ConfigDict:

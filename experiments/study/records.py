@@ -1,7 +1,6 @@
 """What we keep of a study's runs: one JSON file, small enough to commit."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -9,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from afd_jax.engine.build import numbered
-from afd_jax.errors import SettingError
+from afd_jax.errors import SettingError, one_of
 from afd_jax.runs.metrics import read_metrics
 from afd_jax.runs.workdir import Workdir, read_json
+from experiments.study.locks import held
 from experiments.study.plan import Block, Setting, Study, settings, stated
 
 Record = dict[str, Any]
@@ -21,6 +21,7 @@ Record = dict[str, Any]
 def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Record]:
     """The records of a finished run, one per seed; accuracies are fractions, from the last epoch.
 
+    "train_accuracy" is that of the last line of the log, on augmented images while training.
     Times are left out: other programs may share the machine, so they would say little.
     """
     work = Workdir(folder)
@@ -33,12 +34,14 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
     for run in summary.get("runs", [summary]):
         tests = [r for r in metrics if r["kind"] == "test" and r["seed"] == run["seed"]]
         entropies = {name: v for r in tests for name, v in r["cross_entropy"].items()}
+        training = [r for r in metrics if r["kind"] == "train" and r["seed"] == run["seed"]]
         nodes = {
             node["name"]: {
                 "network": architectures.get(node["network"], node["network"]),
                 **{key: node[key] for key in ("role", "parameters")},
                 "accuracy": _rounded(node["test_accuracy"]),
                 "cross_entropy": _rounded(entropies[node["name"]]),
+                **_seen(training[-1], node["name"]),
             }
             for part in ("networks", "twins", "others")
             for node in run[part]
@@ -61,6 +64,12 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
             }
         )
     return found
+
+
+def _seen(line: Record, node: str) -> dict[str, float]:
+    """The accuracy of a node in a line of the log, if it has one."""
+    accuracy = line.get(f"{node}/accuracy")
+    return {} if accuracy is None else {"train_accuracy": _rounded(accuracy)}
 
 
 def _rounded(value: Any, digits: int = 6) -> Any:
@@ -107,7 +116,13 @@ class Results(Records):
 
     def refresh(self) -> None:
         """Reads the file again: another share may have written meanwhile."""
-        content = read_json(self._file) if self._file.is_file() else {"settings": {}, "records": []}
+        content: dict[str, Any] = {"settings": {}, "records": []}
+        if self._file.is_file():
+            try:
+                content = read_json(self._file)
+            except SettingError as error:
+                remedy = "is damaged; take it from the last commit again"
+                raise SettingError("--results", str(self._file), remedy) from error
         self.records, self._trained_with = content["records"], content["settings"]
         self._changed = self._first_change()
 
@@ -135,38 +150,56 @@ class Results(Records):
 
     def add(self, records: list[Record]) -> None:
         """Adds new records and writes the file; raises the same errors as `of`."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with held(self._file.parent):
+        with self._turn():
             self.refresh()
             if self._changed:
                 raise self._changed
             new = {(r["block"], r["setting"], r["seed"]): r for r in [*self.records, *records]}
             self._write(list(new.values()))
 
-    def forget(self, setting: str) -> int:
-        """Removes the records of a setting from all blocks; returns their number."""
-        if not self._file.is_file():
-            return 0
-        with held(self._file.parent):
+    def forget(self, setting: str) -> dict[str, int]:
+        """Removes the records of a setting from all blocks, and of those that learn from it.
+
+        Args:
+          setting: to forget.
+
+        Returns:
+          How many records were removed, by setting.
+
+        Raises:
+          SettingError: if neither the study nor its results have such a setting.
+        """
+        with self._turn():
             self.refresh()
-            before, kept = self.records, [r for r in self.records if r["setting"] != setting]
-            self._write(kept)
-        return len(before) - len(kept)
+            known = {s.name for _, s in _settings(self._study)} | {
+                r["setting"] for r in self.records
+            }
+            if setting not in known:
+                raise SettingError("--forget", setting, one_of(setting, known))
+            names = self._study.with_pupils(setting)
+            gone = [r["setting"] for r in self.records if r["setting"] in names]
+            if gone:
+                self._write([r for r in self.records if r["setting"] not in names])
+        return {name: gone.count(name) for name in names}
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        return held(self._file.parent / ".lock")
 
     def _write(self, records: list[Record]) -> None:
         places = {(b.name, s.name): n for n, (b, s) in enumerate(_settings(self._study))}
-        known = [r for r in records if (r["block"], r["setting"]) in places]
-        known.sort(key=lambda r: (places[r["block"], r["setting"]], r["seed"]))
-        there = {(r["block"], r["setting"]) for r in known}
-        # Those that records were trained with, even where the study has others now.
+        # Those of settings that the study has no longer, or not in this version of it, come last.
+        ours = [r for r in records if (r["block"], r["setting"]) in places]
+        ours.sort(key=lambda r: (places[r["block"], r["setting"]], r["seed"]))
+        records = ours + [r for r in records if (r["block"], r["setting"]) not in places]
+        now = {(b.name, s.name): (b, s) for b, s in _settings(self._study)}
         stated_by_block: dict[str, dict[str, Any]] = {b.name: {} for b in self._study.blocks}
-        for block, setting in _settings(self._study):
-            if (block.name, setting.name) in there:
-                then = self._trained_with.get(block.name, {}).get(setting.name)
-                own = _stated(block, setting) if then is None else then
-                stated_by_block[block.name][setting.name] = own
+        for place in dict.fromkeys((r["block"], r["setting"]) for r in records):
+            # Those that records were trained with, even where the study has others now.
+            then = self._trained_with.get(place[0], {}).get(place[1])
+            own = _stated(*now[place]) if then is None else then
+            stated_by_block.setdefault(place[0], {})[place[1]] = own
         aside = self._file.with_suffix(".tmp")
-        aside.write_text(as_text(self._study.question, stated_by_block, known))
+        aside.write_text(as_text(self._study.question, stated_by_block, records))
         os.replace(aside, self._file)
         self.refresh()
 
@@ -184,17 +217,6 @@ def as_text(
     )
     lines = ",\n".join("  " + json.dumps(r) for r in records)
     return text + f'\n }},\n "records": [\n{lines}\n ]\n}}\n'
-
-
-@contextlib.contextmanager
-def held(folder: pathlib.Path) -> Iterator[None]:
-    """Waits until no other process writes there."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)
 
 
 def _settings(study: Study) -> Iterator[tuple[Block, Setting]]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import fcntl
-import os
+import math
 import pathlib
 import re
 import shutil
@@ -13,27 +13,28 @@ import jax
 
 import afd_jax as afd
 from afd_jax.errors import Diverged, SettingError
+from experiments.study.locks import held
 from experiments.study.plan import Job, Study, jobs
-from experiments.study.records import Results, records_of
+from experiments.study.records import Record, Results, records_of
 
 
 @contextlib.contextmanager
 def alone(root: pathlib.Path, part: tuple[int, int]) -> Iterator[None]:
-    """Keeps a second runner of the same part out.
+    """Keeps a second runner of the same part out; the whole study and a part exclude each other.
 
     Raises:
       SettingError: if there is one.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    number = os.open(root / f"lock-{part[0]}-of-{part[1]}", os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    whole = fcntl.LOCK_EX if part == (1, 1) else fcntl.LOCK_SH
+    with contextlib.ExitStack() as opened:
+        try:
+            opened.enter_context(held(root / "lock", whole | fcntl.LOCK_NB))
+            own = root / f"lock-{part[0]}-of-{part[1]}"
+            opened.enter_context(held(own, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            remedy = "this study runs already; wait for it, or start all as shares: --part=1/2 and"
+            raise SettingError("--runs", str(root), f"{remedy} 2/2") from error
         yield
-    except BlockingIOError as error:
-        remedy = "this study runs already; wait for it, or share it out by --part=1/2 and 2/2"
-        raise SettingError("--runs", str(root), remedy) from error
-    finally:
-        os.close(number)
 
 
 def missing(
@@ -52,6 +53,13 @@ def missing(
     every = jobs(study, at_once)
     start, end = (n * len(every) // shares for n in (which - 1, which))
     return [job for job in every[start:end] if not _is_recorded(job, results)]
+
+
+def require_match(study: Study, only: str) -> None:
+    """Raises SettingError if a pattern fits no run of the study."""
+    every = [str(job) for job in jobs(study, at_once=1)]
+    if not any(re.search(only, job) for job in every):
+        raise SettingError("--only", only, f"fits no run of this study, such as {every[0]!r}")
 
 
 def _is_recorded(job: Job, results: Results) -> bool:
@@ -98,21 +106,24 @@ def train_missing(
     todo = [job for job in every if re.search(only, str(job))]
     diverged, in_time = [], True
     for n, job in enumerate(todo):
-        if time.monotonic() > end:
-            in_time = False
-            break
-        results.refresh()
-        if _is_recorded(job, results):  # by another share, which overlaps with this one
-            continue
-        print(f"[{n + 1} of {len(todo)} missing] {job}", flush=True)
-        try:
-            with _trained(job, root, data_dir) as folder:
-                results.add(records_of(folder, job.block, job.setting))
+        with _turn(job.folder(root)):
+            if time.monotonic() > end:
+                in_time = False
+                break
+            results.refresh()
+            if _is_recorded(job, results):  # by another share, which overlaps with this one
+                continue
+            print(f"[{n + 1} of {len(todo)} missing] {job}", flush=True)
+            try:
+                folder = _train(job, root, data_dir)
+                new = records_of(folder, job.block, job.setting)
+                _compare_teachers(job, new, results)
+                results.add(new)
                 if not job.may_teach(study):
                     shutil.rmtree(folder)
-        except Diverged as error:
-            diverged.append(f"{job}: {error}")
-            print(f"diverged: {error}", flush=True)
+            except Diverged as error:
+                diverged.append(f"{job}: {error}")
+                print(f"diverged: {error}", flush=True)
     if diverged:
         raise Diverged("; ".join(diverged))
     return in_time
@@ -125,29 +136,36 @@ def forget_runs(study: Study, setting: str, root: pathlib.Path) -> None:
             shutil.rmtree(job.folder(root).parent, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _trained(job: Job, root: pathlib.Path, data_dir: str | None) -> Iterator[pathlib.Path]:
-    """The folder of a run that is trained, after the runs it needs; no other share uses it inside.
+def _train(job: Job, root: pathlib.Path, data_dir: str | None) -> pathlib.Path:
+    """The folder of a run, trained after the runs it needs.
 
     A finished one is checked to have these settings.
     """
     for before in job.needs():
-        with _trained(before, root, data_dir):
-            pass
+        with _turn(before.folder(root)):
+            _train(before, root, data_dir)
     folder = job.folder(root)
-    with _turn(folder):
-        afd.train(job.config(root, data_dir), folder, show_progress=False)
-        jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory
-        yield folder
+    afd.train(job.config(root, data_dir), folder, show_progress=False)
+    jax.clear_caches()  # each run compiles its own; hundreds of them would fill the memory
+    return folder
 
 
-@contextlib.contextmanager
-def _turn(folder: pathlib.Path) -> Iterator[None]:
+def _compare_teachers(job: Job, new: list[Record], results: Results) -> None:
+    """Says so if a teacher is not the network on record, its run having been trained again."""
+    block = (job.block.teachers or job.block).name
+    for teacher in job.setting.teachers:
+        setting, _, node = teacher.partition("@")
+        for own in new:
+            used = [n["cross_entropy"] for n in own["nodes"].values() if n["role"] == "teacher"]
+            for noted in results.of(block, setting):
+                if noted["seed"] != own["seed"] or node not in noted["nodes"]:
+                    continue
+                expected = noted["nodes"][node]["cross_entropy"]
+                if not any(math.isclose(expected, value, rel_tol=1e-3) for value in used):
+                    words = f"seed {own['seed']} of {setting!r} was trained again for {job}"
+                    print(f"note: {words}; its record is of the earlier run", flush=True)
+
+
+def _turn(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     """Waits until no other part trains this run, which may be a teacher in several parts."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    number = os.open(folder.with_name(f"{folder.name}.lock"), os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(number)
+    return held(folder.with_name(f"{folder.name}.lock"))

@@ -75,6 +75,13 @@ def test_one_group_is_a_table_too(runs, tmp_path, capsys):
     assert "experiments.study.gather" in capsys.readouterr().out
 
 
+def test_names_that_are_taken(tmp_path, capsys):
+    assert gather([f"{tmp_path}/pair", "A=one", "A=two"]) == 2
+    assert "GROUP = 'A': is there twice; name all its runs at once" in capsys.readouterr().err
+    assert gather([f"{tmp_path}/few_labels", "A=one"]) == 2
+    assert "few_labels': is the file of a study; choose another name" in capsys.readouterr().err
+
+
 def test_runs_that_do_not_belong_together(runs, others, tmp_path, capsys):
     def refused(*groups):
         assert gather([f"{tmp_path}/pair", *groups]) == 2

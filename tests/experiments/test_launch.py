@@ -114,6 +114,17 @@ def test_a_queued_tpu_that_is_taken_away_is_asked_for_again(tmp_path):
     assert told[2].endswith(run) and told[2] == told[6]
 
 
+def test_a_queued_tpu_whose_request_fails_is_not_asked_for_for_ever(tmp_path):
+    (tmp_path / "gcloud").write_text(GCLOUD.replace("ACTIVE", "FAILED"))
+    (tmp_path / "gcloud").chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
+    command = [FOLDER / "tpu_queue.sh", "mine", "zone-a", "v5litepod-16", "digits_afd", "/b/run"]
+    own |= {"SETUP": "mount it", "EVERY": "0"}
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "mine: the request failed" in done.stderr
+    assert (tmp_path / "notes").read_text().count("create") == 1
+
+
 STAND_IN = """#!/usr/bin/env bash
 trap 'echo "$JAX_PROCESS_ID INT" >> "$LOG"' INT
 trap 'echo "$JAX_PROCESS_ID TERM" >> "$LOG"; exit 130' TERM

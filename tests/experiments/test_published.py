@@ -247,7 +247,7 @@ def test_an_estimate_is_the_operations_of_the_steps(name):
     # Teachers come from a setting that is not counted here.
     own = dataclasses.replace(COSTS, name="one", settings=(setting,), teachers=COSTS)
     rate = 1e-6  # so slow that hours are no small numbers
-    row = tryout.estimate(Study("?", (own,)), None, rate).splitlines()[2]
+    row = tryout.estimate(Study("?", (own,)), rate).splitlines()[2]
     _, block, runs, _, hours, _ = (cell.strip() for cell in row.split("|"))
     assert (block, runs) == ("one", "2")
     expected = 2 * traced(setting) / (rate * 1e12) / 3600

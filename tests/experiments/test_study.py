@@ -1,6 +1,7 @@
 """Studies: what is trained, in which order, and what is kept."""
 
-import contextlib
+import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -45,6 +46,8 @@ def test_a_study_trains_every_setting_with_every_seed(trained, capsys):
         # A teacher is the network of the same seed, out of the other setting.
         for measure in ("accuracy", "cross_entropy"):
             assert taught["nodes"]["teacher"][measure] == alone["nodes"]["Wider"][measure]
+    # The last line of the log.
+    assert all(0 < node["train_accuracy"] < 1 for node in together["nodes"].values())
     accuracies = [r["nodes"]["Wider"]["cross_entropy"] for r in results.of("few steps", "DML")]
     assert accuracies[0] != accuracies[1]
     # Only what may teach keeps its checkpoints.
@@ -57,15 +60,13 @@ def test_a_study_trains_every_setting_with_every_seed(trained, capsys):
 def test_a_run_that_diverges_does_not_keep_the_others_back(tmp_path, monkeypatch):
     tried = []
 
-    @contextlib.contextmanager
     def train(job, root, data_dir):
         tried.append(str(job))
         if "independent, seed 0" in tried[-1]:
             raise Diverged("step 3: the loss is nan")
         raise Interrupted("stopped")
-        yield
 
-    monkeypatch.setattr(runner, "_trained", train)
+    monkeypatch.setattr(runner, "_train", train)
     with pytest.raises(Interrupted):
         trained_in(tmp_path, study())
     assert len(tried) == 2
@@ -235,13 +236,15 @@ def test_without_hours_the_command_line_trains_nothing(quick, asked, tmp_path, c
 
 def test_a_second_runner_is_refused(quick, asked, tmp_path, capsys):
     with alone(tmp_path / "runs" / "tiny", (1, 1)):
-        assert asked("tiny", "--hours=1") == 2
-        assert "this study runs already; wait for it, or share it out" in capsys.readouterr().err
+        for own in ("1/1", "1/2"):
+            assert asked("tiny", "--hours=1", f"--part={own}") == 2
+            assert "this study runs already; wait for it, or" in capsys.readouterr().err
         assert not quick
     with alone(tmp_path / "runs" / "tiny", (1, 2)):
         with pytest.raises(SettingError, match=r"--runs = .*: this study runs already"):
             with alone(tmp_path / "runs" / "tiny", (1, 2)):
                 pass
+        assert asked("tiny", "--hours=1") == 2 and not quick
         assert asked("tiny", "--hours=1", "--part=2/2") == 0 and len(quick) >= 3
     with alone(tmp_path / "runs" / "tiny", (1, 2)):
         pass
@@ -286,8 +289,9 @@ def test_shares_that_need_one_teacher_wait_for_each_other(quick, tmp_path, monke
     monkeypatch.setattr(Job, "config", lambda self, *where: types.SimpleNamespace())
 
     def whole(setting):
-        with runner._trained(Job(block, setting, (0,)), tmp_path, None) as folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        job = Job(block, setting, (0,))
+        with runner._turn(job.folder(tmp_path)):
+            shutil.rmtree(runner._train(job, tmp_path, None), ignore_errors=True)
 
     threads = [
         threading.Thread(target=whole, args=(own,))
@@ -314,6 +318,34 @@ def test_what_another_share_has_trained_meanwhile_is_left_out(quick, tmp_path, m
     assert "DML" not in [folder.parent.name for folder, _ in quick]
 
 
+def test_a_run_that_another_share_ends_while_this_one_waits_is_not_trained_again(quick, tmp_path):
+    own = study(seeds=(0,))
+    (job,) = missing(own, Results(tmp_path / "results.json", own), part=(1, 3))
+    with runner._turn(job.folder(tmp_path / "runs")):
+        waits = threading.Thread(target=trained_in, args=(tmp_path, own), kwargs={"part": (1, 3)})
+        waits.start()
+        time.sleep(0.3)
+        other = [record(job.setting.name, 0, {"a": ("a", 0.5)})]
+        Results(tmp_path / "results.json", own).add(other)
+    waits.join()
+    assert not quick
+
+
+def test_a_teacher_that_is_not_the_one_on_record_is_named(tmp_path, capsys):
+    own = study()
+    (block,) = own.blocks
+    alone = record("independent", 0, {"Tiny": ("Tiny", 0.5), "Wider": ("Wider", 0.5)})
+    alone["nodes"]["Wider"]["cross_entropy"] = 0.25
+    results = Results(tmp_path / "results.json", own)
+    results.add([alone])
+    taught = record("KD", 0, {"teacher": ("teacher", 0.5)}, role="teacher")
+    for entropy, said in ((0.25001, ""), (0.26, "seed 0 of 'independent' was trained again for")):
+        taught["nodes"]["teacher"]["cross_entropy"] = entropy
+        runner._compare_teachers(Job(block, block.setting("KD"), (0,)), [taught], results)
+        out = capsys.readouterr().out
+        assert said in out and bool(said) == bool(out)
+
+
 def test_a_report_that_fails_does_not_hide_how_the_runs_ended(quick, asked, monkeypatch, capsys):
     def stopped(*_, **__):
         raise Interrupted("stopped at step 2")
@@ -325,7 +357,7 @@ def test_a_report_that_fails_does_not_hide_how_the_runs_ended(quick, asked, monk
     monkeypatch.setattr(command_line, "_report", refused)
     assert asked("tiny", "--hours=1") == 130
     said = capsys.readouterr()
-    assert "stopped at step 2; the same command continues" in said.out
+    assert "stopped at step 2; the same command continues" in said.err
     assert "trained with other settings" in said.err
 
 
@@ -378,7 +410,7 @@ def test_changed_settings_are_refused_until_their_records_are_forgotten(quick, t
     with pytest.raises(SettingError, match=words):
         Results(file, colder).add([record("KD", 7, {"a": ("a", 0.5)})])
     assert file.read_bytes() == before
-    assert Results(file, colder).forget("DML") == 2
+    assert Results(file, colder).forget("DML") == {"DML": 2}
     assert names(missing(colder, Results(file, colder))) == [
         f"few steps: DML, seed {seed}" for seed in (0, 1)
     ]
@@ -395,14 +427,43 @@ def test_forgetting_one_setting_does_not_pardon_another(quick, tmp_path):
         config.duration = "8 steps"
 
     file, own = tmp_path / "results.json", study(own=longer)
-    for setting, left in (("DML", 4), ("independent", 2)):
-        assert Results(file, own).forget(setting) == 2
+    for setting, left in (("DML", 4), ("KD", 2)):
+        assert Results(file, own).forget(setting) == {setting: 2}
         assert len(json.loads(file.read_text())["records"]) == left
         with pytest.raises(SettingError, match=r"duration = '8 steps': .* trained with '6 steps'"):
             missing(own, Results(file, own))
-    assert Results(file, own).forget("KD") == 2
+    assert Results(file, own).forget("independent") == {"independent": 2, "KD": 0}
     assert len(missing(own, Results(file, own))) == 6
-    assert Results(tmp_path / "none.json", own).forget("KD") == 0
+    assert Results(tmp_path / "none.json", own).forget("KD") == {"KD": 0}
+    with pytest.raises(SettingError, match="--forget = 'DM': did you mean 'DML'"):
+        Results(file, own).forget("DM")
+
+
+def test_pupils_are_forgotten_with_their_teacher(quick, tmp_path):
+    assert trained_in(tmp_path, study())[0]
+    results = Results(tmp_path / "results.json", study())
+    assert results.forget("independent") == {"independent": 2, "KD": 2}
+    assert {r["setting"] for r in results.records} == {"DML"}
+
+
+def test_records_of_settings_that_a_study_lacks_stay(quick, tmp_path):
+    """As those of a newer checkout, when an older one writes."""
+    assert trained_in(tmp_path, study())[0]
+    file, own = tmp_path / "results.json", study()
+    (block,) = own.blocks
+    fewer = dataclasses.replace(block, settings=block.settings[:1])
+    renamed = dataclasses.replace(block, name="few")
+    for other in (fewer, renamed):
+        before = json.loads(file.read_text())
+        stay = [r for r in before["records"] if r["seed"] < 5]
+        Results(file, dataclasses.replace(own, blocks=(other,))).add(
+            [record("independent", 5, {"a": ("a", 0.5)}, other.name)]
+        )
+        after = json.loads(file.read_text())
+        assert [r for r in after["records"] if r["seed"] < 5] == stay and len(stay) == 6
+        stated = {name: own for name, own in after["settings"].items() if own}
+        assert before["settings"]["few steps"].items() <= stated["few steps"].items()
+    assert missing(own, Results(file, own)) == []
 
 
 def test_the_command_line_forgets(quick, asked, tmp_path, monkeypatch, capsys):
@@ -418,6 +479,11 @@ def test_the_command_line_forgets(quick, asked, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs" / "tiny" / "few_steps" / "independent"
     assert (folder / "seed0").is_dir()
     assert asked("tiny", "--forget=independent") == 0 and not folder.exists()
+    # Nothing of a run that is under way.
+    with alone(tmp_path / "runs" / "tiny", (1, 2)):
+        assert asked("tiny", "--forget=DML") == 2
+    assert len(json.loads((tmp_path / "tiny.json").read_text())["records"]) == 2
+    assert "this study runs already" in capsys.readouterr().err
 
 
 def test_a_list_names_the_study_that_has_changed(quick, asked, monkeypatch, capsys):
@@ -427,11 +493,46 @@ def test_a_list_names_the_study_that_has_changed(quick, asked, monkeypatch, caps
     assert "tiny.json: method.temperature = 2.0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("part", ["3", "3/2", "0/2", "a/b"])
-def test_a_share_that_cannot_be(part, asked, capsys):
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        *((f"--part={part}", "must be") for part in ("3", "3/2", "0/2", "a/b")),
+        *((f"--seeds-at-once={count}", "must be a whole number from 1") for count in (-1, 0, "x")),
+        ("--hours=-1", "must be a number from 0"),
+        ("--estimate=nan", "must be a number from 0"),
+        ("--only=(", "no regular expression (missing )"),
+    ],
+)
+def test_options_that_cannot_be(option, words, asked, capsys):
     with pytest.raises(SystemExit):
-        asked("tiny", f"--part={part}")
-    assert f"argument --part: '{part}': must be" in capsys.readouterr().err
+        asked("tiny", option)
+    name, _, value = option.partition("=")
+    assert f"argument {name}: '{value}': {words}" in capsys.readouterr().err
+
+
+def test_a_pattern_that_fits_no_run(asked, capsys):
+    assert asked("tiny", "--only=few steps: DMI") == 2
+    expected = "--only = 'few steps: DMI': fits no run of this study, such as 'few steps: indep"
+    assert expected in capsys.readouterr().err
+
+
+def test_damaged_results_are_named(asked, tmp_path, capsys):
+    (tmp_path / "tiny.json").write_text("{")
+    assert asked("tiny") == 2
+    assert "tiny.json': is damaged; take it from the last commit again" in capsys.readouterr().err
+
+
+def test_on_a_full_disk_what_is_there_is_reported(quick, asked, capsys, monkeypatch):
+    assert asked("tiny", "--hours=1", "--only=independent") == 0
+
+    def full(self, records):
+        raise OSError(errno.ENOSPC, "No space left on device", "tiny.json")
+
+    monkeypatch.setattr(Results, "add", full)
+    capsys.readouterr()
+    assert asked("tiny", "--hours=1") == 1
+    said = capsys.readouterr()
+    assert "| independent |" in said.out and "No space left" in said.err
 
 
 def test_seeds_at_once_follow_each_other(tmp_path):

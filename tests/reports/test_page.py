@@ -338,6 +338,21 @@ def test_refuses_seeds_that_are_not_there(trained, capsys):
     assert "seeds 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--seed=1", "--no-images"], "--seed: is for predictions, and --no-images shows none"),
+        (["other", "--data-dir=x", "--to=y"], "--data-dir: is for predictions, and a comparison"),
+        (["--to=."], "--to: . is a folder; name a file"),
+        (["--no-im"], "unrecognized arguments: --no-im"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(arguments, words, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", *arguments])
+    assert words in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium, where there is one."""

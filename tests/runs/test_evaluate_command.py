@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from afd_jax.commands import evaluate
+from afd_jax.runs import predictions
 from tests.running import command, ctrl_c_after, damage, one_line
 
 NODES = ["Tiny", "Wider", "Tiny alone", "Wider alone", "ensemble", "ensemble alone"]
@@ -169,9 +170,14 @@ def test_a_run_that_was_interrupted(tmp_path, monkeypatch, capsys):
         (["--seed=7"], "seed = 7: the run has the seeds 0 to 0"),
         (["--json=/nowhere/a.json"], "--json = '/nowhere/a.json': cannot be written"),
         (["--predictions=/nowhere/a.csv"], "--predictions = '/nowhere/a.csv': cannot be written"),
+        (["--json=."], "--json = '.': is a folder; name a file"),
+        (["--images=.", "--split=test"], "--split = 'test': is of the run's data, which --images"),
+        (["--images=.", "--data-dir=x"], "--data-dir = 'x': is of the run's data, which --images"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, words, finished, capsys):
+def test_a_mistake_is_one_line(arguments, words, finished, capsys, monkeypatch):
+    """Before anything is compiled."""
+    monkeypatch.setattr(predictions, "_program", lambda *_: pytest.fail("too late"))
     assert main([str(finished), *arguments]) == 2
     assert words in one_line(capsys)
 

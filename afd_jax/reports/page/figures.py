@@ -15,7 +15,6 @@ import numpy as np
 
 from afd_jax.reports.page.series import PALETTE, Panel, as_json, last
 
-"""Number of colours that the style sheet has: --s0, --s1, ..."""
 _STAND_INS = {f"#0000{k + 0x10:02x}": f"var(--s{k})" for k in range(PALETTE)}
 _STAND_INS |= {"#000020": "var(--ink)", "#000021": "var(--faint)", "#000022": "var(--mid)"}
 _INK, _FAINT, _GREY = "#000020", "#000021", "#000022"

@@ -12,7 +12,7 @@ from afd_jax.reports.facts import OTHERS, with_role
 from afd_jax.reports.page.records import RunRecords
 
 STYLES = ("-", "--", ":", "-.")
-PALETTE = 8  # colours
+PALETTE = 8  # colours of the style sheet: --s0, --s1, ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _over(
         epochs, values = found(run)
         if epochs:
             style = _style(k)
-            lines.append(Series(run.name, epochs, scale * values, k % 8, style))
+            lines.append(Series(run.name, epochs, scale * values, k % PALETTE, style))
     return _panel(title, lines, digits)
 
 
