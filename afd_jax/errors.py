@@ -131,7 +131,8 @@ def require_number(
         and (most is None or value <= most)
     )
     if not fits:
-        raise SettingError(field, value, " and ".join([f"must be {kind}", *bounds]))
+        remedy = " ".join([f"must be {kind}", " and ".join(bounds)]).strip()
+        raise SettingError(field, value, remedy)
 
 
 def require_flag(field: str, value: Any) -> None:

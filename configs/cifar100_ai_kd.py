@@ -15,7 +15,7 @@ from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """The settings. "Assumed" marks what no source of the paper confirms."""
+    """The settings. "Assumed" marks what we could not confirm in the paper or elsewhere."""
     config = base_config()
     config.networks, config.teachers, small = parse_student(argument, "preact_resnet18", None)
     config.method = {  # all assumed
@@ -26,7 +26,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         "adversarial_weight": 0.1,
         "critic": {
             "network": "dense",
-            "loss": "least_squares",  # or "bce", "wasserstein"
+            "loss": "least_squares",  # or "bce", "hinge", "wasserstein"
             "widths": (64, 64),
             "slope": 0.2,
         },

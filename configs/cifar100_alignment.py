@@ -17,7 +17,7 @@ from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """The settings. "Assumed" marks what no source of the paper confirms."""
+    """The settings. "Assumed" marks what we could not confirm in the paper or elsewhere."""
     config = base_config()
     config.networks, small = parse_arguments(argument, ("resnet32", "resnet32"))
     config.graph = "cyclic"

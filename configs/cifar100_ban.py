@@ -3,10 +3,10 @@
   afd-train --config=cifar100_ban:resnet32 --workdir=runs/ban \
       --config.data.data_dir=DIR --config.generations=3
 
-The first generation learns from labels, each later one from the one before, too; they lie in
-WORKDIR/generation_1, ..., the last in WORKDIR.
+The first generation learns from labels, the later ones also from the generation before. They lie in
+WORKDIR/generation_1, ...; the last lies in WORKDIR.
 
-What to expect: figures under this recipe are not known to us.
+What to expect: we know of no figures for this recipe.
 """
 
 import ml_collections
@@ -16,7 +16,7 @@ from afd_jax.runs.settings import base_config, parse_arguments, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """The settings. "Assumed" marks what no source of the paper confirms."""
+    """The settings. "Assumed" marks what we could not confirm in the paper or elsewhere."""
     config = base_config()
     config.networks, small = parse_arguments(argument, ("resnet32",))
     config.generations = 3

@@ -7,7 +7,7 @@ The first name is the student, the others are its teachers: networks, each train
 recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/teacher`).
 Teachers of one name differ by their seeds.
 
-What to expect: figures under this recipe are not known to us.
+What to expect: we know of no figures for this recipe.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ from afd_jax.runs.settings import base_config, parse_student, smoke
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    """The settings. "Assumed" marks what no source of the paper confirms."""
+    """The settings. "Assumed" marks what we could not confirm in the paper or elsewhere."""
     config = base_config()
     config.networks, config.teachers, small = parse_student(argument, "resnet32", ("resnet32",) * 5)
     config.method = {

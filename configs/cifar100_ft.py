@@ -10,7 +10,7 @@ Then the teacher's paraphraser is trained.
 The pair and the recipe are those of the authors' code, which is for CIFAR-10
 (`--config.data.name=cifar10`).
 
-What to expect: figures under this recipe are not known to us. The 69.84 % of RepDistiller's table
+What to expect: we know of no figures for this recipe. The 69.84 % of RepDistiller's table
 for this pair are of another form of FT and another recipe.
 """
 

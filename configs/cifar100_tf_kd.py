@@ -4,8 +4,9 @@
       --config.data.data_dir=DIR
 
 With a second name, `:cifar_resnet18,cifar_resnet18` or the folder of a finished run, that is the
-teacher. Its weights are the authors' for a post-activation ResNet-18 (`cifar_resnet18`) that learns
-from itself, and for 100 classes: their divergence is a mean over classes, too, times 50.
+teacher. With a teacher, the weights of the losses are the authors' for a post-activation ResNet-18
+(`cifar_resnet18`) that learns from itself, and for 100 classes: their divergence is a mean over
+classes, too, times 50.
 
 What to expect (top-1): the authors have 75.87 % for `cifar_resnet18` alone. As measured for PS-KD,
 by its recipe (error, PreAct ResNet-18): labels alone 24.18 %, TF-KD 22.88 %.

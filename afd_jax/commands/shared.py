@@ -40,7 +40,7 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
     Returns:
       What `work` does, 0 when done; 1 if a loss is not finite, an image cannot be read or results
       cannot be written; 2 for a setting that cannot work or an extra that is not installed; 130
-      after Ctrl-C.
+      after Ctrl-C; 141 if what is printed is not read to its end.
     """
     from afd_jax.errors import (
         Diverged,
@@ -54,7 +54,12 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
     # A network of one's own may lie in the current folder, also for the installed command.
     sys.path.insert(0, os.getcwd())
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # nobody reads on: `| head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Interrupted as stop:
         print(f"{stop}; the same command continues", file=sys.stderr)
         return 130

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="?",
         const="plan",
         choices=("plan", "timed"),
-        help="print loss graph, all runs and costs, without data; =timed also times a step",
+        help="print loss graph, all runs and costs; train nothing; =timed also times a step",
     )
     parser.add_argument(
         "--distributed",
@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     known, overrides = parser.parse_known_args(_plain(arguments))
     if known.list:
-        print(_names())
-        return 0
+        return guarded(_list)
     if not known.config:
         parser.error("--config: name a config; --list prints those that there are")
     if not known.dry_run and not known.workdir:
@@ -102,6 +101,11 @@ def _run(known: argparse.Namespace, overrides: Sequence[str]) -> int:
     from afd_jax.runs.trainer import train
 
     train(config, known.workdir)
+    return 0
+
+
+def _list() -> int:
+    print(_names())
     return 0
 
 

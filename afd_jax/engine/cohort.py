@@ -90,8 +90,8 @@ class Cohort:
     ) -> TrainState:
         """The arrays of a new run; arguments as in `engine.init.init_state`.
 
-        Teachers that `afd.load` returned bring their variables along. With [seeds] keys the other
-        functions take a `jax.vmap` over the state.
+        Teachers that `afd.load` returned bring their variables along. If `rng` holds one key per
+        seed, wrap the other functions in `jax.vmap` over the state.
 
         Raises:
           SettingError: for a method that learns outside steps, which only a run does.

@@ -64,7 +64,7 @@ def mixed(
 
     Args:
       plan: of the run.
-      share: of the own image, [height, width].
+      share: of the image itself, [height, width].
       images: by network, as from `views`.
       batch: with "label".
       reduce: over devices.

@@ -1,8 +1,9 @@
 """Losses as pure functions on arrays: no Flax, no state, usable in any JAX code.
 
-All of them take predictions first and targets second, return one value per example in float32
-(float64 for float64 input) whatever the input's precision, and mask examples by `where=`. Average
-with `mean`. Measurements of a whole batch (`linear_cka`) return one value. What is in `__all__`
+Every loss takes predictions first and targets second, returns one value per example in float32
+(float64 for float64 input) whatever the input's precision, and masks examples by `where=`. Average
+with `mean`. Measurements of a whole batch (`linear_cka`) return one value. Beside the losses stand
+what they are made from: `standardize`, `label_distribution`, `ramp_up_weight`. What is in `__all__`
 keeps its name and meaning between releases.
 
 >>> import jax, jax.numpy as jnp

@@ -44,7 +44,7 @@ def least_squares_discriminator(
 
     Args:
       real_scores: [batch, ...], D of the source network's map.
-      fake_scores: [batch, ...], D of the own network's map.
+      fake_scores: [batch, ...], D of the network's own map.
       where: [batch] bool; False gives the example loss 0 and gradient 0.
 
     Returns:
@@ -64,7 +64,7 @@ def least_squares_discriminator(
 def least_squares_generator(
     fake_scores: jax.typing.ArrayLike, *, where: jax.typing.ArrayLike | None = None
 ) -> jax.Array:
-    r"""Least-squares generator loss $(1 - D(fake))^2$ of AFD: make the own map look real.
+    r"""Least-squares generator loss $(1 - D(fake))^2$ of AFD: make the network's map look real.
 
     Chung et al., ICML 2020, equation of the generator loss. Arguments, return value and errors as
     in `least_squares_discriminator`.

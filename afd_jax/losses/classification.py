@@ -156,7 +156,7 @@ def distillation_kl(
     stop_target_gradient: bool = True,
     where: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Distillation loss: divergence of the own softened distribution from the target's.
+    r"""Distillation loss: divergence of the network's softened distribution from the target's.
 
     $T^2\,\mathrm{KL}(\mathrm{softmax}(z_t/T)\,\|\,\mathrm{softmax}(z/T))$
     (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; the second term of the

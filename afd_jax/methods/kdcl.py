@@ -151,7 +151,7 @@ class KDCL(Memory, Method):
         if not sources or not self.distillation_weight:
             return terms
         # In one order, so that all who share a target share its computation. A constant, though
-        # it holds the own logits.
+        # it holds the node's own logits.
         nodes = sorted([own, *sources], key=lambda node: node.name)
         everyone = jax.lax.stop_gradient(jnp.stack([node.logits for node in nodes]))
         if self.target == "general":

@@ -14,7 +14,7 @@ from afd_jax.networks.imported import build
 
 
 def transfer(own: View, given: Any = "convolutional") -> dict[str, Any]:
-    """A transfer layer where the own map's shape is not the common one of all connected nodes.
+    """A transfer layer where a node's map has not the common shape of all connected nodes.
 
     AFD, Chung et al., ICML 2020; the form is assumed, see `networks.heads.Transfer`. It trains with
     its own network's feature loss. A network that only teaches has none to train one with, so the

@@ -64,7 +64,7 @@ class MCL(Method):
         return {"embedding": Embedding((self.size, self.size))} if used else {}
 
     def losses(self, own: View, sources: Sequence[View], batch: Batch) -> Terms:
-        """Cross-entropy, the own contrast, and the sum over sources."""
+        """Cross-entropy, the contrast with itself, and the sum over sources."""
         terms = Terms(logit=soft.labels(own.logits, batch))
         if not own.heads:
             return terms

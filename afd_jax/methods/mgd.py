@@ -40,7 +40,7 @@ class MGD(AtStage):
     masked: float = options.number(0.15, least=0, below=1)
 
     def hint_heads(self, own: View) -> Mapping[str, Any]:
-        """For each source a generator, and what brings the own map to its shape."""
+        """For each source a generator, and what brings the network's map to its shape."""
         heads: dict[str, Any] = {}
         for source in own.sources:
             shape = self.theirs(source).shape[1:]

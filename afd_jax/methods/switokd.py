@@ -68,7 +68,7 @@ class SwitOKD(Method):
         return terms + Terms(metrics={"paused": share}, paused=paused)
 
     def _far_ahead(self, own: View, source: View, batch: Batch) -> jax.Array:
-        """Whether the gap to a source is above the threshold, and the own network is better."""
+        """Whether the gap to a source is above the threshold, and this network is better."""
         label = batch.targets
         if jnp.issubdtype(label.dtype, jnp.integer):
             label = jax.nn.one_hot(label, own.logits.shape[-1])

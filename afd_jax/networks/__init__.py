@@ -13,7 +13,7 @@ channels]; a plain tuple `(logits, features)` will do. `Outputs` may also hold t
 of each stage. It may keep BatchNorm statistics and drop units (in Linen with a "dropout" key).
 For use by name from a config ("my_package.my_module:MyNetwork") it takes `classes`.
 
-The fields of a Linen module can be hashed: tuples, not lists. To have its BatchNorm synchronised
+The fields of a Linen module must be hashable: tuples, not lists. To have its BatchNorm synchronised
 under `pmap` and `shard_map`, it needs a field `axis_name: str | None = None` that it passes to
 `nn.BatchNorm`. An NNX module, or what makes one when called with `rngs=...`, needs neither: its
 `train()` and `eval()` are called, and every `nnx.BatchNorm` in it is told the axis.

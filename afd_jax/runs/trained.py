@@ -221,7 +221,7 @@ def load(
     Args:
       workdir: folder of the run; nothing is written there.
       node: its name, as the run's table has it: of a network, its twin, average or snapshot; or of
-        a branch, which is the plain network that it is with the shared stages. May be left out if
+        a branch, returned with the shared stages as a plain network. May be left out if
         the run has only one student. Frozen teachers are in folders of their own.
       seed: which of a run's seeds; the first if None.
       trust: import networks and a method of one's own, which the run names as

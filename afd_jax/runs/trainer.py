@@ -42,7 +42,7 @@ def train(
     """Trains what the settings say, or continues it, and leaves everything in `workdir`.
 
     Writes config.json, data.json, graph.json, metrics.jsonl, checkpoints/, summary.json and
-    curves.png; before it, in folders below, what the run needs: teachers, generations (see
+    curves.png. First trains what the run needs (teachers, generations), in folders below (see
     `runs.prerequisites`). The same call again continues after an interruption, and returns the
     summary of a finished run.
 

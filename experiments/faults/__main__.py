@@ -12,8 +12,8 @@
   losses       generated arrays and options go through every public loss
   files        generated files of images, some of them damaged, are read
 
-With a folder of TFDS data sets, a run on CIFAR-100 is killed, too. A fault counts as stood when no
-result is lost or wrong and nothing but a line is said.
+With a folder of TFDS data sets, a run on CIFAR-100 is killed, too. A fault counts as survived when
+no result is lost or wrong, and the program ends with at most a one-line message.
 """
 
 import argparse

@@ -85,3 +85,12 @@ def test_a_module_of_ones_own_that_is_missing_is_not_hidden(monkeypatch):
     monkeypatch.setattr(overrides, "read_config", fail)
     with pytest.raises(ModuleNotFoundError, match="mine"):
         main(["--config=digits_afd", "--dry-run"])
+
+
+def test_output_that_nobody_reads_on_ends_quietly():
+    """As with `afd-train --list | head -1`."""
+    code = "import sys; from afd_jax.commands.train import main; sys.exit(main(['--list']))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b"" and program.wait(timeout=60) == 141
