@@ -214,6 +214,10 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
     if arrays["label"].shape != size or not jnp.issubdtype(arrays["label"].dtype, jnp.integer):
         found = f"{arrays['label'].dtype} of shape {arrays['label'].shape}"
         raise SettingError("batch.label", found, f"must be integers of shape {size}")
+    if arrays["label"].dtype.itemsize < 4:  # the number of classes may not fit
+        arrays["label"] = arrays["label"].astype(jnp.int32)
+    if "index" in arrays:
+        _check_index(batch["index"], size, plan.examples)
     if not isinstance(given, jax.core.Tracer):
         numbers = np.asarray(given)  # as given: JAX's have 32 bits
         for wrong in numbers[(numbers < 0) | (numbers >= plan.classes)][:1]:
@@ -225,6 +229,19 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
             remedy = f"must be probabilities of shape {wanted}"
             raise SettingError("batch.soft_label", arrays["soft_label"].shape, remedy)
     return arrays
+
+
+def _check_index(given: Any, size: tuple[int, ...], examples: int) -> None:
+    """Raises SettingError for an example that is not there: JAX would take the last for it."""
+    index = jnp.asarray(given)
+    if index.shape != size or not jnp.issubdtype(index.dtype, jnp.integer):
+        found = f"{index.dtype} of shape {index.shape}"
+        raise SettingError("batch.index", found, f"must be integers of shape {size}")
+    if examples and not isinstance(given, jax.core.Tracer):
+        numbers = np.asarray(given)
+        for wrong in numbers[(numbers < 0) | (numbers >= examples)][:1]:
+            remedy = f"must be an example's number, in [0, {examples})"
+            raise SettingError("batch.index", int(wrong), remedy)
 
 
 def _by_name(given: Networks, classes: int, field: str, name: str | None = None) -> dict[str, Any]:

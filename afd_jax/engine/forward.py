@@ -16,6 +16,7 @@ from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import Terms, View
 from afd_jax.networks.functional import blank_images, draw, run
 from afd_jax.networks.heads import BoundHead
+from afd_jax.networks.layers import single
 from afd_jax.networks.outputs import Outputs, as_nodes
 from afd_jax.networks.staged import StagedNetwork
 
@@ -54,10 +55,15 @@ def apply(
     result, updated = run(network.module, variables, images, dict(rngs), train)
     if network.frozen:
         updated = statistics["network"]
-    outputs = dict(zip(network.nodes, as_nodes(result), strict=True))
+    outputs = dict(zip(network.nodes, map(_in_single, as_nodes(result)), strict=True))
     heads = bind(network, params["heads"], statistics["heads"])
     outputs = {node: transferred(output, heads.get(node, {})) for node, output in outputs.items()}
     return outputs, {"network": dict(updated), "heads": head_statistics(heads)}
+
+
+def _in_single(output: Outputs) -> Outputs:
+    """Logits in float32: what methods make of them may need more than half precision."""
+    return dataclasses.replace(output, logits=single(output.logits))
 
 
 def answers_of(plan: Plan, network: Network) -> tuple[Outputs, ...]:

@@ -73,6 +73,7 @@ class Plan:
       own_augmentation: augment the batch for each network or branch apart; else all see the same.
       average_decay: of moving averages, at most.
       label_smoothing: probability that every label spreads evenly over all classes; 0 for none.
+        Networks must then leave no class out (a logit of -inf), or the loss is infinite.
       precision: of the convolutions in training. With "bfloat16" kernels and what they are
         multiplied with are in half precision; parameters, BatchNorm, classifier, logits, losses,
         heads and optimizers stay in float32.

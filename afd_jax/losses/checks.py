@@ -91,6 +91,8 @@ def number(
         if not np.all(good):
             bad = np.atleast_1d(at_hand)[~np.atleast_1d(good)][0]
             raise ValueError(f"{name}={bad} must be {_bounds(above, least, below, most)}")
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not shape):
+        return value.item()  # NumPy's float64 would set the type of the result
     return jnp.asarray(value)[:, None] if shape else value
 
 
@@ -120,6 +122,8 @@ def as_labels(labels: jax.typing.ArrayLike) -> jax.Array:
     labels = jnp.asarray(labels)
     if not any(jnp.issubdtype(labels.dtype, kind) for kind in (jnp.floating, jnp.integer)):
         raise TypeError(f"labels must be integers or probabilities, got {labels.dtype}")
+    if jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4:
+        labels = labels.astype(jnp.int32)  # the number of classes may not fit into fewer bits
     return labels
 
 

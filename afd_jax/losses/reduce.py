@@ -14,11 +14,13 @@ def drop(where: jax.typing.ArrayLike | None, values: jax.Array) -> jax.Array:
 def divergence(log_probs: jax.Array, target_log_probs: jax.Array) -> jax.Array:
     """KL(target || own) over the last axis, from log-probabilities.
 
-    A class that the target leaves out (-inf) has no share, and none in the gradient.
+    A class that the target leaves out (-inf) has no share, and none in the gradient; nor has one
+    that the network leaves out, if its probability underflows.
     """
-    none = target_log_probs == -jnp.inf
+    target = jnp.exp(target_log_probs)
+    none = (target_log_probs == -jnp.inf) | ((log_probs == -jnp.inf) & (target == 0))
     apart = jnp.where(none, 0, target_log_probs) - jnp.where(none, 0, log_probs)
-    return jnp.sum(jnp.exp(target_log_probs) * apart, axis=-1)
+    return jnp.sum(target * apart, axis=-1)
 
 
 def squared(temperature: Any) -> Any:
@@ -58,7 +60,8 @@ def mean(values: jax.Array, where: jax.typing.ArrayLike | None = None) -> jax.Ar
     """Averages per-example losses over the examples that count.
 
     Args:
-      values: [batch], as every loss of this package returns.
+      values: [batch], as every loss of this package returns; half precision is added up in
+        float32.
       where: [batch] bool, True for the examples that count; all of them if None. An all-False
         mask gives 0.
 
@@ -75,6 +78,8 @@ def mean(values: jax.Array, where: jax.typing.ArrayLike | None = None) -> jax.Ar
     """
     if not values.size:
         raise ValueError(f"values must not be empty, got shape {values.shape}")
+    if values.dtype in (jnp.float16, jnp.bfloat16):
+        values = values.astype(jnp.float32)
     if where is None:
         return jnp.mean(values)
     mask = jnp.asarray(where)

@@ -32,6 +32,9 @@ def _pair(
     every = jnp.arange(len(own)) if rows is None else jnp.asarray(rows)
     if not jnp.issubdtype(every.dtype, jnp.integer) or every.ndim != 1:
         raise TypeError(f"rows must be integers [any], got {every.dtype} of shape {every.shape}")
+    if rows is not None and (at_hand := checks.known(rows)) is not None:
+        for wrong in at_hand[(at_hand < 0) | (at_hand >= len(own))][:1]:
+            raise ValueError(f"rows must be in [0, {len(own)}), got {wrong}")
     other = jax.lax.stop_gradient(other) if stop_target_gradient else other
     return own, other, every, kept.astype(own.dtype)
 
@@ -218,8 +221,9 @@ def supervised_contrastive(
 
 def _distances(x: jax.Array, kept: jax.Array) -> jax.Array:
     """Of each two examples, [batch, batch], over their mean; 0 of an example from itself."""
+    x = x - kept @ x / jnp.maximum(jnp.sum(kept), 1)  # what all have in common would cancel badly
     squares = jnp.sum(jnp.square(x), axis=1)
-    between = squares[:, None] + squares[None] - 2 * x @ x.T
+    between = squares[:, None] + squares[None] - 2 * jnp.matmul(x, x.T, precision="highest")
     others = kept[:, None] * kept[None] * (1 - jnp.eye(len(x), dtype=x.dtype))
     distances = jnp.where(others > 0, jnp.sqrt(jnp.maximum(between, 1e-12)), 0)
     mean = jnp.sum(distances) / jnp.maximum(jnp.sum(others), 1)
@@ -233,6 +237,6 @@ def _huber(x: jax.Array) -> jax.Array:
 
 def _neighbours(x: jax.Array, rows: jax.Array, kept: jax.Array) -> jax.Array:
     """[rows, batch], of sum 1 over those that count."""
-    alike = (1 + x[rows] @ x.T) / 2 * kept[None]
+    alike = jnp.maximum(1 + x[rows] @ x.T, 0) / 2 * kept[None]  # a cosine may round to below -1
     total = jnp.sum(alike, axis=1, keepdims=True)
     return alike / jnp.where(total > 0, total, 1)

@@ -102,5 +102,6 @@ def cka_ratio(between: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array
     between, own, other = checks.as_floats(between, own, other)
     checks.require_rank("between", between, 0)
     checks.require_same_shape(between=between, own=own, other=other)
-    both = own * other
-    return jnp.where(both > 0, between * jax.lax.rsqrt(jnp.where(both > 0, both, 1)), 0)
+    there = (own > 0) & (other > 0)  # their product might over- or underflow
+    length = jnp.sqrt(jnp.where(there, own, 1)) * jnp.sqrt(jnp.where(there, other, 1))
+    return jnp.where(there, between / length, 0)

@@ -119,8 +119,9 @@ def general_target(logits: jax.Array, covariance: jax.Array) -> jax.Array:
     [[0.75 1.  ]]
     """
     count = len(covariance)
-    ridge = 1e-6 * jnp.trace(covariance) / count + jnp.finfo(covariance.dtype).tiny
-    weights = jnp.linalg.solve(covariance + ridge * jnp.eye(count), jnp.ones(count))
+    size = jnp.trace(covariance)
+    shape = covariance / jnp.where(size > 0, size, 1)  # without any error, all weigh the same
+    weights = jnp.linalg.solve(shape + 1e-6 / count * jnp.eye(count), jnp.ones(count))
     return jnp.einsum("k,kbc->bc", weights / jnp.sum(weights), logits)
 
 

@@ -23,6 +23,7 @@ from afd_jax.errors import SettingError
 from afd_jax.graph import Edge, Graph, make_edges
 from afd_jax.methods import options
 from afd_jax.methods.batch import Batch
+from afd_jax.networks.layers import single
 from afd_jax.networks.outputs import Outputs
 
 UPDATES = ("logit", "feature", "discriminator")
@@ -140,7 +141,7 @@ class View:
     @property
     def pooled(self) -> jax.Array:
         """The last feature map's mean over positions, [batch, channels]."""
-        return jnp.mean(self.features, axis=(1, 2))
+        return jnp.mean(single(self.features), axis=(1, 2))
 
     @property
     def extras(self) -> Mapping[str, jax.Array]:

@@ -179,6 +179,7 @@ def evaluation(total: Mapping[str, Any]) -> Record:
             record[f"{name}_accuracy"] = float(total[f"{name}_correct"] / count)
     for pair, sums in total.get("similarity", {}).items():
         means = {name: float(value / count) for name, value in sums.items() if name != "hsic"}
-        cka = float(losses.cka_ratio(*sums["hsic"]))
+        size = max(sums["hsic"][1:]) or 1  # sums of many batches might not fit into float32
+        cka = float(losses.cka_ratio(*(value / size for value in sums["hsic"])))
         record.setdefault("similarity", {})[", ".join(pair)] = {"cka": cka, **means}
     return record

@@ -250,6 +250,16 @@ def one_without_a_length():
             lambda: small.cohort().step({}, {**small.batch(2), "label": jnp.zeros(3, int)}),
             r"batch.label = 'int32 of shape \(3,\)': must be integers of shape \(2,\)",
         ),
+        (
+            lambda: small.cohort(examples=9).step(
+                {}, {**small.batch(2), "index": np.array([8, 9])}
+            ),
+            r"batch.index = 9: must be an example's number, in \[0, 9\)",
+        ),
+        (
+            lambda: small.cohort().step({}, {**small.batch(2), "index": jnp.zeros(2)}),
+            r"batch.index = 'float32 of shape \(2,\)': must be integers of shape \(2,\)",
+        ),
         (wrong_shape, "teachers = 'teacher': the network's .* has shape"),
         (
             lambda: small.cohort().logits({}, jnp.zeros((2, 16, 16, 2))),
@@ -272,3 +282,32 @@ def one_without_a_length():
 def test_what_cannot_work_is_named(make, words):
     with pytest.raises(SettingError, match=words):
         make()
+
+
+def test_labels_of_a_byte_know_all_classes():
+    """Where there are more classes than a byte can count."""
+    cohort = Cohort(
+        [Many()], Independent(), image_shape=(8, 8, 2), classes=300, label_smoothing=0.1
+    )
+    state, batch = cohort.init(jax.random.key(0)), small.batch(4)
+    narrow = {**batch, "label": batch["label"].astype(jnp.uint8)}
+    wide, found = (cohort.losses(state, b)["Many"].logit["cross_entropy"] for b in (batch, narrow))
+    np.testing.assert_array_equal(found, wide)
+
+
+def test_methods_see_logits_in_single_precision():
+    """Whatever the type that a network of one's own returns."""
+    cohort = Cohort([Many(jnp.bfloat16)], Independent(), image_shape=(8, 8, 2), classes=300)
+    state = cohort.init(jax.random.key(0))
+    assert cohort.forward(state, small.batch(4))["Many"].logits.dtype == jnp.float32
+
+
+class Many(nn.Module):
+    """Of 300 classes."""
+
+    dtype: type = jnp.float32
+
+    @nn.compact
+    def __call__(self, images, *, train=True):
+        logits = nn.Dense(300)(images.mean((1, 2)))
+        return Outputs(logits.astype(self.dtype), images)

@@ -329,6 +329,46 @@ def test_a_table_in_place_of_a_number_is_refused_in_a_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("classes, kind", [(256, np.uint8), (1000, np.uint8), (200, np.int8)])
+def test_labels_of_few_bits_know_all_classes(classes, kind):
+    """The number of classes may not fit into the labels' type."""
+    rng = np.random.default_rng(0)
+    z, t = (rng.normal(size=(3, classes)).astype(np.float32) for _ in range(2))
+    narrow = np.array([0, 5, 127], kind)
+    for loss in (
+        losses.cross_entropy,
+        lambda z, y: losses.other_classes_kl(z, t, y),
+        lambda z, y: losses.target_class_kl(z, t, y),
+        lambda z, y: losses.label_distribution(y, classes, correct=0.9),
+    ):
+        expected = loss(z, narrow.astype(np.int32))
+        for found in (loss(z, narrow), jax.jit(loss)(z, narrow)):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [-500.0, -1e9])
+def test_a_class_that_both_sides_leave_out_each_in_its_way(masked):
+    """One by -inf, the other by a logit so low that its probability underflows."""
+    z, t, y = jnp.array([[0.0, 1.0, -jnp.inf]]), jnp.array([[0.5, 1.0, masked]]), jnp.array([0])
+    whole = jnp.array([[0.5, 1.0, -jnp.inf]])
+    for loss in (losses.distillation_kl, lambda z, t: losses.other_classes_kl(z, t, y)):
+        assert loss(z, t) == loss(z, whole)
+        gradient = jax.grad(lambda z, loss=loss: loss(z, t)[0])(z)
+        assert np.all(np.isfinite(gradient)) and gradient[0, 2] == 0
+
+
+def test_a_number_of_numpy_does_not_set_the_type(double):
+    z = jnp.zeros((2, 3), jnp.float32)
+    found = losses.distillation_kl(z, z, temperature=np.float64(3))
+    assert found.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kind", [jnp.float16, jnp.bfloat16])
+def test_the_mean_of_many_halves(kind):
+    ones = jnp.ones(70_000, kind)
+    assert losses.mean(ones, where=jnp.ones(70_000, bool)) == losses.mean(ones) == 1
+
+
 def test_mean_of_nothing_is_zero():
     assert losses.mean(jnp.ones(3), where=jnp.zeros(3, bool)) == 0
 

@@ -147,3 +147,28 @@ def test_bad_input_is_named():
         losses.supervised_contrastive(a, jnp.zeros(3, int))
     with pytest.raises(TypeError, match="labels must be integers"):
         losses.supervised_contrastive(a, labels > 0)
+
+
+def test_opposite_examples_are_no_neighbours():
+    """A cosine of -1 may round to less."""
+    x = jnp.asarray(RNG.normal(size=(3000, 1, 16)), jnp.float32)
+    pairs = jnp.concatenate([x, -x], axis=1)
+    found = jax.jit(jax.vmap(losses.probabilistic_transfer))(pairs, jnp.abs(pairs))
+    assert np.all(np.isfinite(found))
+
+
+def test_distances_far_from_the_origin():
+    """Of features whose mean is a thousand times their spread, by shift invariance."""
+    x, y = (RNG.normal(size=(16, 8)).astype(np.float32) for _ in range(2))
+    near = losses.relational_distance(x, y)
+    shift = np.float32(1000)
+    exact = losses.relational_distance((x + shift) - shift, (y + shift) - shift)
+    far = losses.relational_distance(x + shift, y + shift)
+    np.testing.assert_allclose(far, exact, rtol=1e-3)
+    np.testing.assert_allclose(far, near, rtol=2e-2)
+
+
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_that_is_not_there_is_refused(row):
+    with pytest.raises(ValueError, match=rf"rows must be in \[0, 5\), got {row}"):
+        losses.similarity_preserving(A, B, rows=np.array([2, row]))

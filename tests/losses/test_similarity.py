@@ -141,6 +141,16 @@ def test_float32_survives_an_offset_and_jit():
     assert losses.linear_cka(*half).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e5])
+def test_cka_does_not_over_or_underflow(scale):
+    """HSIC grows with the fourth power of the maps, its products with the eighth."""
+    x = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
+    y = x[:, ::-1] ** 3
+    expected = losses.linear_cka(x, y)
+    found = losses.linear_cka(np.float32(scale) * x, np.float32(scale) * y)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_the_ratio_of_sums():
     values = [jnp.float32(v) for v in (2, 4, 9)]
     np.testing.assert_allclose(losses.cka_ratio(*values), 2 / 6, rtol=1e-6)

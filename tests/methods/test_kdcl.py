@@ -160,6 +160,13 @@ def test_general_targets_weights_make_the_least_error(double):
         np.testing.assert_allclose(found, divergence, atol=2e-3)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-36])
+def test_without_an_error_all_networks_weigh_the_same(size):
+    z = jnp.array([[[1.0, 0.0]], [[3.0, 4.0]]])
+    found = general_target(z, size * jnp.eye(2))
+    np.testing.assert_allclose(found, [[2.0, 2.0]], rtol=1e-6)
+
+
 def test_general_target_starts_from_even_weights_and_is_renewed_by_name():
     """In the engine: sums over the held-out set make the products of the errors by NumPy."""
     cohort = small.cohort(((3, 4, 5), (3, 4, 5), (3, 4, 7)), method=KDCL(target="general"))
