@@ -1,12 +1,7 @@
 """Studies: what is trained, in which order, and what is kept."""
 
-import dataclasses
-import errno
 import itertools
 import json
-import os
-import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -21,12 +16,11 @@ import pytest
 from afd_jax.engine.build import numbered
 from afd_jax.errors import Diverged, Interrupted, SettingError
 from afd_jax.reports.terminal import Progress
-from experiments.study import command as command_line
 from experiments.study import plan, runner
 from experiments.study.plan import Block, Job, Setting, Study, settings, stated
 from experiments.study.records import Results
-from experiments.study.runner import alone, missing
-from tests.experiments.small_study import SVG, names, recipe, record, study, text_of, trained_in
+from experiments.study.runner import missing
+from tests.experiments.small_study import names, recipe, record, study, text_of, trained_in
 from tests.running import ROOT
 
 
@@ -202,54 +196,6 @@ def test_no_run_begins_when_the_time_is_over(quick, tmp_path, monkeypatch):
     ]
 
 
-STARTED = """
-import os, runpy, sys
-os.execv = lambda file, words: print("again:", *words[1:])
-sys.argv[1:] = ["--list"]
-runpy.run_module("experiments.study", run_name="__main__")
-"""
-
-
-def test_a_study_asks_for_huge_pages_before_it_trains():
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    environment |= {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", STARTED]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if platform.libc_ver()[0] == "glibc":
-        assert done.stdout.startswith("again: -c ")
-    assert "few_labels" in done.stdout and done.returncode == 0
-
-
-def test_without_hours_the_command_line_trains_nothing(quick, asked, tmp_path, capsys):
-    assert asked("tiny") == 0 and not quick
-    assert "no results yet; --hours=H trains" in capsys.readouterr().out
-    assert asked("--list") == 0
-    assert re.search(r"^tiny +0 of 6 +Which one\?$", capsys.readouterr().out, re.MULTILINE)
-    assert asked("tiny", "--hours=1", "--only=DML") == 0 and len(quick) == 2
-    assert asked("--list") == 0
-    assert re.search(r"^tiny +2 of 6 +Which one\?$", capsys.readouterr().out, re.MULTILINE)
-    assert asked("tiny", "--hours=1", "--part=1/2") == 0
-    assert asked("tiny", "--hours=1", "--part=2/2") == 0
-    assert "2 seeds each." in capsys.readouterr().out
-    assert (tmp_path / "tiny.svg").read_text().startswith(SVG)
-
-
-def test_a_second_runner_is_refused(quick, asked, tmp_path, capsys):
-    with alone(tmp_path / "runs" / "tiny", (1, 1)):
-        for own in ("1/1", "1/2"):
-            assert asked("tiny", "--hours=1", f"--part={own}") == 2
-            assert "this study runs already; wait for it, or" in capsys.readouterr().err
-        assert not quick
-    with alone(tmp_path / "runs" / "tiny", (1, 2)):
-        with pytest.raises(SettingError, match=r"--runs = .*: this study runs already"):
-            with alone(tmp_path / "runs" / "tiny", (1, 2)):
-                pass
-        assert asked("tiny", "--hours=1") == 2 and not quick
-        assert asked("tiny", "--hours=1", "--part=2/2") == 0 and len(quick) >= 3
-    with alone(tmp_path / "runs" / "tiny", (1, 2)):
-        pass
-
-
 @pytest.mark.parametrize("count", [2, 3, 7])
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_shares_are_all_of_it_once(count, at_once, quick, tmp_path):
@@ -346,21 +292,6 @@ def test_a_teacher_that_is_not_the_one_on_record_is_named(tmp_path, capsys):
         assert said in out and bool(said) == bool(out)
 
 
-def test_a_report_that_fails_does_not_hide_how_the_runs_ended(quick, asked, monkeypatch, capsys):
-    def stopped(*_, **__):
-        raise Interrupted("stopped at step 2")
-
-    def refused(*_):
-        raise SettingError("results", None, "trained with other settings")
-
-    monkeypatch.setattr(runner.afd, "train", stopped)
-    monkeypatch.setattr(command_line, "_report", refused)
-    assert asked("tiny", "--hours=1") == 130
-    said = capsys.readouterr()
-    assert "stopped at step 2; the same command continues" in said.err
-    assert "trained with other settings" in said.err
-
-
 def test_a_teacher_of_other_settings_is_not_used(trained, tmp_path):
     """Though it lies where it should: its records are gone, but not its run."""
     shutil.copytree(trained / "runs", tmp_path / "runs")
@@ -400,183 +331,10 @@ def test_a_data_folder_is_for_what_reads_one(quick, tmp_path):
     assert {config.data.data_dir for _, config in quick} == {"/own.npz"}
 
 
-def test_changed_settings_are_refused_until_their_records_are_forgotten(quick, tmp_path):
-    assert trained_in(tmp_path, study())[0]
-    file, colder = tmp_path / "results.json", study(**{"method.temperature": 2.0})
-    before = file.read_bytes()
-    words = r"results\.json: method\.temperature = 2\.0: few steps: 'DML' was trained with None \("
-    with pytest.raises(SettingError, match=words):
-        missing(colder, Results(file, colder))
-    with pytest.raises(SettingError, match=words):
-        Results(file, colder).add([record("KD", 7, {"a": ("a", 0.5)})])
-    assert file.read_bytes() == before
-    assert Results(file, colder).forget("DML") == {"DML": 2}
-    assert names(missing(colder, Results(file, colder))) == [
-        f"few steps: DML, seed {seed}" for seed in (0, 1)
-    ]
-    assert trained_in(tmp_path, colder)[0]
-    with pytest.raises(SettingError, match=r"= None: few steps: 'DML' was trained with 2\.0"):
-        missing(study(), Results(file, study()))
-
-
-def test_forgetting_one_setting_does_not_pardon_another(quick, tmp_path):
-    assert trained_in(tmp_path, study())[0]
-
-    def longer(config, seed):
-        recipe(config, seed)
-        config.duration = "8 steps"
-
-    file, own = tmp_path / "results.json", study(own=longer)
-    for setting, left in (("DML", 4), ("KD", 2)):
-        assert Results(file, own).forget(setting) == {setting: 2}
-        assert len(json.loads(file.read_text())["records"]) == left
-        with pytest.raises(SettingError, match=r"duration = '8 steps': .* trained with '6 steps'"):
-            missing(own, Results(file, own))
-    assert Results(file, own).forget("independent") == {"independent": 2, "KD": 0}
-    assert len(missing(own, Results(file, own))) == 6
-    assert Results(tmp_path / "none.json", own).forget("KD") == {"KD": 0}
-    with pytest.raises(SettingError, match="--forget = 'DM': did you mean 'DML'"):
-        Results(file, own).forget("DM")
-
-
-def test_pupils_are_forgotten_with_their_teacher(quick, tmp_path):
-    assert trained_in(tmp_path, study())[0]
-    results = Results(tmp_path / "results.json", study())
-    assert results.forget("independent") == {"independent": 2, "KD": 2}
-    assert {r["setting"] for r in results.records} == {"DML"}
-
-
-def test_records_of_settings_that_a_study_lacks_stay(quick, tmp_path):
-    """As those of a newer checkout, when an older one writes."""
-    assert trained_in(tmp_path, study())[0]
-    file, own = tmp_path / "results.json", study()
-    (block,) = own.blocks
-    fewer = dataclasses.replace(block, settings=block.settings[:1])
-    renamed = dataclasses.replace(block, name="few")
-    for other in (fewer, renamed):
-        before = json.loads(file.read_text())
-        stay = [r for r in before["records"] if r["seed"] < 5]
-        Results(file, dataclasses.replace(own, blocks=(other,))).add(
-            [record("independent", 5, {"a": ("a", 0.5)}, other.name)]
-        )
-        after = json.loads(file.read_text())
-        assert [r for r in after["records"] if r["seed"] < 5] == stay and len(stay) == 6
-        stated = {name: own for name, own in after["settings"].items() if own}
-        assert before["settings"]["few steps"].items() <= stated["few steps"].items()
-    assert missing(own, Results(file, own)) == []
-
-
-def test_the_command_line_forgets(quick, asked, tmp_path, monkeypatch, capsys):
-    assert asked("tiny", "--hours=1") == 0
-    monkeypatch.setattr(command_line, "load", lambda name: study(**{"method.temperature": 2.0}))
-    assert asked("tiny", "--hours=1") == 2
-    assert "tiny.json: method.temperature = 2.0: few steps: 'DML'" in capsys.readouterr().err
-    assert len(quick) == 8  # with two looks at the teachers
-    assert asked("tiny", "--hours=1", "--forget=DML") == 0
-    assert "forgot 2 records of 'DML'" in capsys.readouterr().out
-    assert [str(folder.parent.name) for folder, _ in quick[8:]] == ["DML", "DML"]
-    # What stayed for its teachers goes, too, or its old result would come back.
-    folder = tmp_path / "runs" / "tiny" / "few_steps" / "independent"
-    assert (folder / "seed0").is_dir()
-    assert asked("tiny", "--forget=independent") == 0 and not folder.exists()
-    # Nothing of a run that is under way.
-    with alone(tmp_path / "runs" / "tiny", (1, 2)):
-        assert asked("tiny", "--forget=DML") == 2
-    assert len(json.loads((tmp_path / "tiny.json").read_text())["records"]) == 2
-    assert "this study runs already" in capsys.readouterr().err
-
-
-def test_a_list_names_the_study_that_has_changed(quick, asked, monkeypatch, capsys):
-    assert asked("tiny", "--hours=1") == 0
-    monkeypatch.setattr(command_line, "load", lambda name: study(**{"method.temperature": 2.0}))
-    assert asked("--list") == 0  # and goes on to the others
-    assert "tiny.json: method.temperature = 2.0" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "option, words",
-    [
-        *((f"--part={part}", "must be") for part in ("3", "3/2", "0/2", "a/b")),
-        *((f"--seeds-at-once={count}", "must be a whole number from 1") for count in (-1, 0, "x")),
-        ("--hours=-1", "must be a number from 0"),
-        ("--estimate=nan", "must be a number from 0"),
-        ("--only=(", "no regular expression (missing )"),
-    ],
-)
-def test_options_that_cannot_be(option, words, asked, capsys):
-    with pytest.raises(SystemExit):
-        asked("tiny", option)
-    name, _, value = option.partition("=")
-    assert f"argument {name}: '{value}': {words}" in capsys.readouterr().err
-
-
-def test_a_pattern_that_fits_no_run(asked, capsys):
-    assert asked("tiny", "--only=few steps: DMI") == 2
-    expected = "--only = 'few steps: DMI': fits no run of this study, such as 'few steps: indep"
-    assert expected in capsys.readouterr().err
-
-
-def test_damaged_results_are_named(asked, tmp_path, capsys):
-    (tmp_path / "tiny.json").write_text("{")
-    assert asked("tiny") == 2
-    assert "tiny.json': is damaged; take it from the last commit again" in capsys.readouterr().err
-
-
-def test_on_a_full_disk_what_is_there_is_reported(quick, asked, capsys, monkeypatch):
-    assert asked("tiny", "--hours=1", "--only=independent") == 0
-
-    def full(self, records):
-        raise OSError(errno.ENOSPC, "No space left on device", "tiny.json")
-
-    monkeypatch.setattr(Results, "add", full)
-    capsys.readouterr()
-    assert asked("tiny", "--hours=1") == 1
-    said = capsys.readouterr()
-    assert "| independent |" in said.out and "No space left" in said.err
-
-
 def test_seeds_at_once_follow_each_other(tmp_path):
     (block,) = study(seeds=(0, 2)).blocks
     with pytest.raises(SettingError, match=r"--seeds-at-once = 2: \(0, 2\) do not follow"):
         Job(block, block.setting("DML"), (0, 2)).config(tmp_path)
-
-
-def test_records_that_others_wrote_meanwhile_are_kept(tmp_path):
-    file, own = tmp_path / "results.json", study()
-    one, other = Results(file, own), Results(file, own)
-    node = {"a": ("a", 0.5)}
-    one.add([record("KD", 1, node), record("KD", 0, node)])
-    other.add([record("independent", 1, node)])
-    one.add([record("KD", 1, {"a": ("a", 0.75)})])  # again: takes the place of the first
-    found = [(r["setting"], r["seed"]) for r in Results(file, own).records]
-    assert found == [("independent", 1), ("KD", 0), ("KD", 1)]
-    assert one.records[-1]["nodes"]["a"]["accuracy"] == 0.75
-    assert one.has("few steps", "independent", 1) and not one.has("few steps", "independent", 0)
-    assert not list(tmp_path.glob("*.tmp"))
-
-
-WRITER = """
-import pathlib, sys
-from experiments.study.records import Results
-from tests.experiments.small_study import record, study
-
-seeds = range(int(sys.argv[2]), 20, 2)
-own = study(seeds=tuple(range(20)))
-results = Results(pathlib.Path(sys.argv[1]), own)
-for seed in seeds:
-    results.add([record("DML", seed, {"a": ("a", 0.5)})])
-"""
-
-
-def test_two_processes_lose_no_record(tmp_path):
-    file = tmp_path / "results.json"
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(file), str(n)], cwd=ROOT)
-        for n in (0, 1)
-    ]
-    assert [writer.wait() for writer in writers] == [0, 0]
-    records = Results(file, study(seeds=tuple(range(20)))).records
-    assert [r["seed"] for r in records] == list(range(20))
 
 
 def test_a_change_that_names_no_field_is_named():
