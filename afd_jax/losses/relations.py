@@ -221,7 +221,7 @@ def supervised_contrastive(
 
 def _distances(x: jax.Array, kept: jax.Array) -> jax.Array:
     """Of each two examples, [batch, batch], over their mean; 0 of an example from itself."""
-    x = x - kept @ x / jnp.maximum(jnp.sum(kept), 1)  # what all have in common would cancel badly
+    x -= (kept @ x / jnp.maximum(jnp.sum(kept), 1))[None]  # what all share would cancel badly
     squares = jnp.sum(jnp.square(x), axis=1)
     between = squares[:, None] + squares[None] - 2 * jnp.matmul(x, x.T, precision="highest")
     others = kept[:, None] * kept[None] * (1 - jnp.eye(len(x), dtype=x.dtype))
