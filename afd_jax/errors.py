@@ -131,8 +131,9 @@ def require_number(
         and (most is None or value <= most)
     )
     if not fits:
-        remedy = " ".join([f"must be {kind}", " and ".join(bounds)]).strip()
-        raise SettingError(field, value, remedy)
+        between = ", " if len(bounds) > 1 else " and "
+        words = [f"must be {kind}", *[" and ".join(bounds)] * bool(bounds)]
+        raise SettingError(field, value, between.join(words))
 
 
 def require_flag(field: str, value: Any) -> None:
