@@ -131,9 +131,7 @@ def require_number(
         and (most is None or value <= most)
     )
     if not fits:
-        between = ", " if len(bounds) > 1 else " and "
-        words = [f"must be {kind}", *[" and ".join(bounds)] * bool(bounds)]
-        raise SettingError(field, value, between.join(words))
+        raise SettingError(field, value, " and ".join([f"must be {kind}", *bounds]))
 
 
 def require_flag(field: str, value: Any) -> None:

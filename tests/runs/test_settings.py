@@ -38,7 +38,7 @@ MISTAKES = {
     "--config.method.name=math:pi": "config.method.name = 'math:pi': must be a subclass of",
     "--config.method.critic.loss=gan": "config.method.critic.loss = 'gan': Choose one of: bce",
     "--config.method.critic.width=3": "config.method.critic.width = '3': unknown field; did you",
-    "--config.average_decay=1.0": "config.average_decay = 1.0: must be a number, at least 0 and",
+    "--config.average_decay=1.0": "config.average_decay = 1.0: must be a number and at least 0 and",
     "--config.data.rotate=-1.0": "config.data.rotate = -1.0: must be a number and at least 0",
     "--config.seed=4294967296": "config.seed = 4294967296: must be a whole number and at least 0",
     "--config.seeds=0": "config.seeds = 0: must be a whole number and at least 1",
