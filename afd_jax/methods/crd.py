@@ -53,9 +53,8 @@ class CRD(Memory, Hinted):
 
     hint_weight: float = soft.weight(0.8)
     negatives: int = options.number(16384, least=1, whole=True)
-    contrast_temperature: float = options.number(
-        0.07, least=0.012
-    )  # exp(1/T) must fit into float32
+    # At least so much that exp(1/T) fits into float32.
+    contrast_temperature: float = options.number(0.07, least=0.012)
     momentum: float = options.number(0.5, least=0, below=1)
     size: int = options.number(128, least=1, whole=True)
 
