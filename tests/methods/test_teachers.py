@@ -307,5 +307,5 @@ def test_beside_teachers_students_have_no_edges_unless_asked():
 def test_crds_temperature_keeps_exponentials_in_float32():
     least = methods.CRD(contrast_temperature=0.012).contrast_temperature
     assert np.isfinite(np.exp(np.float32(1 / least)))
-    with pytest.raises(SettingError, match="contrast_temperature = 0.01: must be .*least"):
+    with pytest.raises(SettingError, match=r"contrast_temperature = 0\.01: must be .*least"):
         methods.CRD(contrast_temperature=0.01)
