@@ -41,7 +41,7 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
                 **{key: node[key] for key in ("role", "parameters")},
                 "accuracy": _rounded(node["test_accuracy"]),
                 "cross_entropy": _rounded(entropies[node["name"]]),
-                **_seen(training[-1], node["name"]),
+                **_seen(training, node["name"]),
             }
             for part in ("networks", "twins", "others")
             for node in run[part]
@@ -66,9 +66,9 @@ def records_of(folder: pathlib.Path, block: Block, setting: Setting) -> list[Rec
     return found
 
 
-def _seen(line: Record, node: str) -> dict[str, float]:
-    """The accuracy of a node in a line of the log, if it has one."""
-    accuracy = line.get(f"{node}/accuracy")
+def _seen(log: list[Record], node: str) -> dict[str, float]:
+    """The accuracy of a node in the last line of a log, which a short run may not have."""
+    accuracy = log[-1].get(f"{node}/accuracy") if log else None
     return {} if accuracy is None else {"train_accuracy": _rounded(accuracy)}
 
 

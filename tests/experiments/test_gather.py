@@ -141,3 +141,12 @@ def test_a_frozen_teacher_is_in_the_first_evaluation_only(runs):
     for name in ("Tiny", "Wider"):
         assert found["nodes"][name]["accuracy"] == round(last["accuracy"][name], 6)
         assert found["nodes"][name]["cross_entropy"] == round(last["cross_entropy"][name], 6)
+
+
+def test_a_run_too_short_for_a_line_of_the_log_has_a_record(runs):
+    folder = runs[0]
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(x for x in lines if '"kind": "train"' not in x))
+    (block,) = study().blocks
+    (found,) = records_of(folder, block, block.settings[0])
+    assert not any("train_accuracy" in node for node in found["nodes"].values())
