@@ -155,15 +155,18 @@ def _compare_teachers(job: Job, new: list[Record], results: Results) -> None:
     block = (job.block.teachers or job.block).name
     for teacher in job.setting.teachers:
         setting, _, node = teacher.partition("@")
+        known = {r["seed"]: r["nodes"].get(node) for r in results.of(block, setting)}
         for own in new:
-            used = [n["cross_entropy"] for n in own["nodes"].values() if n["role"] == "teacher"]
-            for noted in results.of(block, setting):
-                if noted["seed"] != own["seed"] or node not in noted["nodes"]:
-                    continue
-                expected = noted["nodes"][node]["cross_entropy"]
-                if not any(math.isclose(expected, value, rel_tol=1e-3) for value in used):
-                    words = f"seed {own['seed']} of {setting!r} was trained again for {job}"
-                    print(f"note: {words}; its record is of the earlier run", flush=True)
+            noted = known.get(own["seed"])
+            if noted and not _has_teacher(own, noted["cross_entropy"]):
+                words = f"seed {own['seed']} of {setting!r} was trained again for {job}"
+                print(f"note: {words}; its record is of the earlier run", flush=True)
+
+
+def _has_teacher(record: Record, cross_entropy: float) -> bool:
+    """Whether a run had a teacher of this cross-entropy on the test set."""
+    used = [n["cross_entropy"] for n in record["nodes"].values() if n["role"] == "teacher"]
+    return any(math.isclose(cross_entropy, value, rel_tol=1e-3) for value in used)
 
 
 def _turn(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
