@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 import jax
 import numpy as np
 
-from afd_jax.data.examples import Examples
+from afd_jax.data.examples import Examples, place_in_class
 
 NumpyBatch = dict[str, np.ndarray]
 
@@ -60,8 +60,8 @@ def epoch_order(seed: int, epoch: int, count: int, labels: np.ndarray | None = N
 def paired_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random order of all examples in which two of a class follow each other.
 
-    The pairs come in rounds, one of each class that has another. What is left of classes with an
-    odd number of examples comes at the end.
+    The pairs of each class are spread evenly, so that classes of one size come in rounds, one pair
+    of each. What is left of classes with an odd number of examples comes at the end.
 
     Args:
       labels: [examples], integers.
@@ -72,12 +72,11 @@ def paired_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     order = rng.permutation(len(labels))
     classes, own, counts = np.unique(labels[order], return_inverse=True, return_counts=True)
-    by_class = np.argsort(own, kind="stable")
-    place = np.empty(len(labels), np.int64)  # among those of its class
-    place[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rounds = np.where(place < counts[own] // 2 * 2, place // 2, len(labels))
+    place, pairs = place_in_class(own), counts[own] // 2
     turns = rng.random((int(np.max(place)) // 2 + 1, len(classes)))[place // 2, own]
-    return order[np.lexsort((place, turns, rounds))]
+    # When the pair's turn comes, as a share of the epoch; what is left alone comes after it.
+    when = np.where(place < 2 * pairs, (place // 2 + turns) / np.maximum(pairs, 1), 1 + turns)
+    return order[np.lexsort((place, own, when))]
 
 
 def with_partners(

@@ -52,10 +52,13 @@ def resized(image: "Image.Image", box: Box, size: int) -> "Image.Image":
 
 
 def upright(image: "Image.Image") -> "Image.Image":
-    """Turns a photograph as its EXIF data say; others are not decoded for that."""
+    """Turns a photograph as its EXIF data say, if they can be read; does not decode others."""
     from PIL import ImageOps
 
-    turned = image.getexif().get(_ORIENTATION, 1) != 1
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:  # parsers of EXIF data have many
+        return image
     return ImageOps.exif_transpose(image) if turned else image
 
 
@@ -66,12 +69,11 @@ def plain(image: "Image.Image") -> "Image.Image":
     are RGB.
 
     Raises:
-      ValueError: for pixels that are floating-point numbers.
+      ValueError: as in `require_bits`.
     """
     from PIL import Image
 
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    require_bits(image)
     if image.mode.startswith("I"):
         return Image.fromarray((np.clip(np.asarray(image), 0, 2**16 - 1) >> 8).astype(np.uint8))
     mode = "RGB" if has_colours(image) else "L"
@@ -79,6 +81,14 @@ def plain(image: "Image.Image") -> "Image.Image":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def require_bits(image: "Image.Image") -> None:
+    """Raises ValueError for pixels that have no known range: floating-point numbers, 32 bits."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode == "I" and image.format != "PPM":  # whose 16 bits Pillow calls so
+        raise ValueError("its pixels are 32-bit numbers; save it with 8 or 16 bits")
 
 
 def has_colours(image: "Image.Image") -> bool:

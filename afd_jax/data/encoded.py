@@ -52,7 +52,7 @@ class Encoded:
 
 
 def with_test(train: Encoded, test: Encoded | None, data_dir: str) -> tuple[Encoded, Encoded]:
-    """Training and test part; where there is no test part, the same fifth is always kept for it.
+    """Training and test part; where there is no test part, a fifth is kept for it.
 
     Raises:
       SettingError: if some class has too few images for that.
@@ -138,7 +138,12 @@ def attempt_all(
 
 
 def decode(source: Any, row: int, side: int | None) -> np.ndarray:
-    """One image, uint8 [h, w] or [h, w, 3]; raises ValueError that names it if it is damaged."""
+    """One image, uint8 [h, w] or [h, w, 3].
+
+    Raises:
+      ValueError: if it is damaged; it names the image.
+      OSError: if the file cannot be read.
+    """
     from PIL import Image
 
     example = source[row]

@@ -11,6 +11,8 @@ import numpy as np
 from afd_jax.data.extra import need
 from afd_jax.errors import SettingError
 
+_AT_ONCE = 1024  # images whose pixels are counted
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
@@ -149,11 +151,23 @@ def even_order(labels: np.ndarray, seed: int) -> np.ndarray:
     """
     rows = np.random.default_rng(seed).permutation(len(labels))
     # The first of each class, then the second of each, ...
-    rank = np.empty(len(labels), np.int64)
-    for own in np.unique(labels):
-        places = np.flatnonzero(labels[rows] == own)
-        rank[places] = np.arange(len(places))
-    return rows[np.argsort(rank, kind="stable")]
+    return rows[np.argsort(place_in_class(labels[rows]), kind="stable")]
+
+
+def place_in_class(labels: np.ndarray) -> np.ndarray:
+    """How many of its class come before each example.
+
+    Args:
+      labels: [examples], integers.
+
+    Returns:
+      [examples] int64.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    _, counts = np.unique(labels, return_counts=True)
+    place = np.empty(len(labels), np.int64)
+    place[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place
 
 
 def evenly(examples: Labelled, count: int | None, seed: int) -> Labelled:
@@ -169,7 +183,11 @@ def channel_statistics(images: np.ndarray) -> tuple[Sequence[float], Sequence[fl
     values = np.arange(256) / 255
     statistics = []
     for channel in range(images.shape[-1]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size
+        counts = np.zeros(256, np.int64)
+        for first in range(0, len(images), _AT_ONCE):  # bincount makes 64 bits of each value
+            part = images[first : first + _AT_ONCE, ..., channel]
+            counts += np.bincount(part.ravel(), minlength=256)
+        share = counts / counts.sum()
         mean = float(share @ values)
         statistics.append((mean, float(np.sqrt(share @ (values - mean) ** 2))))
     means, deviations = zip(*statistics, strict=True)

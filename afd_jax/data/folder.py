@@ -1,9 +1,10 @@
 """Images in folders, one for each class.
 
 `DIR/train/CLASS/*.jpg` and `DIR/test/CLASS/*.jpg` (or `validation`, or else `val`, for `test`); or
-`DIR/CLASS/*.jpg`, of which the same fifth of each class is always kept for the test. Images may lie
-deeper below their class's folder. Names that begin with a dot and files that do not end like an
-image (`SUFFIXES`) are passed over. Everything is sorted by name.
+`DIR/CLASS/*.jpg`, of which a fifth of each class is kept for the test: the same images as long as
+the folder stays as it is; a class of few images may get none. Images may lie deeper below their
+class's folder. Names that begin with a dot and files that do not end like an image (`SUFFIXES`) are
+passed over. Everything is sorted by name.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from afd_jax.data.crops import require_bits
 from afd_jax.data.encoded import Encoded, attempt_all, with_test
 from afd_jax.data.extra import need
 from afd_jax.errors import SettingError, first_line, one_of
@@ -81,14 +83,14 @@ def check(parts: tuple[Encoded, ...], data_dir: str) -> None:
     """Opens every file, which reads its beginning, before a stream comes to it.
 
     Raises:
-      SettingError: for files that are no images.
+      SettingError: for files that are no images, or whose pixels have no 8 or 16 bits.
     """
     image = need("PIL.Image", _FIELD, data_dir)
 
     def look(file: str) -> None:
         try:
-            with image.open(file):
-                pass
+            with image.open(file) as opened:
+                require_bits(opened)
         except Exception as error:
             raise ValueError(f"{file} ({first_line(error)})") from error
 

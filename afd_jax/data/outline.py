@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from afd_jax.data.encoded import Encoded, decode, is_coloured
+from afd_jax.data.encoded import Encoded, attempt_all, decode, is_coloured
 from afd_jax.data.examples import Examples, Splits
 from afd_jax.data.sources import (
     FILES,
@@ -16,7 +16,10 @@ from afd_jax.data.sources import (
     load,
     prepared_builder,
     require_blocks,
+    require_shares,
+    require_streamable,
     split,
+    test_split,
 )
 from afd_jax.data.streaming import Streamed
 from afd_jax.errors import SettingError, one_of, require_number
@@ -98,6 +101,9 @@ def outline(
     """
     if image_size is not None:
         require_number("data.image_size", image_size, least=8 if stream else 1, whole=True)
+    require_shares(heldout, limit)
+    if stream:
+        require_streamable(name)
     side = 224 if image_size is None else image_size
     if name in FILES:
         files, names = from_files(name, data_dir, heldout, labels, limit, stream)
@@ -140,14 +146,13 @@ def _first(
     parts: Sequence[Encoded], side: int | None, data_dir: str | None
 ) -> tuple[int, int, int]:
     """The shape of all images: the first one's, and of three channels if any has colours."""
-    try:
-        image = decode(parts[0].source, int(parts[0].rows[0]), side)
-        coloured = image.ndim == 3 or any(
-            is_coloured(part.source, int(row)) for part in parts for row in part.rows
-        )
-    except ValueError as error:
-        raise SettingError("data.data_dir", data_dir, f"cannot read {error}") from error
+    rows = [(part.source, int(row)) for part in parts for row in part.rows]
+    where = str(data_dir)
+    (image,) = attempt_all(lambda own: decode(*own, side), rows[:1], "decoding", where)
     height, width = image.shape[:2]
+    if image.ndim == 3:
+        return height, width, 3
+    coloured = any(attempt_all(lambda own: is_coloured(*own), rows, "checking", where))
     return height, width, 3 if coloured else 1
 
 
@@ -171,7 +176,7 @@ def _known(name: str, data_dir: str | None, stream: bool) -> _Known:
         raise SettingError("data.name", name, one_of(name, NAMES) + ", or 'tfds:NAME'")
     builder = prepared_builder(bare, data_dir, False)
     features, splits = builder.info.features, builder.info.splits
-    test = "test" if "test" in splits else "validation"
+    test = test_split(builder, data_dir)
     shape = tuple(features["image"].shape)
     return _Known(
         splits["train"].num_examples,

@@ -1,10 +1,11 @@
 """Tables of encoded images: Parquet files, and folders that Hugging Face `datasets` has saved.
 
 `DIR/train*.parquet` and `DIR/test*.parquet` (or `validation*`, or else `val*`, for `test*`); or a
-folder of `DatasetDict.save_to_disk`, with Arrow files in `DIR/train` and `DIR/test`. Without a test
-part, the same fifth of each class is always kept for the test. The column "image", or the only one
-of its kind, holds encoded files, as bytes or as {"bytes": ...}; "label", or the only column of
-whole numbers, the classes from 0, named in the metadata of `datasets` if there are any.
+folder of `DatasetDict.save_to_disk`, with Arrow files in `DIR/train` and `DIR/test`, or one of
+`Dataset.save_to_disk`. Without a test part, a fifth of each class is kept for the test, the same as
+long as the files stay as they are. The column "image", or the only one of its kind, holds encoded
+files, as bytes or as {"bytes": ...}; "label", or the only column of whole numbers, the classes from
+0, named in the metadata of `datasets` if there are any.
 """
 
 import dataclasses
@@ -78,7 +79,7 @@ class Table:
             names = [f.name for f in self._table.schema if fits(f.type)]
             if wanted in names:
                 found.append(wanted)
-            elif len(names) == 1:
+            elif len(names) == 1 and wanted not in self._table.schema.names:
                 found += names
             else:
                 kind = "encoded images" if wanted == "image" else "whole numbers"
@@ -130,7 +131,12 @@ def open_parquet(data_dir: str | None, stream: bool) -> tuple[Encoded, Encoded, 
     if names and its and names != its:
         raise SettingError(_FIELD, data_dir, "training and test part name other classes")
     parts = with_test(train, test, data_dir)
-    names = names or its or tuple(map(str, range(int(train.labels.max()) + 1)))
+    if not (names := names or its):
+        largest = int(train.labels.max())
+        if largest >= sum(map(len, parts)):
+            remedy = f"labels go up to {largest} for {len(train)} training images; number the "
+            raise SettingError(_FIELD, data_dir, remedy + "classes from 0")
+        names = tuple(map(str, range(largest + 1)))
     if len(names) < 2:
         raise SettingError(_FIELD, data_dir, "needs at least two classes")
     for part in parts:
@@ -142,8 +148,10 @@ def open_parquet(data_dir: str | None, stream: bool) -> tuple[Encoded, Encoded, 
 
 
 def _files(root: pathlib.Path, split: str) -> list[pathlib.Path]:
-    """Of one split: Parquet, or Arrow as `save_to_disk` names it."""
-    return sorted(root.glob(f"{split}*.parquet")) or sorted((root / split).glob("data-*.arrow"))
+    """Of one split: Parquet, or Arrow as `save_to_disk` has it; a set without splits is `train`."""
+    arrow = [root / split, *([root] if split == "train" else [])]
+    found = [root.glob(f"{split}*.parquet"), *(folder.glob("data-*.arrow") for folder in arrow)]
+    return next((files for files in map(sorted, found) if files), [])
 
 
 def _part(files: Sequence[pathlib.Path], data_dir: str) -> tuple[Encoded, tuple[str, ...]]:
@@ -157,6 +165,8 @@ def _part(files: Sequence[pathlib.Path], data_dir: str) -> tuple[Encoded, tuple[
         raise SettingError(_FIELD, data_dir, f"{name}: {first_line(error)}") from error
     if not len(labels):
         raise SettingError(_FIELD, data_dir, f"{name}: holds no rows")
+    if labels.max() > np.iinfo(np.int32).max:
+        raise SettingError(_FIELD, data_dir, f"{name}: the label {labels.max()} is too large")
     sizes = "".join(f"{file.name}\0{file.stat().st_size}\0" for file in files)
     digest = hashlib.sha256(sizes.encode() + labels.tobytes())
     rows = np.arange(len(labels), dtype=np.int32)

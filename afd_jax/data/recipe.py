@@ -58,6 +58,9 @@ class Recipe:
             require_list(field, values)
             for value in values:
                 require_number(field, value, above=0 if field == "data.std" else None)
+                if abs(value) > 1:
+                    remedy = "is a fraction of 255: 0.491, not 125.3"
+                    raise SettingError(field, values, remedy)
         if self.pad_mode not in PAD_MODES:
             raise SettingError("data.pad_mode", self.pad_mode, one_of(self.pad_mode, PAD_MODES))
 

@@ -23,7 +23,6 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -84,6 +83,7 @@ def load(
     require_flag("data.download", download)
     if image_size is not None:
         require_number("data.image_size", image_size, least=1, whole=True)
+    require_shares(heldout, limit)
     if name in FILES:
         files, names = from_files(name, data_dir, heldout, labels, limit)
         kept, held, test = decoded(files, image_size, str(data_dir))
@@ -104,6 +104,13 @@ def load(
     else:
         kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
     return Splits(kept, held, test, names)
+
+
+def require_shares(heldout: float, limit: int | None) -> None:
+    """Raises SettingError unless so much can be held out, and so many examples used."""
+    require_number("data.heldout", heldout, least=0, most=0.9)
+    if limit is not None:
+        require_number("data.limit", limit, least=1, whole=True)
 
 
 def split(train: Any, heldout: float, labels: int | None) -> tuple[Any, Any]:
@@ -182,7 +189,8 @@ def load_streamed(
     require_flag("data.download", download)
     require_number("data.image_size", image_size, least=8, whole=True)
     require_number("data.workers", workers, least=0, whole=True)
-    require_number("data.heldout", heldout, least=0, below=1)
+    require_shares(heldout, limit)
+    require_streamable(name)
     require_grain()
     if name in FILES:
         files, names = from_files(name, data_dir, heldout, None, limit, stream=True)
@@ -194,30 +202,32 @@ def load_streamed(
     facts = (pathlib.Path(builder.data_path) / "dataset_info.json").read_bytes()
 
     def opened(split: str) -> Streamed:
-        tfds = need("tensorflow_datasets", "data.name", name)
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        try:
-            source = builder.as_data_source(split=split, decoders=decoders)
-            rows = np.arange(len(source), dtype=np.int32)
-        except (NotImplementedError, ValueError, OSError) as error:
-            remedy = f"cannot read {builder.data_path} ({first_line(error)}); it must be "
-            raise SettingError("data.data_dir", data_dir, remedy + "ArrayRecord") from error
+        source = _source(builder, split, data_dir)
+        rows = np.arange(len(source), dtype=np.int32)
         identity = hashlib.sha256(facts + split.encode()).hexdigest()
         words = f"{builder.info.name} {split}"
         return Streamed(source, image_size, rows, workers, words, identity)
 
     train = opened("train")
-    test = opened(_test_split(builder, opened))
+    test = opened(test_split(builder, data_dir))
     kept, held = _hold_out(train, heldout)
     kept, held, test = (part.take(slice(limit)) for part in (kept, held, test))
     return Splits(kept, held, test, tuple(builder.info.features["label"].names))
 
 
-def _test_split(builder: Any, opened: Callable[[str], Streamed]) -> str:
-    """ImageNet's test labels are secret, and stand there as -1."""
-    if "test" in builder.info.splits and opened("test").source[0]["label"] >= 0:
-        return "test"
-    return "validation"
+def require_streamable(name: str) -> None:
+    """Raises SettingError for a set that can only be loaded into memory."""
+    if name in NAMES and name not in (*FILES, *TFDS_NAMES):
+        raise SettingError("data.stream", True, f"{name!r} is loaded into memory; set it to False")
+
+
+def test_split(builder: Any, data_dir: str | None) -> str:
+    """The split to test on: one with labels, as those of ImageNet's own are secret (-1)."""
+    for name in ("test", "validation"):
+        if name in builder.info.splits and _source(builder, name, data_dir)[0]["label"] >= 0:
+            return name
+    remedy = "has neither a test nor a validation split with labels"
+    raise SettingError("data.name", builder.info.name, remedy)
 
 
 def _hold_out(streamed: Streamed, share: float) -> tuple[Streamed, Streamed]:
@@ -228,6 +238,17 @@ def _hold_out(streamed: Streamed, share: float) -> tuple[Streamed, Streamed]:
         raise SettingError("data.heldout", share, remedy)
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(streamed))
     return streamed.take(np.sort(order[count:])), streamed.take(np.sort(order[:count]))
+
+
+def _source(builder: Any, split: str, data_dir: str | None) -> Any:
+    """Random access to a split of a prepared set; images stay encoded."""
+    tfds = need("tensorflow_datasets", "data.name", builder.info.name)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    try:
+        return builder.as_data_source(split=split, decoders=decoders)
+    except (NotImplementedError, ValueError, OSError) as error:
+        remedy = f"cannot read {builder.data_path} ({first_line(error)}); it must be ArrayRecord"
+        raise SettingError("data.data_dir", data_dir, remedy) from error
 
 
 _Loaded = tuple[Examples, Examples, tuple[str, ...]]
@@ -305,8 +326,8 @@ def _tfds(name: str, data_dir: str | None, download: bool) -> _Loaded:
     """Reads a prepared TFDS data set without TensorFlow; decodes it once and keeps the arrays."""
     builder = prepared_builder(name, data_dir, download)
     names = tuple(builder.info.features["label"].names)
-    split = "test" if "test" in builder.info.splits else "validation"
-    train, test = (_decoded(builder, part, data_dir) for part in ("train", split))
+    parts = ("train", test_split(builder, data_dir))
+    train, test = (_decoded(builder, part, data_dir) for part in parts)
     return train, test, names
 
 
@@ -360,7 +381,11 @@ def _decoded(builder: Any, split: str, data_dir: str | None) -> Examples:
     folder = cache_dir("data", f"{builder.info.name}-{builder.info.version}-{digest}", split)
     if not folder.is_dir():
         _decode(builder, split, folder, data_dir)
-    return Examples(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
+    try:
+        return Examples(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
+    except (ValueError, OSError) as error:
+        remedy = f"{folder} is damaged ({first_line(error)}); remove it, and it is made again"
+        raise SettingError("data.name", builder.info.name, remedy) from error
 
 
 def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None) -> None:
@@ -376,6 +401,9 @@ def _decode(builder: Any, split: str, folder: pathlib.Path, data_dir: str | None
         remedy = f"cannot read {builder.data_path} ({first_line(error)}); it must be ArrayRecord "
         remedy += "with images of one size"
         raise SettingError("data.data_dir", data_dir, remedy) from error
+    if images.dtype != np.uint8:
+        remedy = f"its images are {images.dtype}; only those of 8 bits can be used"
+        raise SettingError("data.name", builder.info.name, remedy)
     labels = np.array([row["label"] for row in rows], np.int32)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that an interrupted run leaves no half of a cache.

@@ -25,7 +25,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from afd_jax.errors import SettingError, one_of
+from afd_jax.errors import SettingError, one_of, require_number
 from afd_jax.networks.densenet import DenseNet
 from afd_jax.networks.imagenet_resnet import ImageNetResNet
 from afd_jax.networks.imported import build
@@ -106,13 +106,15 @@ def create(name: str, classes: int) -> Any:
       A Linen module; for an NNX class what makes the module when called with `rngs=...`.
 
     Raises:
-      SettingError: if the name is unknown or the class cannot be imported.
+      SettingError: if the name is unknown, the class cannot be imported, or the number of classes
+        is none.
 
     >>> create("resnet20", classes=100).depth
     20
     """
+    require_number("classes", classes, least=1, whole=True)
     if ":" in str(name):
         return build("networks", name, classes=classes)
-    if name not in _BUILDERS:
+    if not isinstance(name, str) or name not in _BUILDERS:
         raise SettingError("networks", name, one_of(name, NAMES) + ", or 'package.module:Class'")
     return _BUILDERS[name](classes)

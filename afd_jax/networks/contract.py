@@ -46,11 +46,12 @@ def _check_network(
         variables = draw(network, image_shape, 0, key)
         images = blank_images(image_shape)
         evaluated, _ = run(network, variables, images, {}, train=False)
-        trained, _ = run(network, variables, images, {"dropout": key}, train=True)
-        return evaluated, trained
+        trained, statistics = run(network, variables, images, {"dropout": key}, train=True)
+        before = {name: own for name, own in variables.items() if name != "params"}
+        return (evaluated, trained), before, statistics
 
     try:
-        results = jax.eval_shape(answers, jax.random.key(0))
+        results, before, statistics = jax.eval_shape(answers, jax.random.key(0))
     except SettingError as error:
         raise SettingError(f"{field} ({name}): {error.field}", error.value, error.remedy) from error
     except Exception as error:
@@ -60,11 +61,20 @@ def _check_network(
         problem = _problem(result, classes)
         if problem:
             raise SettingError(field, name, f"{problem} with {mode}")
+    for collection in sorted({*before, *statistics}):
+        if _shapes(before.get(collection)) != _shapes(statistics.get(collection)):
+            remedy = f"its collection {collection!r} changes its structure or its shapes in "
+            remedy += "training; what a network keeps must stay alike from step to step"
+            raise SettingError(field, name, remedy)
     evaluated, trained = (as_nodes(result)[0] for result in results)
     if evaluated.features.shape != trained.features.shape:
         remedy = "must return feature maps of one shape with train=True and train=False"
         raise SettingError(field, name, remedy)
     return trained
+
+
+def _shapes(collection: Any) -> Any:
+    return [(path, array.shape) for path, array in jax.tree.leaves_with_path(collection)]
 
 
 def _problem(result: Any, classes: int) -> str | None:
@@ -84,6 +94,16 @@ def _problem(result: Any, classes: int) -> str | None:
             "must return a feature map [batch, height, width, channels] beside the logits, "
             f"returns {_batched(shape)}"
         )
+    for kind in ("stages", "preactivations"):
+        for shape in (getattr(array, "shape", None) for array in getattr(outputs, kind)):
+            if shape is None or len(shape) != 4 or shape[0] != 2:
+                return (
+                    f"must return {kind} as maps [batch, height, width, channels], returns one of "
+                    f"{_batched(shape)}"
+                )
+    if outputs.preactivations and len(outputs.preactivations) != len(outputs.stages):
+        numbers = f"{len(outputs.preactivations)} and {len(outputs.stages)}"
+        return f"must return as many preactivations as stages, returns {numbers}"
     for path, array in jax.tree.leaves_with_path(outputs):
         if not jnp.issubdtype(array.dtype, jnp.floating):
             what = jax.tree_util.keystr(path, simple=True, separator=".")

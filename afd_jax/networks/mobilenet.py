@@ -8,6 +8,7 @@ the linear layer's matrix normal of deviation 0.01, its bias zero.
 import jax
 from flax import linen as nn
 
+from afd_jax.errors import require_number
 from afd_jax.networks.layers import Classifier, ConvNorm, narrow
 from afd_jax.networks.staged import StagedNetwork
 
@@ -69,6 +70,10 @@ class MobileNetV2(StagedNetwork):
     def least_pixels(self) -> int:
         """The stem and three of the rows halve the image."""
         return 16
+
+    def check(self) -> None:
+        """All rows must keep a channel."""
+        require_number("width", self.width, least=1 / 16)
 
     def stem(self, x: jax.Array, train: bool) -> jax.Array:
         """3x3 convolution with stride 2, BatchNorm, ReLU."""

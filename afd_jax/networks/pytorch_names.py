@@ -168,13 +168,19 @@ def from_pytorch(
       {"params": ..., "batch_stats": ...}, in float64 where the tensors are, else in float32.
 
     Raises:
-      ValueError: if no names are known for the module, or tensors are missing, unknown, of another
-        shape, no floating-point numbers or not finite; they are named.
+      ValueError: if no names are known for the module, or it computes something else there; or
+        tensors are missing, unknown, of another shape, no floating-point numbers or not finite;
+        they are named.
     """
     if type(module) not in FAMILIES:
         known = ", ".join(sorted(family.__name__ for family in FAMILIES))
         raise ValueError(
             f"no PyTorch names are known for {type(module).__name__}, only for {known}"
+        )
+    if isinstance(module, VGG) and module.halvings == 3 and image_shape[0] == 64:
+        raise ValueError(
+            "RepDistiller's VGG halves images of 64x64 a fourth time; the network must be "
+            f"VGG({module.classes}, depth={module.depth}, halvings=4)"
         )
     reading = _Reading(FAMILIES[type(module)], _without_prefix(tensors))
 

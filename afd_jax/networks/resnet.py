@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from afd_jax.errors import SettingError
+from afd_jax.errors import SettingError, require_number
 from afd_jax.networks.chain import chain
 from afd_jax.networks.layers import batch_norm, conv, norm_relu, relu
 from afd_jax.networks.resnext import ResNeXtBlock
@@ -63,6 +63,8 @@ class CifarResNet(StagedNetwork):
 
     def check(self) -> None:
         """The depth must fit the number of layers in a block."""
+        if self.bottleneck is not None:
+            require_number("bottleneck", self.bottleneck, least=1, whole=True)
         if self.bottleneck and (self.depth < 11 or (self.depth - 2) % 9):
             remedy = "a CIFAR ResNet of bottlenecks has depth 9n+2: 11, 20, 110"
             raise SettingError("depth", self.depth, remedy)

@@ -1,9 +1,10 @@
 """VGG with BatchNorm for small images (Simonyan and Zisserman, 2015) in distillation papers' form.
 
 Five stages of 3x3 convolutions with bias; a linear layer follows the global average. In
-RepDistiller's form the image is halved after the first three stages; in OKDDip's and PCL's after
-all five, and there are three linear layers. Initial parameters as in both: kernels normal of
-deviation sqrt(2 / (kernel² * outputs)), matrices normal of deviation 0.01, biases zero.
+RepDistiller's form the image is halved after the first three stages, but an image of 64x64 after
+four, which is `VGG(halvings=4)` here; in OKDDip's and PCL's after all five, and there are three
+linear layers. Initial parameters as in both: kernels normal of deviation
+sqrt(2 / (kernel² * outputs)), matrices normal of deviation 0.01, biases zero.
 """
 
 from collections.abc import Sequence

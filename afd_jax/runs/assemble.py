@@ -307,9 +307,6 @@ def load_splits(data: Mapping[str, Any], outlined: bool = False) -> Splits:
     Raises:
       SettingError: where the settings cannot work.
     """
-    if data["limit"] is not None:
-        require_number("data.limit", data["limit"], least=1, whole=True)
-    require_number("data.heldout", data["heldout"], least=0, most=0.9)
     require_flag("data.stream", data["stream"])
     if data["data_dir"] is not None:
         require_path("data.data_dir", data["data_dir"])

@@ -15,6 +15,8 @@ from afd_jax.data import (
     load,
     train_rows,
 )
+from afd_jax.data import examples as examples_module
+from afd_jax.data.batches import paired_order
 from afd_jax.data.cache import cache_dir
 from afd_jax.data.examples import hold_out
 from afd_jax.errors import SettingError
@@ -96,23 +98,31 @@ def test_every_epoch_is_a_new_permutation_and_any_step_can_be_the_first():
 
 
 def test_pairs_of_a_class_follow_each_other():
-    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 7], [40, 40, 41, 25]))
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 7], [40, 40, 41, 40]))
 
     def rows(start=0, end=48, seeds=(3,)):
         options = {"seeds": seeds, "start_step": start, "end_step": end, "labels": labels}
         return list(train_rows(len(labels), 6, **options))
 
-    batches = rows()
-    epochs = [np.concatenate(batches[i : i + 24]) for i in (0, 24)]
+    batches = rows(end=52)
+    epochs = [np.concatenate(batches[i : i + 26]) for i in (0, 26)]
     for epoch in epochs:
-        assert len({*epoch}) == 144 and np.all(labels[epoch[::2]] == labels[epoch[1::2]])
-        rounds = labels[epoch[: 2 * 4 * 12 : 2]].reshape(12, 4)
+        assert len({*epoch}) == 156 and np.all(labels[epoch[::2]] == labels[epoch[1::2]])
+        rounds = labels[epoch[: 2 * 4 * 19 : 2]].reshape(19, 4)
         assert np.all(np.sort(rounds, axis=1) == [0, 1, 2, 7])  # all classes before one again
         assert len({*map(tuple, rounds.tolist())}) > 6  # in any order
     assert not np.array_equal(epochs[0], epochs[1])
     assert {*epochs[0].reshape(-1, 2).min(1)} != {*epochs[1].reshape(-1, 2).min(1)}
-    np.testing.assert_array_equal(batches[31:], rows(start=31))
-    np.testing.assert_array_equal(np.array(rows(seeds=(4, 3)))[..., 1], batches)
+    np.testing.assert_array_equal(batches[31:], rows(start=31, end=52))
+    np.testing.assert_array_equal(np.array(rows(end=52, seeds=(4, 3)))[..., 1], batches)
+
+
+def test_pairs_of_rare_classes_are_spread_over_the_epoch():
+    labels = np.repeat([0, 1, 2], [400, 60, 40])
+    order = paired_order(labels, np.random.default_rng(0))
+    assert np.all(labels[order[::2]] == labels[order[1::2]])
+    counts = np.array([np.bincount(labels[own], minlength=3) for own in np.split(order, 10)])
+    assert np.abs(counts - [40, 6, 4]).max() <= 2, counts
 
 
 def test_incomplete_batch_is_left_out():
@@ -255,7 +265,12 @@ def test_bad_arrays_are_named(npz, changes, words):
         (lambda: load("digits", image_size=16), "data.image_size = 16: the images are 8x8; their"),
         (lambda: load("digits", image_size=0), "data.image_size = 0: must be a whole number"),
         (lambda: load("digits", image_size=4.0), "data.image_size = 4.0: must be a whole number"),
+        (lambda: load("digits", limit=-1), "data.limit = -1: must be a whole number and at least"),
+        (lambda: load("digits", limit=2.5), "data.limit = 2.5: must be a whole number"),
+        (lambda: load("digits", heldout=30), "data.heldout = 30: must be a number .* at most 0.9"),
         (lambda: Recipe((0.5,), (0.0,)), "data.std = 0.0"),
+        (lambda: Recipe((125.3,), (0.5,)), r"data.mean = \(125.3,\): is a fraction of 255"),
+        (lambda: Recipe((0.5,), (63.0,)), r"data.std = \(63.0,\): is a fraction of 255"),
         (lambda: Recipe((0.5,), (1.0,), pad=-1), "data.pad = -1"),
         (lambda: Recipe((0.5,), (1.0,), pad_mode="mirror"), "data.pad_mode = 'mirror'"),
         (lambda: Recipe((0.5,), (1.0,)).check((8, 8, 3)), "data.mean.*3 channels"),
@@ -265,6 +280,14 @@ def test_bad_arrays_are_named(npz, changes, words):
 def test_bad_settings_are_named(make, words):
     with pytest.raises(SettingError, match=words):
         make()
+
+
+def test_channel_statistics_add_up_over_parts(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 2, 2), np.uint8)
+    monkeypatch.setattr(examples_module, "_AT_ONCE", 3)
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-12)
 
 
 def test_images_that_are_not_square_keep_their_size(npz):

@@ -143,7 +143,7 @@ KINDS = {
     "bits.png": (Image.fromarray(SEEN).convert("1"), SEEN),
     "sixteen.png": (Image.fromarray(GREY.astype(np.uint16) * 256 + 77), GREY),
     "sixteen.tiff": (Image.fromarray(GREY.astype(np.uint16) * 256 + 255), GREY),
-    "wide.tif": (Image.fromarray(GREY.astype(np.int32) * 256), GREY),
+    "sixteen.pgm": (Image.fromarray(GREY.astype(np.int32) * 256), GREY),
     "grey_alpha.png": (with_alpha("LA"), np.where(SEEN > 0, GREY, 255)),
     "rgb.bmp": (Image.fromarray(COLOUR), COLOUR),
     "rgba.png": (with_alpha("RGBA"), ON_WHITE),
@@ -177,6 +177,21 @@ def test_kinds_of_images(tmp_path, name):
     streamed = load_streamed("folder", data_dir=str(tmp_path), image_size=8)
     (batch,) = eval_stream(streamed.test, 8)
     assert batch["image"].shape == (8, 8, 8, 3)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_no_known_range_are_named(tmp_path, kind):
+    classes(tmp_path, "a", "b", channels=1)
+    save(tmp_path / "a" / "x.tif", Image.fromarray(GREY.astype(kind)))
+    for make in (load, load_streamed):
+        with pytest.raises(SettingError, match=r"x\.tif \(its pixels are .*; save it with 8 or 16"):
+            make("folder", data_dir=str(tmp_path), image_size=8)
+
+
+def test_damaged_exif_data_turn_no_image(tmp_path):
+    classes(tmp_path, "a", "b")
+    save(tmp_path / "a" / "x.png", COLOUR, exif=b"garbage")
+    assert len(load("folder", data_dir=str(tmp_path), image_size=8).train) == 8
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

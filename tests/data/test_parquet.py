@@ -106,6 +106,13 @@ def test_names_and_columns_that_are_the_only_ones_of_their_kind(tmp_path):
     assert splits.class_names == NAMES and len(splits.test) == 12
 
 
+def test_a_set_without_splits(tmp_path):
+    """What `Dataset.save_to_disk` writes."""
+    arrow(tmp_path, train=table(15))
+    splits = load("parquet", data_dir=str(tmp_path / "train"))
+    assert (len(splits.train), len(splits.test)) == (12, 3)
+
+
 def without_bytes(content):
     images = content["image"].to_pylist()
     images[3] = {"bytes": None, "path": "elsewhere.png"}
@@ -118,6 +125,15 @@ def without_bytes(content):
         ({}, r"give a folder with train\*\.parquet and test\*\.parquet"),
         ({"train": table(6).drop_columns("image")}, "must have a column 'image' of encoded images"),
         ({"train": table(6, labels=list("abcabc"))}, "column 'label' of whole .* label .string"),
+        (  # the numbers of the rows are no classes
+            {"train": table(6, labels=list("abcabc")).append_column("id", [[*range(6)]])},
+            "column 'label' of whole .* label .string",
+        ),
+        ({"train": table(6, labels=[0, 1, 2**32] * 2)}, "the label 4294967296 is too large"),
+        (
+            {"train": table(6, labels=[0, 1, 70] * 2, names=None), "test": table(3, names=None)},
+            "labels go up to 70 for 6 training images; number the classes from 0",
+        ),
         ({"train": table(6).slice(0, 0)}, "holds no rows"),
         ({"train": table(6, names=("a", "b")), "test": table(3)}, "name other classes"),
         (

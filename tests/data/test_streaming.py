@@ -1,6 +1,7 @@
 """Images read from disk: the same batches as from memory, whoever decodes them."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import multiprocessing
@@ -18,6 +19,7 @@ import pytest
 
 from afd_jax.data import sources, train_rows
 from afd_jax.data.batches import eval_order
+from afd_jax.data.outline import outline
 from afd_jax.data.prefetch import prefetch_to_device
 from afd_jax.data.sources import load_streamed
 from afd_jax.data.streaming import Streamed, eval_stream, train_stream
@@ -227,14 +229,24 @@ def test_imagenet_without_tensorflow():
 
 
 def test_labels_that_are_secret_are_no_test_set():
-    def split(*names, label=-1):
-        builder = types.SimpleNamespace(info=types.SimpleNamespace(splits=names))
-        return sources._test_split(
-            builder, lambda _: streamed(1, source=[{"image": b"", "label": label}])
+    def split(**labels):
+        builder = types.SimpleNamespace(
+            info=types.SimpleNamespace(name="set", splits=labels),
+            as_data_source=lambda split, decoders: [{"image": b"", "label": labels[split]}],
         )
+        return sources.test_split(builder, None)
 
-    assert split("train", "test", "validation") == split("train", "validation") == "validation"
-    assert split("train", "test", "validation", label=0) == "test"
+    assert split(test=-1, validation=0) == split(validation=0) == "validation"
+    assert split(test=0, validation=0) == "test"
+    with pytest.raises(SettingError, match=r"data\.name = 'set': has neither .* with labels"):
+        split(test=-1)
+
+
+@pytest.mark.parametrize("name", ["digits", "arrays"])
+def test_sets_that_are_not_streamed_are_named(name):
+    for make in (load_streamed, functools.partial(outline, stream=True)):
+        with pytest.raises(SettingError, match=r"data\.stream = True: .* is loaded into memory"):
+            make(name)
 
 
 @pytest.mark.parametrize(

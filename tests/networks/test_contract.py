@@ -3,11 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
 from afd_jax.errors import SettingError
-from afd_jax.networks import create
+from afd_jax.networks import CifarResNet, MobileNetV2, create
 from afd_jax.networks.contract import check_networks
 from afd_jax.networks.functional import functional
 from tests import tiny
@@ -68,6 +69,58 @@ def test_equal_networks_are_traced_once():
 def test_what_cannot_work_is_named_before_compiling(modules, words):
     with pytest.raises(SettingError, match=words):
         check(*modules)
+
+
+class Sowing(tiny.Tiny):
+    """Keeps one more number at every step."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        outputs = super().__call__(images, train=train)
+        self.sow("metrics", "mean", jnp.mean(outputs.features))
+        return outputs
+
+
+class PooledStages(tiny.Tiny):
+    @nn.compact
+    def __call__(self, images, *, train):
+        outputs = super().__call__(images, train=train)
+        return outputs.replace(stages=(jnp.mean(outputs.features, (1, 2)),))
+
+
+class OddPreactivations(tiny.Tiny):
+    @nn.compact
+    def __call__(self, images, *, train):
+        outputs = super().__call__(images, train=train)
+        maps = (outputs.features,)
+        return outputs.replace(stages=maps * 2, preactivations=maps)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Sowing, "its collection 'metrics' changes its structure or its shapes in training"),
+        (PooledStages, r"must return stages as maps .*, returns one of \[batch, 4\]"),
+        (OddPreactivations, "as many preactivations as stages, returns 1 and 2"),
+    ],
+)
+def test_what_training_or_hints_would_break_at_is_named(network, words):
+    with pytest.raises(SettingError, match=words):
+        check(network(5))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: create("resnet8", 0), "classes = 0: must be a whole number"),
+        (lambda: create(["resnet8"], 10), r"networks = \['resnet8'\]: did you mean 'resnet8'"),
+        (lambda: check(CifarResNet(5, bottleneck=0)), "bottleneck = 0: must be a whole number"),
+        (lambda: check(MobileNetV2(5, width=0.05)), r"width = 0\.05: must be a number"),
+    ],
+)
+def test_fields_that_cannot_work_are_named(make, words):
+    with pytest.raises(SettingError, match=words):
+        make()
 
 
 def test_small_images_are_named():

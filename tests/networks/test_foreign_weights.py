@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.networks import create
+from afd_jax.networks import VGG, create
 from afd_jax.networks.functional import functional, run
 from afd_jax.networks.pytorch_names import from_pytorch
 from tests.tiny import Tiny
@@ -78,6 +78,14 @@ def test_every_tensor_is_accounted_for():
 )
 def test_a_tensor_that_does_not_fit_is_named(tensor, words):
     assert refused(state_dict("resnet8") | {"fc.weight": tensor}) == words
+
+
+def test_a_vgg_of_other_halvings_is_refused():
+    """RepDistiller's forward pass pools 64x64 images once more, which no tensor tells."""
+    tensors = state_dict("vgg8")
+    with pytest.raises(ValueError, match=r"a fourth time; .* VGG\(10, depth=8, halvings=4\)"):
+        from_pytorch(tensors, create("vgg8", 10), (64, 64, 3))
+    assert from_pytorch(tensors, VGG(10, depth=8, halvings=4), (64, 64, 3))
 
 
 def test_blocks_in_a_loop_are_wanted_one_by_one():
