@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     }
     cifar100(config)
     zero_padded(config, ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)))
-    config.data.class_pairs = True  # drawn in rounds over all classes: assumed
+    config.data.class_pairs = True  # spread evenly over the epoch: assumed
     logit = config.optimizers.logit
     logit.nesterov = True
     logit.weight_decay = 5e-4

@@ -16,8 +16,8 @@ recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/t
 The ShuffleNets learn at a rate of 0.02: train their teachers by themselves, and give the folders
 (`:shufflenet_v1,runs/resnet32x4`).
 
-What to expect: figures of this form are not known to us. As in the authors' code, maps are taken
-before the ReLU that ends a stage.
+What to expect: figures of this form are not known to us. As in the authors' code, the student's
+maps are those after the ReLU that ends a stage, the teacher's those before it.
 """
 
 import ml_collections
@@ -47,6 +47,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     logit.learning_rate = 0.02 if light else 0.1
     logit.nesterov = True
     logit.weight_decay = 5e-4
-    at = (150 / 240, 180 / 240, 210 / 240)
+    # The authors' code lowers the rate at the end of its epochs 150, 180 and 210, counted from 0.
+    at = (151 / 240, 181 / 240, 211 / 240)
     logit.schedule = {"name": "step", "at": at, "factor": 0.1}
     return smoke(config) if small else config

@@ -149,7 +149,7 @@ def _compared(
     """Says how the accuracies compare with summary.json; returns the exit code."""
     from afd_jax.reports.evaluation import compare, recorded
     from afd_jax.runs.bucket import at_hand
-    from afd_jax.runs.workdir import Workdir, read_json
+    from afd_jax.runs.workdir import Workdir
 
     folder = Workdir(at_hand(known.workdir))
     if known.split not in ("test", "heldout"):
@@ -157,7 +157,7 @@ def _compared(
     if not folder.summary.is_file():
         print("the run is not finished: there is no summary.json to compare with")
         return 0
-    summary = read_json(folder.summary)
+    summary = folder.read_summary()
     if step != summary["steps"]:
         words = f"not compared: summary.json is of step {summary['steps']}, the newest checkpoint "
         print(f"{words}that can be read of step {step}", file=sys.stderr)

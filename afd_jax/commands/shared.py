@@ -51,8 +51,9 @@ def guarded(work: Callable[[], int], *, continues: bool = False) -> int:
         shortened,
     )
 
-    # A network of one's own may lie in the current folder, also for the installed command.
-    sys.path.insert(0, os.getcwd())
+    # A network of one's own may lie in the current folder, also for the installed command; but no
+    # file there must stand in for a package.
+    sys.path.append(os.getcwd())
     try:
         code = work()
         sys.stdout.flush()

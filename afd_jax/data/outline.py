@@ -148,7 +148,7 @@ def _first(
     """The shape of all images: the first one's, and of three channels if any has colours."""
     rows = [(part.source, int(row)) for part in parts for row in part.rows]
     where = str(data_dir)
-    (image,) = attempt_all(lambda own: decode(*own, side), rows[:1], "decoding", where)
+    (image,) = attempt_all(lambda own: decode(own[0], own[1], side), rows[:1], "decoding", where)
     height, width = image.shape[:2]
     if image.ndim == 3:
         return height, width, 3

@@ -15,7 +15,7 @@ from afd_jax.engine.plan import PRECISIONS, Network, Plan
 from afd_jax.engine.trains import only, who_trains_what
 from afd_jax.errors import SettingError, one_of, require_flag, require_number
 from afd_jax.graph import Graph, Node
-from afd_jax.methods.method import Method, View
+from afd_jax.methods.method import UPDATES, Method, View
 from afd_jax.networks.branched import Branched, single
 from afd_jax.networks.contract import check_networks
 from afd_jax.networks.functional import functional
@@ -62,10 +62,20 @@ def make_plan(
     if given["precision"] not in PRECISIONS:
         remedy = one_of(given["precision"], PRECISIONS)
         raise SettingError("precision", given["precision"], remedy)
+    for name, value in (("classes", classes), ("examples", given["examples"] or 1)):
+        require_number(name, value, least=1, whole=True)
+    for name in ("total_steps", "steps_per_epoch"):
+        if given[name] is not None:
+            require_number(name, given[name], least=1, whole=True)
     require_number("average_decay", given["average_decay"], least=0, below=1)
     require_number("label_smoothing", given["label_smoothing"], least=0, below=1)
+    require_one_smoothing(method, given["label_smoothing"])
+    flags = {"twins": twins, "averages": averages}
     for name in ("second_forward", "own_augmentation"):
-        require_flag(name, given[name])
+        flags[name] = given[name]
+    for name, value in flags.items():
+        require_flag(name, value)
+    _check_optimizers(optimizers or {})
     with speedups.forms(jax.default_backend()):  # what is traced here is traced again for the step
         plan = _without_heads(
             networks, method, image_shape, classes, graph, teachers or {}, twins, averages, settings
@@ -73,6 +83,22 @@ def make_plan(
         _require_half_precision(plan)
         plan = dataclasses.replace(plan, networks=_with_heads(plan))
         return _with_optimizers(plan, papers.afd() if optimizers is None else optimizers)
+
+
+def require_one_smoothing(method: Method, smoothing: float) -> None:
+    """Raises SettingError if the labels would be smoothed twice."""
+    if smoothing and (already := getattr(method, "label_smoothing", 0)):
+        remedy = f"the method smooths labels by {already} already; set one to 0"
+        raise SettingError("label_smoothing", smoothing, remedy)
+
+
+def _check_optimizers(optimizers: Mapping[str, Any]) -> None:
+    for name, optimizer in optimizers.items():
+        if name not in UPDATES:
+            raise SettingError("optimizers", name, f"no such update; {one_of(name, UPDATES)}")
+        if not isinstance(optimizer, optax.GradientTransformation):
+            remedy = "must be of optax, such as optax.sgd(0.1)"
+            raise SettingError(f"optimizers.{name}", optimizer, remedy)
 
 
 def _without_heads(
@@ -116,6 +142,10 @@ def _without_heads(
     every += [Network(name, m, (name,), role="teacher") for name, m in frozen.items()]
     nodes = Graph(tuple(node for network in every for node in _nodes(network, every)))
     edges = method.edges(nodes, shape)
+    for name in frozen:
+        if not any(edge[0] == name for edge in edges):
+            remedy = "teaches nobody in this graph; add an edge from it, or leave it out"
+            raise SettingError("teachers", name, remedy)
     return Plan(
         networks={network.name: network for network in every},
         graph=Graph(nodes.nodes, edges, method.edge_labels),

@@ -148,6 +148,9 @@ class Cohort:
         if images.ndim != 4 or images.shape[1:] != shape:
             remedy = f"must be [batch, {', '.join(map(str, shape))}]"
             raise SettingError(field, images.shape, remedy)
+        if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+            remedy = "must be uint8, from 0 to 255, or floating-point numbers"
+            raise SettingError(field, str(images.dtype), remedy)
         if self._given and images.dtype == jnp.uint8:
             remedy = f"{', '.join(self._given)} learned from normalised images; give those, "
             remedy += "recipe.normalise(images) of what afd.load returned"
@@ -228,7 +231,24 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
         if arrays["soft_label"].shape != wanted:
             remedy = f"must be probabilities of shape {wanted}"
             raise SettingError("batch.soft_label", arrays["soft_label"].shape, remedy)
+        _check_soft_label(plan, batch["soft_label"])
     return arrays
+
+
+def _check_soft_label(plan: Plan, given: Any) -> None:
+    """Raises SettingError for what are no probabilities, or for a method of whole images."""
+    field, dtype = "batch.soft_label", jnp.asarray(given).dtype
+    if plan.method.whole_images:
+        remedy = f"{type(plan.method).__name__} {plan.method.whole_images}; leave it out"
+        raise SettingError(field, "given", remedy)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise SettingError(field, str(dtype), "must be floating-point probabilities")
+    if not isinstance(given, jax.core.Tracer):
+        numbers = np.asarray(given, np.float64)
+        right = (numbers >= 0).all(1) & np.isclose(numbers.sum(1), 1, atol=0.01)
+        for row in np.flatnonzero(~right)[:1]:
+            remedy = "must be probabilities, at least 0 and of sum 1"
+            raise SettingError(f"{field}[{row}]", numbers[row].tolist(), remedy)
 
 
 def _check_index(given: Any, size: tuple[int, ...], examples: int) -> None:

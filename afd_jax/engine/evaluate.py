@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from afd_jax import losses
 from afd_jax.engine.plan import Plan
 from afd_jax.engine.state import TrainState
+from afd_jax.errors import SettingError
 from afd_jax.networks.functional import run
 from afd_jax.networks.outputs import Outputs, as_nodes
 
@@ -19,9 +20,18 @@ Images = Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
 
 
 def as_floats(rng: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """The default preprocessing: images as they are, but uint8 as fractions of 255."""
+    """The default preprocessing: images as they are, but uint8 as fractions of 255.
+
+    Raises:
+      SettingError: for other integers, of which nobody knows the range.
+    """
     images = batch["image"]
-    return images / jnp.float32(255) if images.dtype == jnp.uint8 else images
+    if images.dtype == jnp.uint8:
+        return images / jnp.float32(255)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        remedy = "must be uint8, from 0 to 255, or floating-point numbers"
+        raise SettingError("batch.image", str(images.dtype), remedy)
+    return images
 
 
 def eval_step(
@@ -97,8 +107,9 @@ def _similarity(
 
     Returns:
       "hsic" [3] of both, of the first and of the second: linear HSIC of the whole batch, over all
-      devices. For maps of one shape also "l1", "l2" and "cosine" [], sums over the batch of the
-      mean absolute and squared difference and of the cosine.
+      devices, times its examples, so that a small batch counts less. For maps of one shape also
+      "l1", "l2" and "cosine" [], sums over the batch of the mean absolute and squared difference
+      and of the cosine.
     """
     alike, sums = own.shape == other.shape, {}
     own, other = (x.reshape(len(x), -1).astype(jnp.float32) for x in (own, other))
@@ -111,7 +122,7 @@ def _similarity(
         everywhere = functools.partial(jax.lax.all_gather, axis_name=axis_name, tiled=True)
         own, other, mask = everywhere(own), everywhere(other), everywhere(mask)
     pairs = ((own, other), (own, own), (other, other))
-    hsic = jnp.stack([losses.linear_hsic(a, b, where=mask) for a, b in pairs])
+    hsic = jnp.stack([losses.linear_hsic(a, b, where=mask) for a, b in pairs]) * jnp.sum(mask)
     sums["hsic"] = hsic if axis_name is None else hsic / jax.lax.axis_size(axis_name)
     return sums
 

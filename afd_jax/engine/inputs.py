@@ -1,11 +1,13 @@
 """What the networks see at a step: views of the batch, mixtures, partners, and its random keys."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from afd_jax import losses
 from afd_jax.engine.evaluate import Images
 from afd_jax.engine.forward import apply
 from afd_jax.engine.plan import ByNode, Plan
@@ -75,8 +77,8 @@ def mixed(
     """
     own = jnp.mean(share)
     label, others = batch["label"], reduce.opposite(batch["label"])
-    soft = own * jax.nn.one_hot(label, plan.classes)
-    soft += (1 - own) * jax.nn.one_hot(others, plan.classes)
+    sure = functools.partial(losses.label_distribution, classes=plan.classes, correct=1.0)
+    soft = own * sure(label) + (1 - own) * sure(others)
     found: dict[int, jax.Array] = {}  # networks often see the same array
     for x in images.values():
         if id(x) not in found:

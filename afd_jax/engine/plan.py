@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from afd_jax import losses
 from afd_jax.engine.reduce import Reduce
 from afd_jax.graph import Graph
 from afd_jax.methods.batch import Batch
@@ -140,7 +141,7 @@ class Plan:
         if not smoothing or "label" not in batch:
             return label
         if label is None:
-            label = jax.nn.one_hot(batch["label"], self.classes)
+            label = losses.label_distribution(batch["label"], self.classes, correct=1.0)
         return (1 - smoothing) * label + smoothing / self.classes
 
     def with_axis(self, axis_name: str) -> "Plan":

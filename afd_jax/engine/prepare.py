@@ -45,10 +45,20 @@ def prepare(
         )
         view = View(name, "teacher", answers_of(plan, network)[0])
         trained = plan.method.prepare(view, heads, maps, key)
-        new = {head: trained[head]["params"] for head in params}
-        heads_of = {**own.params["heads"], name: new}
-        networks[name] = dataclasses.replace(own, params={**own.params, "heads": heads_of})
+        networks[name] = dataclasses.replace(
+            own,
+            params=_with_heads(own.params, name, {h: trained[h]["params"] for h in params}),
+            statistics=_with_heads(
+                own.statistics,
+                name,
+                {h: {k: v for k, v in trained[h].items() if k != "params"} for h in params},
+            ),
+        )
     return dataclasses.replace(state, networks=networks)
+
+
+def _with_heads(tree: Mapping[str, Any], name: str, new: Mapping[str, Any]) -> dict[str, Any]:
+    return {**tree, "heads": {**tree["heads"], name: new}}
 
 
 def _features(

@@ -26,6 +26,7 @@ from afd_jax.engine.plan import ByNode, Network, Plan
 from afd_jax.engine.reduce import Reduce
 from afd_jax.engine.state import NetworkState, TrainState
 from afd_jax.engine.trains import held
+from afd_jax.errors import SettingError
 from afd_jax.methods.batch import Batch
 from afd_jax.methods.method import UPDATES, any_paused
 
@@ -63,6 +64,9 @@ def train_step(
       detailed: measure terms apart, too; where it is a traced False, that costs no time and those
         metrics are 0.
 
+    Raises:
+      SettingError: for a mixture that the method cannot take.
+
     Returns:
       The new state, and per node a dict of scalars: "loss/<term>" (batch means, weighted as they
       are added up), "accuracy", "gradient_norm/<update>" (of the gradient of the parameters that it
@@ -70,6 +74,9 @@ def train_step(
       outputs, which tells terms of one update apart), and the method's own metrics. What belongs to
       a network of several nodes stands at its first.
     """
+    if mix is not None and plan.method.whole_images:
+        remedy = f"{type(plan.method).__name__} {plan.method.whole_images}; leave it None"
+        raise SettingError("mix", mix, remedy)
     image_rng, network_rng = keys_of(state)
     if axis_name is not None:
         network_rng = jax.random.fold_in(network_rng, jax.lax.axis_index(axis_name))

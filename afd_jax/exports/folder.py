@@ -99,7 +99,11 @@ def _require_free(folder: pathlib.Path, node: str, force: bool) -> None:
     if folder.is_dir() and all(path.name.startswith(_ASIDE) for path in folder.iterdir()):
         return  # empty, but for what an export that was killed has left
     if folder.is_dir() and (folder / check.ARCHITECTURE).is_file():
-        earlier = read_json(folder / check.ARCHITECTURE).get("node")
+        try:
+            earlier = read_json(folder / check.ARCHITECTURE).get("node")
+        except SettingError as error:
+            remedy = f"its {check.ARCHITECTURE} is damaged; name another folder, or add --force"
+            raise SettingError("--to", str(folder), remedy) from error
         if earlier == node:
             return
         remedy = f"holds {earlier!r}, this is {node!r}; name another folder, or add --force"

@@ -78,7 +78,7 @@ def find(name: str) -> type[Method]:
     >>> find("afd").__name__
     'AFD'
     """
-    if name in _CLASSES:
+    if isinstance(name, str) and name in _CLASSES:
         return __getattr__(_CLASSES[name])
     if ":" not in str(name):
         remedy = one_of(name, NAMES) + ", or 'package.module:Class'"

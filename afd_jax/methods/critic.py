@@ -41,7 +41,8 @@ class Critic:
       network: "convolutional", or a Linen or NNX module of one's own or its "package.module:Class",
         that maps [batch, height, width, channels] to scores [batch]; the sizes below are then its
         own affair. Where the loss is "least_squares" its scores must lie in [0, 1].
-      loss: one of `OBJECTIVES`; AFD's is "least_squares".
+      loss: one of `OBJECTIVES`; AFD's is "least_squares". For "wasserstein" the network should be
+        Lipschitz-bounded, which "convolutional" is not.
       widths, kernel, stride, slope: of `networks.heads.Discriminator`.
     """
 

@@ -95,9 +95,9 @@ class AtStages(Hinted):
           SettingError: if the numbers of stages differ, and none are chosen.
         """
         pairs = paired_stages(own, source, self.stages, self.teacher_stages)
-        ours, theirs = self.ends(own), self.ends(source)
-        return [(ours[a - 1], theirs[b - 1]) for a, b in pairs]
+        taught = self.taught(source)
+        return [(own.stages[a - 1], taught[b - 1]) for a, b in pairs]
 
-    def ends(self, node: View) -> Sequence[jax.Array]:
-        """What a node has at the ends of its stages."""
-        return node.stages
+    def taught(self, source: View) -> Sequence[jax.Array]:
+        """What a teacher has at the ends of its stages."""
+        return source.stages

@@ -48,6 +48,7 @@ def flag(default: bool) -> Any:
 
 def choice(default: str, names: Any) -> Any:
     """One of some names."""
+    names = tuple(names)
 
     def check(name: str, value: Any) -> None:
         if value not in names:

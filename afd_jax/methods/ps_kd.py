@@ -58,7 +58,7 @@ class PSKD(Memory, Method):
         logits = own.logits
         label = batch.soft_label
         if label is None:
-            label = jax.nn.one_hot(batch.label, logits.shape[-1])
+            label = losses.label_distribution(batch.label, logits.shape[-1], correct=1.0)
         label = label.astype(logits.dtype)
         past = batch.memory[own.name][batch.index].astype(logits.dtype)
         past = jnp.where(jnp.sum(past, axis=-1, keepdims=True) > 0, past, label)

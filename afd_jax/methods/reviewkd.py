@@ -7,9 +7,10 @@ comes out for stage s, and the pooled features count as one more stage:
   CE(y, softmax(z)) + weight * min(1, epoch / 20) * sum over s of P(r_s, h_teacher,s) [+ KD]
 
 where P is the mean squared difference at full size and averaged to 4x4, 2x2 and 1x1. The epoch
-counts step by step rather than once an epoch. Maps are taken before the ReLU that ends a stage.
-Different here: a wide ResNet's before its BatchNorm (the code: between that and its ReLU), and a
-ShuffleNetV2's after ReLU and shuffle.
+counts step by step rather than once an epoch. The student's maps are those after the ReLU that ends
+a stage, the teacher's those before it. Different here: a wide ResNet teacher's are taken before its
+BatchNorm (the code: between that and its ReLU); and the teacher runs as in evaluation (the code
+leaves it in training mode, with the statistics of the batch).
 """
 
 import dataclasses
@@ -42,9 +43,9 @@ class ReviewKD(AtStages):
     hint_weight: float = soft.weight(1.0)
     ramp_up_epochs: float = options.number(20.0, least=0)
 
-    def ends(self, node: View) -> Sequence[jax.Array]:
+    def taught(self, source: View) -> Sequence[jax.Array]:
         """Before the ReLU."""
-        return node.preactivations
+        return source.preactivations
 
     def hint_heads(self, own: View) -> Mapping[str, Any]:
         """A review for each source."""

@@ -28,7 +28,8 @@ class TFKD(Method):
       temperature: T.
       label_weight: a.
       distillation_weight: b; 0 leaves the divergence out.
-      standardize: compare logits without their shift and scale (LSKD, `losses.standardize`).
+      standardize: compare a teacher's logits without their shift and scale (LSKD,
+        `losses.standardize`); nothing without a teacher.
       correct: q, the virtual teacher's probability of the label.
     """
 

@@ -22,7 +22,7 @@ from afd_jax.data import (
 )
 from afd_jax.data.cores import usable_cores
 from afd_jax.engine import seeds
-from afd_jax.engine.build import make_plan, require_teachers, students
+from afd_jax.engine.build import make_plan, require_one_smoothing, require_teachers, students
 from afd_jax.engine.devices import Devices, make_devices
 from afd_jax.engine.init import init_state
 from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
@@ -157,9 +157,7 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
     # What needs no data is checked first, so that a mistake costs no loading.
     names = _networks(config.networks)
     method = make_method(config.method)
-    if config.label_smoothing and (already := getattr(method, "label_smoothing", 0)):
-        remedy = f"the method smooths labels by {already} already; set one to 0"
-        raise SettingError("label_smoothing", config.label_smoothing, remedy)
+    require_one_smoothing(method, config.label_smoothing)
     found = sources(config, workdir)
     if config.generations > 1:
         require_teachers(method, len(found), "generations", config.generations)
@@ -185,9 +183,14 @@ def _assemble(config: ml_collections.ConfigDict, workdir: pathlib.Path, outlined
         remedy = "streamed batches are of one seed; start a run for each"
         raise SettingError("seeds", config.seeds, remedy)
     drawn = config.data.trivial_augment or config.data.erase  # on the device, for each view
-    if config.data.stream and config.own_augmentation and not drawn:
-        remedy = "streamed images are cut and flipped once, as they are read, so all networks "
-        remedy += "would see the same; add data.trivial_augment or data.erase, or do not stream"
+    if not config.data.stream:
+        drawn = drawn or config.data.pad or config.data.flip or config.data.rotate
+    if config.own_augmentation is True and not drawn:
+        remedy = "all networks would see the same images, as nothing is drawn for them; add "
+        remedy += "data.pad, data.flip, data.trivial_augment or another augmentation"
+        if config.data.stream:
+            remedy = "streamed images are cut and flipped once, as they are read, so all networks "
+            remedy += "would see the same; add data.trivial_augment or data.erase, or do not stream"
         raise SettingError("own_augmentation", config.own_augmentation, remedy)
     if config.data.stream and method.pairs:
         remedy = "the method pairs images of a class, which a stream cannot look up"
@@ -310,6 +313,8 @@ def load_splits(data: Mapping[str, Any], outlined: bool = False) -> Splits:
     require_flag("data.stream", data["stream"])
     if data["data_dir"] is not None:
         require_path("data.data_dir", data["data_dir"])
+    if data["workers"] is not None:
+        require_number("data.workers", data["workers"], least=0, whole=True)
     common = {field: data[field] for field in ("data_dir", "download", "heldout", "limit")}
     size = data["image_size"]
     if outlined and not (data["stream"] and data["labels"] is not None):

@@ -45,7 +45,8 @@ class Loop:
         if not self._ended(state.steps_done):
             state = self._steps(evaluations, state)
         step = state.steps_done
-        if not any(r["kind"] == "test" and r["step"] == step for r in self.log.records):
+        tested = {r["seed"] for r in self.log.records if (r["kind"], r["step"]) == ("test", step)}
+        if tested != {*self.run.seeds}:
             # Lost since the last checkpoint was saved.
             list(self._evaluated(evaluations, state, step))
         return step
@@ -96,7 +97,7 @@ class Loop:
                         more["images_per_second"] = rate * size
                     progress.trained(self._write("train", step, window.means(), more))
                 if learning:
-                    state = learn(state)
+                    state = learn(state, self.watchdog)
                 if evaluating:
                     for record in self._evaluated(evaluations, state, step):
                         progress.evaluated(record)
@@ -127,7 +128,6 @@ class Loop:
         for split in ("heldout", "test"):
             if len(getattr(self.run.splits, split)):
                 yield self._write(split, step, self._evaluate(evaluations, state, split))
-                self.watchdog.alive()
 
     def _has(self, kind: str) -> bool:
         return any(record["kind"] == kind for record in self.log.records)
@@ -147,11 +147,15 @@ class Loop:
     ) -> list[Record]:
         """For each seed; what is frozen is in the first record of a split, or if it is compared."""
         examples = getattr(self.run.splits, split)
+
+        def measured(part: str) -> list[Record]:
+            return [evaluation(s) for s in evaluations[part](state, examples, self.watchdog)]
+
         if split == "heldout" and "together" in evaluations:
-            return [evaluation(sums) for sums in evaluations["together"](state, examples)]
-        each = [evaluation(sums) for sums in evaluations["changing"](state, examples)]
+            return measured("together")
+        each = measured("changing")
         if "frozen" in evaluations and not self._has(split):
-            frozen = [evaluation(sums) for sums in evaluations["frozen"](state, examples)]
+            frozen = measured("frozen")
             for own, other in zip(each, frozen, strict=True):
                 for name, values in other.items():
                     own[name] |= values

@@ -74,7 +74,10 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
 
 
 def fill_options(
-    config: ml_collections.ConfigDict, chosen: Mapping[str, str] | None = None
+    config: ml_collections.ConfigDict,
+    chosen: Mapping[str, str] | None = None,
+    *,
+    imports: bool = True,
 ) -> ml_collections.ConfigDict:
     """Gives every block that names a choice all options of that choice, so that all can be set.
 
@@ -82,6 +85,8 @@ def fill_options(
       config: is not changed.
       chosen: new names by path, {"optimizers.feature": "sgd"}. A block that gets another name keeps
         what all choices have (learning rate, weight decay) and starts from the defaults else.
+      imports: import a method of one's own for its options; False for settings that a run's folder
+        holds, which may be a stranger's.
 
     Returns:
       A copy.
@@ -98,7 +103,7 @@ def fill_options(
         if not isinstance(block, ml_collections.ConfigDict):
             continue
         name = (chosen or {}).get(path, block.get("name"))
-        defaults = _defaults(path, name)
+        defaults = _defaults(path, name, imports)
         if defaults is None:
             continue
         own = block.to_dict()
@@ -111,9 +116,10 @@ def fill_options(
     return config
 
 
-def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def as_json(config: ml_collections.ConfigDict, *, imports: bool = True) -> dict[str, Any]:
     """All settings as config.json has them: every option of every choice, at the value in use."""
-    content: dict[str, Any] = json.loads(fill_options(config).to_json_best_effort())
+    filled = fill_options(config, imports=imports)
+    content: dict[str, Any] = json.loads(filled.to_json_best_effort())
     return content
 
 
@@ -124,12 +130,15 @@ def _at(config: Any, path: str) -> Any:
     return config
 
 
-def _defaults(path: str, name: Any) -> dict[str, Any] | None:
+def _defaults(path: str, name: Any, imports: bool) -> dict[str, Any] | None:
     from afd_jax import methods
     from afd_jax.engine.optimizers import OPTIMIZERS, SCHEDULES
     from afd_jax.methods import options
 
     if path == "method":
+        module, own, _ = str(name).partition(":")
+        if own and not imports and module not in sys.modules:
+            return None
         try:
             return options.of(methods.find(name))
         except SettingError:  # named where the method is built
@@ -186,7 +195,7 @@ def _optional(config: ml_collections.ConfigDict, path: str) -> bool:
         field = f"{first}.{field}"
     if not block:
         return _at(base_config(), field) is None
-    known: Any = _defaults(block, _at(config, block).get("name")) or {}
+    known: Any = _defaults(block, _at(config, block).get("name"), True) or {}
     for key in field.split("."):
         if not isinstance(known, Mapping) or key not in known:
             return False
@@ -201,13 +210,19 @@ def _last_line(error: BaseException) -> str:
 def _check_override(config: ml_collections.ConfigDict, override: str) -> None:
     path, value = _parts(override)
     *parents, last = path.split(".")
+    field = f"config.{path}"
     node: Any = config
     for i, key in enumerate([*parents, last]):
         known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
         if key not in known:
-            field = "config." + ".".join([*parents, last][: i + 1])
-            raise SettingError(field, value, f"unknown field; {one_of(key, known)}")
+            unknown = "config." + ".".join([*parents, last][: i + 1])
+            raise SettingError(unknown, value, f"unknown field; {one_of(key, known)}")
         node = node[key]
+    whole = value == "None" or value.startswith("{")
+    if isinstance(node, ml_collections.ConfigDict) and not whole:
+        first = "name" if "name" in node or not len(node) else next(iter(node))
+        remedy = f"is a block of settings; set one of them, --{field}.{first}=..."
+        raise SettingError(field, value, remedy)
 
 
 def _parts(override: str) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from afd_jax.engine.prepare import prepare
 from afd_jax.engine.state import TrainState
 from afd_jax.engine.step import Metrics, train_step
 from afd_jax.runs.assemble import Run
+from afd_jax.runs.watchdog import Watchdog
 
 
 class Update:
@@ -180,16 +181,26 @@ class Evaluate:
             return seeds.mapped(one, len(run.seeds), (0, None))(state, batch)
 
         self._step = run.devices.compile(over_seeds, donate=False)
+        self._compiled = False
 
-    def __call__(self, state: TrainState, examples: Examples | Streamed) -> list[Any]:
-        """Goes through the examples once."""
+    def __call__(
+        self, state: TrainState, examples: Examples | Streamed, watchdog: Watchdog
+    ) -> list[Any]:
+        """Goes through the examples once; tells the watchdog of each batch."""
         run = self._run
+        if not self._compiled:
+            watchdog.rest()
+            self._compiled = True
         batches: Iterator[NumpyBatch]
         if isinstance(examples, Streamed):
             batches = eval_stream(examples, run.eval_batch_size)
         else:
             batches = eval_batches(examples, run.eval_batch_size)
-        sums = [self._step(state, run.devices.put_batch(batch)) for batch in batches]
+        sums: list[Any] = []
+        for batch in batches:
+            sums.append(self._step(state, run.devices.put_batch(batch)))
+            jax.block_until_ready(sums[-2:-1])  # the device always has the next one to do
+            watchdog.alive()
         total = jax.tree.map(lambda *parts: np.sum(parts, 0, np.float64), *jax.device_get(sums))
         return seeds.split(total, len(run.seeds))
 
@@ -206,11 +217,11 @@ class Learn:
         self._run = run
         self._sums = Evaluate(run, heldout_step)
 
-    def __call__(self, state: TrainState) -> TrainState:
+    def __call__(self, state: TrainState, watchdog: Watchdog) -> TrainState:
         """The state with a new memory."""
         run, memory = self._run, self._run.plan.memory
         assert memory is not None
-        sums = self._sums(state, run.splits.heldout)
+        sums = self._sums(state, run.splits.heldout, watchdog)
         before = seeds.split(state.memory, len(run.seeds))
         renewed = [memory.after_epoch(m, s) for m, s in zip(before, sums, strict=True)]
         new = seeds.join(renewed)

@@ -47,7 +47,7 @@ def gather(
       SettingError: if a folder holds no run, a file in it is damaged, or a run has no such seed.
     """
     names = _short([pathlib.Path(folder) for folder in folders])
-    runs = [_records(at_hand(f), n) for f, n in zip(folders, names, strict=True)]
+    runs = [_records(f, n) for f, n in zip(folders, names, strict=True)]
     for run in runs if seed is not None else ():
         if seed not in run.seeds:
             remedy = f"the run in {run.folder} has the seeds {run.seeds[0]} to {run.seeds[-1]}"
@@ -73,21 +73,21 @@ def _short(folders: Sequence[pathlib.Path]) -> list[str]:
     raise SettingError("workdir", [str(f) for f in folders], "name each folder once")
 
 
-def _records(path: pathlib.Path, name: str) -> RunRecords:
-    folder = Workdir(path)
+def _records(asked: str | pathlib.Path, name: str) -> RunRecords:
+    folder = Workdir(at_hand(asked))
     for file in (folder.config, folder.graph, folder.data):
         if not file.is_file():
             remedy = f"no run in this folder (no {file.name})"
-            raise SettingError("workdir", str(path), remedy)
+            raise SettingError("workdir", str(asked), remedy)
     settings, data = folder.settings(), folder.read_data()
     metrics = list(read_metrics(folder.metrics))
     defaults = base_config()
     defaults.method = {"name": settings["method"]["name"]}
     return RunRecords(
         name=name,
-        folder=str(path),
+        folder=str(asked),
         settings=settings,
-        defaults=as_json(defaults),
+        defaults=as_json(defaults, imports=False),
         facts=folder.read_graph(),
         data=data,
         metrics=metrics,

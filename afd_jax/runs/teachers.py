@@ -50,7 +50,7 @@ def fingerprint(variables: Any) -> str:
     """The SHA-256 of arrays, in the order of their names."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(variables):
-        digest.update(np.ascontiguousarray(leaf).data)
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))  # bfloat16, too
     return digest.hexdigest()
 
 
@@ -171,10 +171,12 @@ def require_class_names(field: str, found: Sequence[Source], class_names: Sequen
             continue
         learned = read_json(data).get("class_names") or numbers
         if numbers not in (learned, [*class_names]) and learned != [*class_names]:
-            pairs = enumerate(zip(learned, class_names, strict=False))
-            first = next((i for i, (a, b) in pairs if a != b), 0)
-            remedy = f"class {first} of that run is {learned[first]!r}, here it is "
-            remedy += f"{class_names[first]!r}; the classes must be the same, in the same order"
+            remedy = f"that run learned {len(learned)} classes, the data here have {len(numbers)}"
+            if len(learned) == len(numbers):
+                pairs = enumerate(zip(learned, class_names, strict=True))
+                first = next(i for i, (a, b) in pairs if a != b)
+                remedy = f"class {first} of that run is {learned[first]!r}, here it is "
+                remedy += f"{class_names[first]!r}; the classes must be the same, in the same order"
             raise SettingError(f"{field}[{n}]", source.setting, remedy)
 
 

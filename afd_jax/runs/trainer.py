@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from afd_jax.data.extra import need
 from afd_jax.engine.init import state_shapes
 from afd_jax.errors import Diverged, Interrupted, SettingError, naming, require_path
+from afd_jax.reports.cost import tree_bytes
 from afd_jax.reports.curves import plot_curves
 from afd_jax.reports.facts import graph_facts
 from afd_jax.reports.summary import commit, summarise
@@ -63,21 +64,29 @@ def train(
         config = read_config(config)
     for package in ("matplotlib", "tqdm"):  # before hours of training, not after
         need(package, "workdir", str(workdir))
+    shown = show_progress and jax.process_index() == 0
     if in_bucket(workdir):
         with mirrored(str(workdir)) as local:
-            return train(config, local, show_progress=show_progress)
-    workdir = os.path.expanduser(workdir)
+            return _train_in(local, config, str(workdir), shown)
+    folder = pathlib.Path(os.path.expanduser(workdir))
+    require_path("--workdir", str(folder))
+    return _train_in(folder, config, str(folder), shown)
+
+
+def _train_in(
+    path: pathlib.Path, config: ml_collections.ConfigDict, address: str, shown: bool
+) -> Record:
+    """Trains in a folder of this machine, which people know by its address."""
     # Settings: everything that can be wrong is found here.
-    require_path("--workdir", str(workdir))
-    run = assemble(config, workdir)
+    run = assemble(config, path)
     require_room(run)
-    folder = Workdir(pathlib.Path(workdir))
-    shown = show_progress and jax.process_index() == 0
+    folder = Workdir(path)
     with claimed(folder, config, run):
         if not folder.summary.is_file() and _train_before(config, folder, shown):
-            run = assemble(config, workdir)
-        with Writers(config.writers, folder.path, as_json(config), run.seeds) as writers:
-            return _train(run, folder, writers, shown)
+            run = assemble(config, path)
+        name = pathlib.PurePath(address if in_bucket(address) else path.resolve()).name
+        with Writers(config.writers, path, name, as_json(config), run.seeds) as writers:
+            return _train(run, folder, address, writers, shown)
 
 
 def _train_before(config: ml_collections.ConfigDict, folder: Workdir, shown: bool) -> bool:
@@ -104,8 +113,8 @@ def require_room(run: Run) -> None:
     """
     shapes = state_shapes(run.plan)
     sizes = {
-        "networks": _bytes(shapes.networks) * len(run.seeds),
-        "memory": _bytes(shapes.memory) * len(run.seeds),
+        "networks": tree_bytes(shapes.networks) * len(run.seeds),
+        "memory": tree_bytes(shapes.memory) * len(run.seeds),
     }
     name, there = type(run.plan.method).__name__, device_memory(run.devices.devices)
     words = f"{sizes['memory'] / 2**30:.1f} GiB of what {name} remembers"
@@ -117,11 +126,7 @@ def require_room(run: Run) -> None:
         print(f"note: each device keeps {words}")
 
 
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-
-def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
+def _train(run: Run, folder: Workdir, address: str, writers: Writers, shown: bool) -> Record:
     say = print if shown else _silent
     code = commit()  # of what runs, before anybody changes it
 
@@ -129,7 +134,7 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
     claim_weights(folder, run)
     if folder.summary.is_file():
         summary = folder.read_summary()
-        say(f"{folder.path} is finished; remove it or name another --workdir to train again")
+        say(f"{address} is finished; remove it or name another --workdir to train again")
         say(table(summary))
         return summary
 
@@ -144,7 +149,7 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
         if restored:
             state, notes = restored
             state = run.devices.put_state(state)
-            say(f"continuing {folder.path} at step {state.steps_done} of {run.total_steps}")
+            say(f"continuing {address} at step {state.steps_done} of {run.total_steps}")
         elif run.plan.method.preparation_epochs and run.plan.graph.teachers:
             # 3. What the method trains on teachers first.
             say(f"preparing the teachers of {type(run.plan.method).__name__} ...")
@@ -152,7 +157,7 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
             state = run.devices.put_state(prepared(run, jax.device_get(state), going_on))
             checkpoints.save(run.devices.shared_state(state), notes)
         if not restored and (aside := set_metrics_aside(folder.metrics)):
-            say(f"no checkpoints in {folder.path}: from the beginning; old metrics are in {aside}")
+            say(f"no checkpoints in {address}: from the beginning; old metrics are in {aside}")
         log = MetricsLog(folder.metrics, state.steps_done)
         writers.begin(log.records, state.steps_done)
 
@@ -189,13 +194,16 @@ def _train(run: Run, folder: Workdir, writers: Writers, shown: bool) -> Record:
             plot_curves(facts, log.records, folder.curves)
         write_json(folder.summary, summary)  # the last file: it says that the run is finished
     say(table(summary))
-    say(f"written: {folder.path}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")
+    say(f"written: {address}/ with summary.json, metrics.jsonl, curves.png, checkpoints/")
     return summary
 
 
 def _unless(stop: Stop, watchdog: Watchdog) -> Any:
     def going_on(step: int) -> None:
-        watchdog.alive()
+        if step:
+            watchdog.alive()
+        else:
+            watchdog.rest()
         if stop.wanted():
             raise Interrupted("stopped before the first step")
 

@@ -19,8 +19,8 @@ _ROOM = str(pathlib.Path(__file__).parents[1])
 class Watchdog:
     """Leaves the program when it has been silent for too long.
 
-    It watches from the first sign of life on: the compilation before may take any time. Time in
-    which the whole process stands still, as on a laptop that sleeps, does not count.
+    It watches from the first sign of life on: compilation, before it and in a `rest`, may take any
+    time. Time in which the whole process stands still, as on a laptop that sleeps, does not count.
 
     Args:
       timeout: seconds; None for 20 times the longest pause so far, but 10 minutes at least, of one
@@ -41,6 +41,10 @@ class Watchdog:
         """A sign of life."""
         self._longest = max(self._longest, self._silent)
         self._silent, self._begun = 0.0, True
+
+    def rest(self) -> None:
+        """Stops watching until the next sign of life, for what is compiled may take any time."""
+        self._silent, self._begun = 0.0, False
 
     @property
     def patience(self) -> float:

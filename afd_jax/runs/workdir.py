@@ -13,8 +13,12 @@ from afd_jax.runs.overrides import as_json
 from afd_jax.runs.prerequisites import in_file, names_network
 from afd_jax.runs.settings import base_config
 
+_ALWAYS_THERE = (
+    *("epochs", "compile_seconds", "train_seconds", "images_per_second"),
+    *("jax_version", "device", "commit"),
+)
 # What may differ between two commands that continue one run: what changes its numbers by rounding
-# at most (and by dropout, which each device draws for itself).
+# at most (by dropout, too, which each device draws for itself, and CKA, an estimate from batches).
 _MAY_CHANGE = (
     "config.parallel",
     "config.profile",
@@ -121,7 +125,7 @@ class Workdir:
         Raises:
           SettingError: if the file is damaged.
         """
-        return _read_with(self.summary, {"networks", "steps", "differences"})
+        return _read_with(self.summary, {"networks", "steps", "differences", *_ALWAYS_THERE})
 
     def read_graph(self) -> dict[str, Any]:
         """What graph.json holds, likewise."""
@@ -218,7 +222,7 @@ def _with_defaults(saved: ml_collections.ConfigDict) -> dict[str, Any]:
     known["method"] = {}
     known["optimizers"] = {update: {} for update in known["optimizers"]}
     filled = ml_collections.ConfigDict(fill(known, saved.to_dict()))
-    return as_json(filled)
+    return as_json(filled, imports=False)
 
 
 def require_same(new: Any, old: Any, folder: pathlib.Path, *, but: Sequence[str] = ()) -> None:

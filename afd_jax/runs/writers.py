@@ -46,6 +46,7 @@ class Session:
 
     Attributes:
       folder: of the run.
+      name: of the run.
       seed: of the records that it gets.
       alone: whether that is the run's only seed.
       settings: as config.json has them.
@@ -53,6 +54,7 @@ class Session:
     """
 
     folder: pathlib.Path
+    name: str
     seed: int
     alone: bool
     settings: Mapping[str, Any]
@@ -65,6 +67,7 @@ class Writers:
     Args:
       names: of them.
       folder: of the run.
+      name: of the run.
       settings: as config.json has them.
       seeds: of the run.
     """
@@ -73,11 +76,13 @@ class Writers:
         self,
         names: Sequence[str],
         folder: pathlib.Path,
+        name: str,
         settings: Mapping[str, Any],
         seeds: Sequence[int],
     ):
         self._names = tuple(names) if jax.process_index() == 0 else ()
-        self._folder, self._settings, self._seeds = folder, settings, seeds
+        self._folder, self._name = folder, name
+        self._settings, self._seeds = settings, seeds
         self._open: dict[str, dict[int, Writer]] = {}
 
     def __enter__(self) -> "Writers":
@@ -94,7 +99,7 @@ class Writers:
             with self._kept_apart(name):
                 for seed in self._seeds:
                     alone = len(self._seeds) == 1
-                    session = Session(self._folder, seed, alone, self._settings, step)
+                    session = Session(self._folder, self._name, seed, alone, self._settings, step)
                     self._open[name][seed] = writer = _WRITERS[name](session)
                     for record in records if writer.new else ():
                         if record["seed"] == seed:
@@ -209,17 +214,16 @@ class _WandB:
         # Its name is kept, so that the same command continues it.
         note = folder / f"seed_{session.seed}.id"
         self.new = not note.is_file()
-        if self.new:
-            note.write_text(secrets.token_hex(8))
+        run_id = secrets.token_hex(8) if self.new else note.read_text().strip()
         mode: Any = os.environ.get("WANDB_MODE")
         if mode is None:
             mode = "online" if wandb.login(prompt=False) else "offline"
-        name = session.folder.resolve().name
+        name = session.name
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "afd_jax"),
             name=name if session.alone else f"{name}, seed {session.seed}",
             group=None if session.alone else name,
-            id=note.read_text().strip(),
+            id=run_id,
             resume="allow",
             reinit="create_new",  # one for each seed, side by side
             dir=str(session.folder),
@@ -227,6 +231,7 @@ class _WandB:
             mode=mode,
             settings=wandb.Settings(console="off"),
         )
+        note.write_text(run_id)
         self._finished = False
 
     def write(self, record: Record) -> None:

@@ -294,7 +294,7 @@ def run(name):
             else:
                 pair = maps, teacher(x)[1]
                 if name == "reviewkd":
-                    pair = (net.preactivations(), maps), (teacher.preactivations(), pair[1])
+                    pair = (maps, maps), (teacher.preactivations(), pair[1])
                 each = terms(name, *pair, own, epoch, kept[epoch])
             for term, value in each.items():
                 losses[term] = losses.get(term, 0) + value / len(teachers)

@@ -7,14 +7,16 @@ import pickle
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
 from afd_jax.data import Recipe
 from afd_jax.engine.cohort import Cohort
+from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
 from afd_jax.graph import Node
-from afd_jax.methods import AFD, AIKD, DML, KD, KDCL, ONE, PCL, Independent
+from afd_jax.methods import AFD, AIKD, CSKD, DML, FT, KD, KDCL, ONE, PCL, PSKD, Independent
 from afd_jax.methods.method import UPDATES
 from afd_jax.networks.outputs import Outputs
 from afd_jax.runs.trained import TrainedNetwork
@@ -209,6 +211,10 @@ def one_without_a_length():
     small.cohort([(3, 4, 5)], method=ONE())
 
 
+def soft(labels, **settings):
+    small.cohort(**settings).losses({}, {**small.batch(2), "soft_label": labels})
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -275,6 +281,45 @@ def one_without_a_length():
             lambda: small.cohort(method=KDCL(target="general")).init(jax.random.key(0)),
             "method = 'KDCL': learns from held-out images once an epoch, which only a run does",
         ),
+        (
+            lambda: small.cohort().losses(
+                {}, {**small.batch(2), "image": np.zeros((2, 8, 8, 2), int)}
+            ),
+            r"batch.image = 'int32': must be uint8, from 0 to 255, or floating-point",
+        ),
+        (lambda: soft(np.zeros((2, 5), int)), "batch.soft_label = 'int32': must be floating-point"),
+        (lambda: soft(np.full((2, 5), 3.0)), r"batch.soft_label\[0\] = \[3.0.*: must be probab"),
+        (
+            lambda: soft(np.full((2, 5), 0.2), method=CSKD()),
+            "batch.soft_label = 'given': CSKD pairs images of one class; leave it out",
+        ),
+        (lambda: small.cohort(total_steps=-10), "total_steps = -10: must be a whole number"),
+        (lambda: small.cohort(steps_per_epoch=2.5), "steps_per_epoch = 2.5: must be a whole"),
+        (lambda: small.cohort(examples=-3), "examples = -3: must be a whole number"),
+        (lambda: small.cohort(twins="no"), "twins = 'no': must be True or False"),
+        (lambda: small.cohort(classes=5.0), "classes = 5.0: must be a whole number"),
+        (
+            lambda: small.cohort(opt={**small.optimizers(), "logitt": optax.sgd(0.1)}),
+            "optimizers = 'logitt': no such update; did you mean 'logit'",
+        ),
+        (lambda: small.cohort(opt={"logit": 0.1}), "optimizers.logit = 0.1: must be of optax"),
+        (
+            lambda: small.cohort(method=Independent(label_smoothing=0.1), label_smoothing=0.1),
+            "label_smoothing = 0.1: the method smooths labels by 0.1 already",
+        ),
+        (
+            lambda: small.cohort(
+                [(3, 4, 5)],
+                method=FT(),
+                teachers={"t": tiny.Stages(5), "u": tiny.Stages(5)},
+                graph=[("t", "a")],
+            ),
+            "teachers = 'u': teaches nobody in this graph",
+        ),
+        (
+            lambda: train_step(small.cohort(method=CSKD()).plan, {}, {}, mix=lambda *_: None),
+            "mix = .*: CSKD pairs images of one class; leave it None",
+        ),
         (lambda: small.cohort().init(0), r"rng = 0: must be a key"),
         (lambda: small.cohort().init(jax.random.key(0, impl="rbg")), "rng = .*default kind"),
     ],
@@ -282,6 +327,20 @@ def one_without_a_length():
 def test_what_cannot_work_is_named(make, words):
     with pytest.raises(SettingError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (Independent(), {"label_smoothing": 0.1}),
+        (PSKD(), {"examples": 16, "total_steps": 4, "steps_per_epoch": 2}),
+    ],
+)
+def test_labels_out_of_range_are_nan_inside_jit_however_they_are_softened(method, settings):
+    cohort = small.cohort([(3, 4, 5)], method=method, **settings)
+    wrong = {**small.batch(4), "label": jnp.array([7, 0, 1, -1])}
+    terms = jax.jit(cohort.losses)(small.begin(cohort), wrong)["a"]
+    assert np.isnan(terms.logit["cross_entropy"]).tolist() == [True, False, False, True]
 
 
 def test_labels_of_a_byte_know_all_classes():

@@ -127,7 +127,7 @@ def test_similarity_is_that_of_the_last_maps_without_padding(widths):
     for pair, sums in found.items():
         x, y = (maps[name] for name in pair)
         hsic = [u_statistic(*both) for both in ((x, y), (x, x), (y, y))]
-        expected = {"hsic": hsic}
+        expected = {"hsic": np.multiply(hsic, mask.sum())}  # a small batch counts less
         if widths is small.EQUAL:
             lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
             expected |= {

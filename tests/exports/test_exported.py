@@ -118,6 +118,15 @@ def test_only_an_earlier_export_of_the_network_is_replaced(finished, written, tm
     assert "did you mean 'onnx'?" in capsys.readouterr().err
 
 
+def test_a_damaged_export_is_replaced_only_by_force(finished, tmp_path, capsys):
+    (tmp_path / "architecture.json").write_text("{")
+    own = [str(finished), "--network=Tiny", f"--to={tmp_path}", "--trust", "--formats=safetensors"]
+    assert main(own) == 2
+    words = f"--to = '{tmp_path}': its architecture.json is damaged; name another folder, or add"
+    assert words in capsys.readouterr().err
+    assert main([*own, "--force"]) == 0
+
+
 def test_an_unfinished_run_says_so(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "summary.json").unlink()

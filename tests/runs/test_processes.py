@@ -191,6 +191,9 @@ def test_the_patience_of_a_watchdog():
     watchdog._silent = 100.0
     watchdog.alive()
     assert watchdog.patience == 2000
+    watchdog._silent = 100.0
+    watchdog.rest()
+    assert (watchdog._silent, watchdog._begun) == (0, False)
 
 
 def test_timeouts_are_checked(tmp_path, capsys):

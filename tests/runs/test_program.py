@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from afd_jax.engine.step import train_step
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.profile import Span
-from afd_jax.runs.program import Update, steps_per_call
+from afd_jax.runs.program import Update, evaluate_networks, steps_per_call
 from afd_jax.runs.trained import load
 from afd_jax.runs.workdir import Workdir
 from experiments.study.gather import gather
@@ -114,6 +115,20 @@ def test_seeds_side_by_side_equal_each_alone(tmp_path):
         [[p["accuracy"] for p in r["curve"]] for r in every.records] for every in (ours, theirs)
     ]
     assert curves[0] == curves[1] and len(curves[0]) == 2
+
+
+def test_an_evaluation_shows_signs_of_life():
+    """Of every batch, but not while it is compiled."""
+    told = []
+    watchdog = types.SimpleNamespace(
+        rest=lambda: told.append("rest"), alive=lambda: told.append("alive")
+    )
+    run = assembled("--config.eval_batch_size=64")
+    state, evaluate = run.devices.put_state(run.initial_state()), evaluate_networks(run, ["Tiny"])
+    batches = -(-len(run.splits.test) // 64)
+    first, again = (evaluate(state, run.splits.test, watchdog) for _ in range(2))
+    assert batches > 1 and told == ["rest"] + ["alive"] * 2 * batches
+    assert first[0]["correct"] == again[0]["correct"]
 
 
 def test_calls_end_where_something_is_due():

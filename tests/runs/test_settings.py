@@ -59,6 +59,10 @@ MISTAKES = {
     "--config.seed=None": "config.seed = None: this field must have a value",
     "--config.optimizers.logit.decay=None": "config.optimizers.logit.decay = None: this field must",
     "--config.method.critic.widths=None": "config.method.critic.widths = None: this field must",
+    "--config.method=kd": "config.method = 'kd': is a block of settings; set one of them, "
+    "--config.method.name=...",
+    "--config.optimizers.logit.schedule=cosine": "config.optimizers.logit.schedule = 'cosine': is",
+    "--config.data.workers=-3": "config.data.workers = -3: must be a whole number and at least 0",
     "--config.data=None": "config.data = None: this field must have a value",
     "--config.optimizers.logit.clip=0.0": "config.optimizers.logit.clip = 0.0: must be a number",
     "--config.optimizers.logit.clip=x": "config.optimizers.logit.clip = 'x': must be a number",
@@ -87,6 +91,14 @@ def test_a_stream_has_no_augmentation_of_each_networks_own(tmp_path, capsys):
     config = f"--config={ROOT}/configs/digits_afd.py"
     assert main([config, f"--workdir={tmp_path}/new", "--config.seeds=1", *settings]) == 2
     words = "config.own_augmentation = True: streamed images are cut and flipped once"
+    assert words in capsys.readouterr().err
+
+
+def test_augmentation_of_each_networks_own_needs_some(tmp_path, capsys):
+    settings = ("--config.own_augmentation=True", "--config.data.pad=0", "--config.data.mixup=0.2")
+    config = f"--config={ROOT}/configs/digits_afd.py"
+    assert main([config, f"--workdir={tmp_path}/new", *settings]) == 2
+    words = "config.own_augmentation = True: all networks would see the same images"
     assert words in capsys.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """What a trained network takes, and what it refuses."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from afd_jax.errors import SettingError
+from afd_jax.runs.report import gather
 from afd_jax.runs.trained import load
+from afd_jax.runs.workdir import Workdir
 from tests import tiny
 
 
@@ -53,9 +56,16 @@ def test_code_that_a_folder_names_is_imported_only_for_those_who_say_so(finished
         (strange / "config.json").write_text(json.dumps(config))
         with pytest.raises(SettingError, match=r"method = 'tests.imported:Never': the folder"):
             load(strange, "Tiny", modules=modules)
+    config["method"] = {"name": "tests.imported:Never"}
+    (strange / "config.json").write_text(json.dumps(config))
+    gather([strange], images=False)
     with pytest.raises(SettingError, match=r"networks = 'tests.tiny:Tiny': the folder"):
         load(finished, "Tiny", trust="tests.tiny:Tiny and more")
     assert "tests.imported" not in sys.modules
+    assert "label_smoothing" not in Workdir(strange).settings()["method"]
+    assert importlib.import_module("tests.imported").Never  # it could have been
+    assert "label_smoothing" in Workdir(strange).settings()["method"]
+    del sys.modules["tests.imported"]
     given, imported = load(finished, "Tiny", modules=modules), load(finished, "Tiny", trust=True)
     assert given.module == imported.module
     with pytest.raises(SettingError, match="modules = 'Tinny': did you mean 'Tiny'"):

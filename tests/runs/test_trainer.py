@@ -1,13 +1,15 @@
 """Whole runs: what they leave, that they continue bit-equal, on several devices and hosts."""
 
+import contextlib
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from afd_jax.reports.terminal import Progress
-from afd_jax.runs import trainer
+from afd_jax.runs import report, trainer
 from afd_jax.runs.assemble import assemble
 from afd_jax.runs.metrics import Window
 from afd_jax.runs.overrides import read_config
@@ -55,6 +57,17 @@ def test_a_run_leaves_what_it_promises(finished):
         r["Tiny/output_gradient_norm/generator"] > 0 for r in records if r["kind"] == "train"
     )
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_in_a_bucket_is_called_by_its_address(tmp_path, monkeypatch, finished, capsys):
+    local = shutil.copytree(finished, tmp_path / "local")
+    monkeypatch.setattr(trainer, "mirrored", lambda _: contextlib.nullcontext(local))
+    monkeypatch.setattr(report, "at_hand", lambda _: local)
+    train(read_config(CONFIG, SETTINGS), "s3://bucket/run")
+    said = capsys.readouterr().out
+    assert said.startswith("s3://bucket/run is finished; remove it") and str(local) not in said
+    (run,) = report.gather(["s3://bucket/run"], images=False)
+    assert run.folder == "s3://bucket/run"
 
 
 def test_training_lowers_the_loss(finished):

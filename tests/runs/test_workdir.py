@@ -185,6 +185,21 @@ def test_a_lost_last_evaluation_is_made_again(finished, copied):
     assert accuracies[0] == accuracies[1]
 
 
+def test_a_last_evaluation_that_lacks_a_seed_is_made_again(tmp_path):
+    two = ("--config.seeds=2", "--config.twins=False", "--config.duration=6 steps")
+    assert command(tmp_path, *two) == 0
+    summary = (tmp_path / "summary.json").read_text()
+    (tmp_path / "summary.json").unlink()
+    kept = [json.dumps(r) for r in lines(tmp_path) if r["kind"] == "train" or r["seed"] == 0]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    assert command(tmp_path, *two) == 0
+    accuracies = [
+        [n["test_accuracy"] for run in json.loads(text)["runs"] for n in run["networks"]]
+        for text in (summary, (tmp_path / "summary.json").read_text())
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
 def test_metrics_are_kept_when_the_checkpoints_are_lost(copied, capsys):
     (copied / "summary.json").unlink()
     shutil.rmtree(copied / "checkpoints")

@@ -107,7 +107,7 @@ def test_one_that_cannot_be_opened_ends_nothing(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setitem(writers._WRITERS, "wandb", fail)
     with caplog.at_level(logging.WARNING, "afd_jax"):
-        own = writers.Writers(["wandb"], tmp_path, {}, [0, 1])
+        own = writers.Writers(["wandb"], tmp_path, "run", {}, [0, 1])
         with own:
             own.begin([], 0)
             own.write({"kind": "train", "step": 1, "seed": 0})
@@ -160,7 +160,7 @@ def test_wandb_keeps_its_name_and_is_offline_unless_somebody_is_logged_in(tmp_pa
     monkeypatch.delenv("WANDB_MODE", raising=False)
     record = {"kind": "test", "step": 3, "seed": 1, "epoch": 1.0, "accuracy": {"a": 0.5}}
     for session in (0, 1):
-        with writers.Writers(["wandb"], tmp_path, {"seed": 0}, [0, 1]) as own:
+        with writers.Writers(["wandb"], tmp_path, "run", {"seed": 0}, [0, 1]) as own:
             own.begin([record], 3)
             own.write(record | {"step": 4 + session})
             if session:
@@ -178,6 +178,19 @@ def test_wandb_keeps_its_name_and_is_offline_unless_somebody_is_logged_in(tmp_pa
     assert second[1].rows == [(5, row)]  # what it had is not told again
     assert [r.ends for r in stand_in.told] == [[1], [1], [0], [0]]
     assert second[0].summary == {"summary": {"steps": 5}}
+
+
+def test_wandb_gets_all_records_if_its_first_start_failed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", stand_in := StandIn())
+    init, record = stand_in.init, {"kind": "test", "step": 3, "seed": 0, "epoch": 1.0}
+
+    def fail(**_):
+        raise RuntimeError("no network")
+
+    for stand_in.init in (fail, init):
+        with writers.Writers(["wandb"], tmp_path, "run", {}, [0]) as own:
+            own.begin([record], 3)
+    assert [run.rows for run in stand_in.told] == [[(3, {"test/epoch": 1.0})]]
 
 
 def test_wandb_itself_offline(tmp_path, monkeypatch, caplog):
