@@ -141,14 +141,14 @@ def _without_heads(
     every = [*members, *beside(members, method, twins, averages)]
     every += [Network(name, m, (name,), role="teacher") for name, m in frozen.items()]
     nodes = Graph(tuple(node for network in every for node in _nodes(network, every)))
-    edges = method.edges(nodes, shape)
+    graph = Graph(nodes.nodes, method.edges(nodes, shape), method.edge_labels)
     for name in frozen:
-        if not any(edge[0] == name for edge in edges):
+        if not any(source == name for source, _ in graph.edges):
             remedy = "teaches nobody in this graph; add an edge from it, or leave it out"
             raise SettingError("teachers", name, remedy)
     return Plan(
         networks={network.name: network for network in every},
-        graph=Graph(nodes.nodes, edges, method.edge_labels),
+        graph=graph,
         method=method,
         image_shape=image_shape,
         classes=classes,

@@ -38,14 +38,10 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     file = f"{find_config(path)}{colon}{argument}"
 
     def parse(define: Any, source: Any, arguments: Sequence[str]) -> ml_collections.ConfigDict:
-        values = flags.FlagValues()
-        argv, sys.argv = sys.argv, [sys.argv[0], *arguments]
-        try:  # ml_collections looks for overrides in sys.argv, whatever it is asked to parse.
-            define("config", source, flag_values=values)
-            values(sys.argv)
-            return values.config
-        finally:
-            sys.argv = argv
+        values, argv = flags.FlagValues(), [sys.argv[0], *arguments]
+        define("config", source, flag_values=values, sys_argv=argv)
+        values(argv)
+        return values.config
 
     try:
         config = parse(config_flags.DEFINE_config_file, None, [f"--config={file}"])

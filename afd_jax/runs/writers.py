@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
+from flax import traverse_util
 
 from afd_jax.data.extra import need
 from afd_jax.errors import SettingError, first_line, one_of
@@ -151,17 +152,10 @@ def numbers(record: Record) -> dict[str, float]:
     {'test/accuracy/a': 0.5}
     """
     rest = {k: v for k, v in record.items() if k not in ("kind", "step", "seed")}
-    found = {k: v for k, v in _flat(rest, "/").items() if isinstance(v, int | float)}
+    flat = traverse_util.flatten_dict(rest, sep="/")
+    found = {k: v for k, v in flat.items() if isinstance(v, int | float)}
     kind = record["kind"]
     return found if kind == "train" else {f"{kind}/{k}": v for k, v in found.items()}
-
-
-def _flat(tree: Mapping[str, Any], between: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = _flat(value, between) if isinstance(value, Mapping) else None
-        flat |= {key: value} if inner is None else {f"{key}{between}{k}": inner[k] for k in inner}
-    return flat
 
 
 class _TensorBoard:
@@ -177,7 +171,7 @@ class _TensorBoard:
         self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=purge)
         if self.new:
             self._text("settings", session.settings, 0)
-            flat = _flat(session.settings, ".")
+            flat = traverse_util.flatten_dict(session.settings, sep=".")
             plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flat.items()}
             begin = tensorboardX.summary.hparams(plain, {"test/ensemble_accuracy": 0.0})[:2]
             for each in begin:

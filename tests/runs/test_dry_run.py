@@ -184,7 +184,7 @@ def test_well_known_sets_need_no_files():
         ("tfds:mnist", {"data_dir": "."}, "data.data_dir"),
         ("tfds:imagenet2012", {}, "data.stream"),
         ("cifar10", {"image_size": 7}, "data.image_size"),
-        ("digits", {"stream": True}, "data.name"),
+        ("digits", {"stream": True}, "data.stream"),
     ],
 )
 def test_what_cannot_be_found_out_names_the_setting_that_tells_it(name, more, field):
