@@ -70,11 +70,10 @@ def make_plan(
     require_number("average_decay", given["average_decay"], least=0, below=1)
     require_number("label_smoothing", given["label_smoothing"], least=0, below=1)
     require_one_smoothing(method, given["label_smoothing"])
-    flags = {"twins": twins, "averages": averages}
     for name in ("second_forward", "own_augmentation"):
-        flags[name] = given[name]
-    for name, value in flags.items():
-        require_flag(name, value)
+        require_flag(name, given[name])
+    require_flag("twins", twins)
+    require_flag("averages", averages)
     _check_optimizers(optimizers or {})
     with speedups.forms(jax.default_backend()):  # what is traced here is traced again for the step
         plan = _without_heads(

@@ -13,10 +13,12 @@ from afd_jax.runs.overrides import as_json
 from afd_jax.runs.prerequisites import in_file, names_network
 from afd_jax.runs.settings import base_config
 
+# What every summary has beside its networks.
 _ALWAYS_THERE = (
     *("epochs", "compile_seconds", "train_seconds", "images_per_second"),
     *("jax_version", "device", "commit"),
 )
+
 # What may differ between two commands that continue one run: what changes its numbers by rounding
 # at most (by dropout, too, which each device draws for itself, and CKA, an estimate from batches).
 _MAY_CHANGE = (
