@@ -161,7 +161,7 @@ def test_a_damaged_line_costs_that_line_only(copied):
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("summary.json", "{}", "differences, networks, steps missing"),
+        ("summary.json", "{}", "networks, steps, train_seconds missing"),
         ("config.json", "[" * 100_000, "recursion"),
         ("config.json", '{"teachers": null}', "teachers is None"),
     ],
