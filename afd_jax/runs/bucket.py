@@ -73,7 +73,7 @@ def mirrored(url: str) -> Iterator[pathlib.Path]:
     Raises:
       SettingError: for an address of another kind, a bucket that cannot be reached, one that
         another program trains in, or several processes.
-      StorageError: if the last copy fails; the folder stays.
+      StorageError: if the last copy fails; the folder stays. It says what else ended the block.
     """
     if jax.process_count() > 1:
         remedy = f"a bucket takes one process, this run has {jax.process_count()}; give a folder "
@@ -85,10 +85,14 @@ def mirrored(url: str) -> Iterator[pathlib.Path]:
             lock = stack.enter_context(BucketLock(store.files, f"{store.root}/lock.json", url))
             there = _ready(store, local)
         copier = _Copier(store, local, lock, there)
+        ended = ""
         try:
             yield local
+        except BaseException as error:
+            ended = f"; the run had ended: {first_line(error)[:200]}"
+            raise
         finally:
-            copier.finish()
+            copier.finish(ended)
             # Under another name: if this is cut short, half a folder must not count as the run.
             done = local.with_name(f"{local.name}_done")
             shutil.rmtree(done, ignore_errors=True)
@@ -182,8 +186,11 @@ class _Copier:
         self._thread = threading.Thread(target=self._watch, name="bucket", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
+    def finish(self, ended: str = "") -> None:
         """Copies what is missing.
+
+        Args:
+          ended: for the message, why the run has ended.
 
         Raises:
           StorageError: if that fails.
@@ -195,7 +202,7 @@ class _Copier:
             self._copy()
         except Exception as error:  # the library's own, of many kinds
             words = f"{self._store.url}: cannot be written ({first_line(error)[:200]}); what is "
-            raise StorageError(f"{words}missing there is in {self._local}") from error
+            raise StorageError(f"{words}missing there is in {self._local}{ended}") from error
 
     def _watch(self) -> None:
         said = False

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 
-from afd_jax.errors import SettingError, StorageError
+from afd_jax.errors import Diverged, SettingError, StorageError
 from afd_jax.runs import bucket, bucket_lock, bucket_store, signals
 from afd_jax.runs.bucket import at_hand, mirrored
 from afd_jax.runs.bucket_lock import BucketLock
@@ -215,6 +215,15 @@ def test_the_next_run_continues_from_what_could_not_be_copied(in_memory, monkeyp
     with mirrored(in_memory) as folder:
         assert (folder / "metrics").read_text() == "123"
     assert objects(in_memory) == {"metrics": 3} and not [*folder.parent.iterdir()]
+
+
+def test_a_failed_copy_does_not_hide_why_the_run_ended(in_memory, monkeypatch):
+    ended = r"cannot be written \(gone\); .*; the run had ended: not finite at step 4$"
+    with pytest.raises(StorageError, match=ended):
+        with monkeypatch.context() as patched, mirrored(in_memory) as folder:
+            (folder / "metrics").write_text("1")
+            patched.setattr(bucket.Store, "put", gone)
+            raise Diverged("not finite at step 4")
 
 
 def test_what_could_not_be_copied_is_kept_if_the_run_went_on_elsewhere(
