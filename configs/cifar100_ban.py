@@ -3,8 +3,9 @@
   afd-train --config=cifar100_ban:resnet32 --workdir=runs/ban \
       --config.data.data_dir=DIR --config.generations=3
 
-The first generation learns from labels, the later ones also from the generation before. They lie in
-WORKDIR/generation_1, ...; the last lies in WORKDIR.
+The first generation learns from labels, the later ones from the predictions of the generation
+before alone; with `--config.method.label_weight=1` also from labels (the paper's BAN+L). They lie
+in WORKDIR/generation_1, ...; the last lies in WORKDIR.
 
 What to expect: we know of no figures for this recipe.
 """
@@ -23,7 +24,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.method = {
         "name": "kd",
         "temperature": 1.0,
-        "label_weight": 1.0,
+        "label_weight": 0.0,  # BAN; BAN+L has 1
         "distillation_weight": 1.0,
     }
     cifar100(config)  # assumed

@@ -6,7 +6,7 @@
 The first name is the student, the others are its teachers, as in cifar100_kd.
 
 What to expect (top-1, best epoch; from LSKD's README, which repeats DKD's figures and adds that of
-resnet20,resnet110):
+resnet20,resnet110; those of shufflenet_v1 from the authors' own):
 
   student, teacher             alone  teacher     KD    DKD
   resnet32,resnet110           71.14    74.31  73.08  74.11

@@ -7,8 +7,8 @@
 `--config.data.heldout=0.1` or so. Each network sees its own augmentation. The schedule is AFD's, so
 that methods are compared under one recipe.
 
-What to expect (the paper, its recipe, top-1): ResNet-32 69.90 % alone, 74.30 % beside WRN-16-2,
-which goes from 72.20 % to 75.50 %.
+What to expect (the paper, its recipe, top-1; with the target `general`, as secondary sources say):
+ResNet-32 69.90 % alone, 74.30 % beside WRN-16-2, which goes from 72.20 % to 75.50 %.
 """
 
 import ml_collections

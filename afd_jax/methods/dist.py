@@ -8,7 +8,7 @@ With its own Q = softmax(z / T) and Pearson's correlation r:
                         + g (1 - mean over classes of r(Q_:j, P_:j))]
 
 The second runs over the whole batch, on all devices. T = b = g = 1 are the defaults of the authors'
-code; 4, 2, 2 for CIFAR-100 are assumed.
+code, 4, 2, 2 its values for CIFAR-100.
 """
 
 import dataclasses

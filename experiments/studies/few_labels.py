@@ -78,6 +78,11 @@ ALL = (
     Setting("FEED, two teachers", "cifar100_feed:resnet8,resnet14,resnet14"),
     Setting("FEED, three generations", "cifar100_sfeed:resnet8", {"generations": 3}),
     Setting("BAN, three generations", "cifar100_ban:resnet8", {"generations": 3}),
+    Setting(
+        "BAN+L, three generations",
+        "cifar100_ban:resnet8",
+        {"generations": 3, "method.label_weight": 1.0},
+    ),
     Setting("AI-KD", "cifar100_ai_kd:resnet8"),
     Setting("PS-KD", "cifar100_ps_kd:resnet8"),
     Setting("CS-KD", "cifar100_cs_kd:resnet8"),

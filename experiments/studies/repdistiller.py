@@ -2,9 +2,11 @@
 
   python -m experiments.study repdistiller --hours 48 --seeds-at-once 3 --data-dir DIR
 
-The published figures come from RepDistiller's README and, for DKD, from LSKD's, of the best epoch.
-They use one teacher for all runs; here each seed has its own. RepDistiller's FT
-differs from the authors' method, which we implement, so its line is not a reproduction.
+The published figures come from RepDistiller's README and, for DKD, of the best epoch, from LSKD's
+and (shufflenet_v1) mdistiller's. They use one teacher for all runs; here each seed has its own.
+Some lines are no reproductions: FT, because RepDistiller's differs from the authors' method, which
+we implement; FitNet where sizes differ, which it brings together by a transposed convolution and we
+by bilinear resize; and CRD, whose negatives we draw from all images.
 
 Several GPUs wait for each other's teachers. Train the teachers first: `--only '^teachers'`.
 """

@@ -16,7 +16,8 @@ class Row:
     Attributes:
       setting: name of the setting.
       network: the architecture; networks with the same architecture, and the branches of a
-        network, are averaged within a seed; a leader of branches stands apart, "resnet8 leader".
+        network, are averaged within a seed; a leader of branches stands apart, "resnet8 leader",
+        and so do averages over time, "average of resnet8".
       accuracy: on the test set after the last step, in percent.
       difference: from the same architecture of the baseline, in points; None for the baseline.
       ensemble: accuracy of the averaged probabilities, in percent; None for a single network.
@@ -38,7 +39,8 @@ def rows(block: Block, results: Records) -> list[Row]:
         several = any(len(_students(r)) > 1 for r in records)
         ensemble = spread([100 * r["ensemble_accuracy"] for r in records]) if several else None
         for network, values in by_network(records).items():
-            difference, plain = None, network.removesuffix(_LEADER)
+            difference = None
+            plain = network.removesuffix(_LEADER).removeprefix(_AVERAGE)
             if setting.name != block.baseline and plain in baseline:
                 difference = paired(values, baseline[plain])
             accuracy = spread([*values.values()])
@@ -46,7 +48,7 @@ def rows(block: Block, results: Records) -> list[Row]:
     return found
 
 
-_LEADER = " leader"
+_LEADER, _AVERAGE = " leader", "average of "
 
 
 def by_network(records: Sequence[Record]) -> dict[str, dict[int, float]]:
@@ -54,7 +56,10 @@ def by_network(records: Sequence[Record]) -> dict[str, dict[int, float]]:
     values: dict[str, dict[int, float]] = {}
     for record in records:
         own: dict[str, list[float]] = {}
-        for name, node in _students(record).items():
+        for name, node in record["nodes"].items():
+            learns = record["nodes"][name.removeprefix(_AVERAGE)]  # it, or what it is an average of
+            if learns["role"] != "student":
+                continue
             network = node["network"] + (_LEADER if name == "leader" else "")
             own.setdefault(network, []).append(100 * node["accuracy"])
         for network, each in own.items():

@@ -72,6 +72,23 @@ def test_a_claim_compares_what_both_settings_have(results):
     assert f"| {own.mean():+.2f} (" in lines[3] and f"| {-own.mean():+.2f} (" in lines[4]
 
 
+def test_averages_over_time_stand_apart():
+    found = []
+    for seed, (a, _) in enumerate(ALONE):
+        found.append(record("independent", seed, a=a, b=a))
+        own = record("KD", seed, **{"branch 0": a, "branch 1": a + 0.02, "both": a + 0.2})
+        for node, role in (("branch 0", "student"), ("branch 1", "student"), ("both", "ensemble")):
+            own["nodes"][node].update(network="a", role=role)
+            better = own["nodes"][node]["accuracy"] + (0.05 if role == "student" else 0.3)
+            average = {"network": "average of a", "role": "average", "accuracy": better}
+            own["nodes"][f"average of {node}"] = average
+        found.append(own)
+    rows = {row.network: row for row in tables.rows(BLOCK, Records(found)) if row.setting == "KD"}
+    assert [*rows] == ["a", "average of a"]
+    np.testing.assert_allclose(rows["a"].difference.mean, 1)
+    np.testing.assert_allclose(rows["average of a"].difference.mean, 6)
+
+
 def test_a_leader_of_branches_stands_apart():
     found = []
     for seed, (a, _) in enumerate(ALONE):
