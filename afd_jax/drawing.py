@@ -39,7 +39,8 @@ def as_mermaid(
 ) -> str:
     """A flow chart from left to right."""
     number = {node.name: f"n{k}" for k, node in enumerate(nodes)}
-    lines = [f'  {number[node.name]}["{node.name}"]' for node in nodes]
+    shown = {node.name: node.name.replace('"', "#quot;") for node in nodes}  # as Mermaid writes it
+    lines = [f'  {number[name]}["{words}"]' for name, words in shown.items()]
     arrows = [
         f"  {number[source]} -->" + (f"|{label}| " if label else " ") + number[target]
         for (source, target), label in _labelled(edges, labels)

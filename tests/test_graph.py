@@ -83,6 +83,7 @@ def test_drawings():
     picture = graph._repr_svg_()
     assert picture.count("<rect") == 3 and picture.count("marker-end") == 1
     assert "c &lt; d" in picture
+    assert '  n0["#quot;a#quot;"]' in Graph.of(['"a"', "b"], ()).mermaid().splitlines()
 
 
 AB = (Node("a"), Node("b"))

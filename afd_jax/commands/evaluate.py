@@ -162,14 +162,17 @@ def _compared(
         words = f"not compared: summary.json is of step {summary['steps']}, the newest checkpoint "
         print(f"{words}that can be read of step {step}", file=sys.stderr)
         return 1
-    lines, rounding = [], True
+    lines, rounding, compared = [], True, False
     for run in runs:
         noted = recorded(summary, run["seed"], known.split)
+        compared = compared or not noted.keys().isdisjoint(run["nodes"])
         differing, small = compare(run, chosen[run["seed"]], noted)
         before = f"seed {run['seed']}, " if len(runs) > 1 else ""
         lines += [before + line for line in differing]
         rounding = rounding and small
-    if not lines:
+    if not compared:
+        print(f"not compared: summary.json has no {known.split} accuracy of what was chosen")
+    elif not lines:
         print("accuracies: equal to summary.json")
     elif rounding:
         print("accuracies: equal to summary.json but for rounding", *lines, sep="\n  ")

@@ -39,7 +39,7 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
 
     Args:
       description: "network", "node", "role", "classes", "data", "method", "edges", "accuracy"
-        (lines), "note", "commit", "versions", "image_shape".
+        (lines), "note", "commit", "versions", "exported_with", "image_shape".
       files: as `write` returns them.
     """
     facts, data = description, description["data"]
@@ -48,7 +48,10 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
     if facts["note"]:
         lines += [f"**{facts['note']}.**", ""]
     edges = ", ".join(f"{source} → {target}" for source, target in facts["edges"]) or "none"
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    versions, exported = (
+        ", ".join(f"{name} {version}" for name, version in facts[field].items())
+        for field in ("versions", "exported_with")
+    )
     lines += [
         f"A `{facts['network']}` ({facts['role']}) trained with afd_jax. It maps images "
         f"[batch, {shape}] uint8 to probabilities of {facts['classes']} classes.",
@@ -62,6 +65,7 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
         *(f"| {name} | {value} |" for name, value in facts["accuracy"].items()),
         f"| commit of the code | {facts['commit'] or 'unknown'} |",
         f"| versions | {versions} |",
+        f"| exported with | {exported} |",
         "| settings | [settings.json](settings.json) |",
         "| licence of the data | see its source |",
         "",
@@ -70,8 +74,15 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
     ]
     for kind, file in files.items():
         lines += [f"## {file['file']}", "", _INTRODUCE[kind].format(shape=shape), ""]
+        lines += [f"Read in a fresh process: {_compared(kind, file['difference'])}.", ""]
     lines += [
-        "`reference.npz` holds 8 random images with this network's features and",
-        "probabilities; each file was read in a fresh process and compared with them.",
+        "`reference.npz` holds 8 random images with this network's features and probabilities."
     ]
     return "\n".join(lines) + "\n"
+
+
+def _compared(kind: str, difference: float | None) -> str:
+    if difference is None:
+        return "names, shapes and the digest of the tensors are right; no output was computed"
+    what = "its last layer gives" if kind == "safetensors" else "it gives"
+    return f"{what} the probabilities in `reference.npz`, to {difference:.0e}"

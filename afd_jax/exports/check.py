@@ -58,6 +58,7 @@ def _onnx(folder: pathlib.Path) -> Callable[[Any], Any]:
 
 def _tensors(folder: pathlib.Path, reference: dict[str, Any]) -> float | None:
     """Checks names, shapes, types and digest; the difference of the last layer, if it is named."""
+    import ml_dtypes  # noqa: F401 - NumPy then knows bfloat16
     from safetensors.numpy import load_file
 
     facts = json.loads((folder / ARCHITECTURE).read_text())

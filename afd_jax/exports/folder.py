@@ -12,7 +12,8 @@ import afd_jax
 from afd_jax.errors import SettingError
 from afd_jax.exports import check
 from afd_jax.exports.card import card
-from afd_jax.exports.write import FORMATS, write
+from afd_jax.exports.write import FORMATS, require_formats, write
+from afd_jax.networks.functional import functional
 from afd_jax.runs.bucket import at_hand
 from afd_jax.runs.trained import Trust, load
 from afd_jax.runs.workdir import Workdir, read_json, write_json
@@ -48,6 +49,7 @@ def export(
       SettingError: if there is no such run, node, seed or format, or `to` holds something else.
       WrongOutputsError: if a file does not give the trained network's probabilities.
     """
+    require_formats(formats)
     workdir = at_hand(workdir)
     network = load(workdir, node, seed=seed, trust=trust)
     run, folder = Workdir(workdir), pathlib.Path(to)
@@ -60,7 +62,7 @@ def export(
     versions = {**summary.get("versions", now), "jax": summary.get("jax_version", jax.__version__)}
     facts = {
         "node": network.name,
-        "network": type(network.module).__name__,
+        "network": functional(network.module).name,
         "role": own.get("role", "student"),
         "classes": data["classes"],
         "seed": settings["seed"] if seed is None else seed,
@@ -75,6 +77,7 @@ def export(
         "accuracy": {} if facts["note"] else _accuracy(summary, network.name),
         "commit": summary.get("commit"),
         "versions": versions,
+        "exported_with": {**now, "jax": jax.__version__},
     }
     folder.mkdir(parents=True, exist_ok=True)
     replaces = (folder / check.ARCHITECTURE).is_file()  # else files of these names are not ours

@@ -52,20 +52,18 @@ def write(
     """
     if network.image_shape is None:
         raise SettingError("network", network.name, "has no image_shape")
-    for kind in formats:
-        if kind not in FORMATS:
-            raise SettingError("--formats", kind, one_of(kind, FORMATS))
+    require_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
     forward, probabilities = _functions(network)
     shape = network.image_shape
     images = np.random.default_rng(0).integers(0, 256, (8, *shape), dtype=np.uint8)
     with jax.default_device(_cpu()):  # the files are compared on a CPU, too
         outputs = jax.device_get(jax.jit(forward)(images))
-    reference: dict[str, Any] = {
-        "images": images,
-        "features": np.asarray(outputs.features, np.float32),
-    }
-    reference["probabilities"] = np.asarray(jax.nn.softmax(outputs.logits))
+        reference: dict[str, Any] = {
+            "images": images,
+            "features": np.asarray(outputs.features, np.float32),
+            "probabilities": np.asarray(jax.nn.softmax(outputs.logits.astype(np.float32))),
+        }
     np.savez_compressed(folder / check.REFERENCE, **reference)
     tensors = named(network.variables)
     description = {
@@ -101,11 +99,18 @@ def write(
     return found
 
 
+def require_formats(formats: Sequence[str]) -> None:
+    """Raises SettingError for a format that is not one of `FORMATS`."""
+    for kind in formats:
+        if kind not in FORMATS:
+            raise SettingError("--formats", kind, one_of(kind, FORMATS))
+
+
 def named(variables: Any) -> dict[str, np.ndarray]:
     """The arrays by their paths, "params/stem/conv/kernel"."""
     paths, _ = jax.tree.flatten_with_path(variables)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(x)
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x, order="C")
         for path, x in paths
     }
 
@@ -139,7 +144,8 @@ def _classifier(tensors: Mapping[str, Any], outputs: Outputs) -> list[str] | Non
     for name, kernel in tensors.items():
         bias = name.removesuffix("kernel") + "bias"
         if name.endswith("kernel") and kernel.shape == wanted and bias in tensors:
-            if np.allclose(pooled @ kernel + tensors[bias], outputs.logits, 1e-4, 1e-4):
+            logits = np.asarray(outputs.logits, np.float32)
+            if np.allclose(pooled @ kernel + tensors[bias], logits, 1e-4, 1e-4):
                 return [name, bias]
     return None
 
@@ -148,7 +154,11 @@ def _stablehlo(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:
     """With a free batch, for several platforms at once."""
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
+    try:
+        return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
+    except Exception as error:  # of many kinds: a shape that depends on the batch, a callback
+        remedy = f"JAX cannot export this network ({first_line(error)[:200]}); leave stablehlo out"
+        raise SettingError("--formats", "stablehlo", remedy) from error
 
 
 def _onnx(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:

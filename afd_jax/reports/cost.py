@@ -178,8 +178,11 @@ def activation_bytes(plan: Plan, network: Network, state: NetworkState, batch_si
 
         return jax.vjp(run, params, has_aux=True)[1]
 
-    pull = jax.eval_shape(residuals, state.params, state.statistics, images)
-    return max(0, tree_bytes(pull) - tree_bytes(state.params))
+    # A parameter that is kept as it is takes no memory of its own.
+    jaxpr = jax.make_jaxpr(residuals)(state.params, state.statistics, images).jaxpr
+    params = {id(x) for x in jaxpr.invars[: len(jax.tree.leaves(state.params))]}
+    kept = {id(x): x.aval for x in jaxpr.outvars if id(x) not in params}
+    return tree_bytes(kept)
 
 
 def _count(tree: Any) -> int:

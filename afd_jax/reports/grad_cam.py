@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from afd_jax.networks.layers import single
 from afd_jax.networks.outputs import Outputs
 
 
@@ -52,13 +53,12 @@ def grad_cam(network: Callable[[jax.Array], Outputs], images: jax.Array) -> Sigh
     def chosen(features: jax.Array) -> jax.Array:
         return jnp.take_along_axis(head(features), predicted[:, None], axis=-1).sum()
 
-    features = outputs.features
-    weights = jax.grad(chosen)(features).mean(axis=(1, 2))
-    heat = jax.nn.relu(jnp.einsum("bhwc,bc->bhw", features, weights))
+    weights = single(jax.grad(chosen)(outputs.features)).mean(axis=(1, 2))
+    heat = jax.nn.relu(jnp.einsum("bhwc,bc->bhw", single(outputs.features), weights))
     heat = jax.image.resize(heat, images.shape[:3], "bilinear")
     most = heat.max(axis=(1, 2), keepdims=True)
     heat = jnp.where(most > 0, heat / jnp.where(most > 0, most, 1), 0)
-    confidence = jax.nn.softmax(outputs.logits).max(axis=-1)
+    confidence = jax.nn.softmax(single(outputs.logits)).max(axis=-1)
     return Sight(heat, predicted.astype(jnp.int32), confidence)
 
 

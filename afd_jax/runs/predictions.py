@@ -1,6 +1,7 @@
 """What the networks of a run predict: from its newest checkpoint, on its own data or on images."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -203,6 +204,7 @@ class _Source:
 
 def _pictures(run: TrainedRun, folder: str | pathlib.Path) -> _Source:
     shape: Any = tuple(run.data["image_shape"])
+    folder = os.path.expanduser(folder)
     # Names that are not UTF-8 could not be printed.
     files = {
         file: file.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from afd_jax import networks
 from afd_jax.commands import export as command
@@ -22,6 +23,7 @@ from afd_jax.exports import check
 from afd_jax.exports import write as write_module
 from afd_jax.exports.folder import export
 from afd_jax.exports.write import WrongOutputsError, write
+from afd_jax.networks import Outputs
 from afd_jax.networks.functional import functional
 from afd_jax.runs.trained import TrainedNetwork, load
 from tests.networks.modules import InNNX
@@ -74,6 +76,7 @@ def test_the_snippets_of_the_card_run_where_afd_jax_is_not(written):
     card = (written / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 2 and "test accuracy of the same alone" in card
+    assert "process: its last layer gives the prob" in card and f"jax {jax.__version__}" in card
     for code in blocks:
         code += "\nimport sys; assert 'afd_jax' not in sys.modules"
         subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=written)
@@ -171,6 +174,49 @@ def test_an_export_stays_on_the_disk_of_its_folder(finished, tmp_path, monkeypat
     monkeypatch.setattr(pathlib.Path, "replace", on_one_disk)
     export(finished, to, node="Tiny", trust=True, formats=["safetensors"])
     assert (to / "README.md").is_file()
+
+
+class Own(nn.Module):
+    """A network that one part of is unusual: half precision, a scalar, a batch that it looks at."""
+
+    classes: int
+    half: bool = False
+    looks: bool = False
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        kind = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16} if self.half else {}
+        features = nn.relu(nn.Conv(4, (3, 3), **kind)(images))
+        features = features * self.param("gain", nn.initializers.ones, ())
+        if self.looks and images.shape[0] > 4:
+            features = features + 1
+        return Outputs(nn.Dense(self.classes, **kind)(features.mean((1, 2))), features)
+
+
+def own(module):
+    variables = functional(module).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    return TrainedNetwork("own", module, variables, Recipe([0.5], [0.25]), image_shape=(8, 8, 1))
+
+
+def test_half_precision_and_scalars_are_written_as_they_are(tmp_path):
+    found = write(own(Own(10, half=True)), tmp_path, ["safetensors", "stablehlo"], {})
+    assert found["stablehlo"]["difference"] < 1e-5
+    with np.load(tmp_path / "reference.npz") as reference:
+        assert reference["probabilities"].dtype == np.float32
+    tensors = json.loads((tmp_path / "architecture.json").read_text())["tensors"]
+    assert tensors["params/Conv_0/kernel"]["dtype"] == "bfloat16"
+    assert tensors["params/gain"] == {"shape": [], "dtype": "float32"}
+
+
+def test_a_network_that_no_program_can_hold_is_a_clear_error(tmp_path):
+    with pytest.raises(SettingError, match=r"cannot export this network .*; leave stablehlo out"):
+        write(own(Own(10, looks=True)), tmp_path, ["stablehlo"], {})
+
+
+def test_an_unknown_format_leaves_no_folder(finished, tmp_path):
+    with pytest.raises(SettingError, match="onnx"):
+        export(finished, tmp_path / "new", node="Tiny", trust=True, formats=["onyx"])
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

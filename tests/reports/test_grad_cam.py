@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from afd_jax.networks import Outputs, create
 from afd_jax.networks.functional import functional
@@ -51,6 +52,24 @@ def test_equals_class_activation_maps_where_one_linear_layer_follows():
     np.testing.assert_array_equal(seen.predicted, predicted)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(seen.confidence, probabilities.max(1), rtol=1e-5)
+
+
+class Half(Tiny):
+    """Computes in half precision throughout."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        features = nn.relu(nn.Conv(4, (3, 3), strides=2, dtype=jnp.bfloat16)(images))
+        logits = nn.Dense(self.classes, dtype=jnp.bfloat16)(jnp.mean(features, axis=(1, 2)))
+        return Outputs(logits, features)
+
+
+def test_what_is_seen_in_half_precision_can_be_drawn():
+    network, _, images = ready(Half(classes=5))
+    assert network(images).logits.dtype == network(images).features.dtype == jnp.bfloat16
+    seen = grad_cam(network, images)
+    assert seen.heat.dtype == seen.confidence.dtype == np.float32
+    np.testing.assert_allclose(seen.heat.max(axis=(1, 2)), 1)
 
 
 def test_equals_finite_differences_through_a_bent_head(double):

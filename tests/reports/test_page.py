@@ -14,7 +14,7 @@ import pytest
 from afd_jax.commands import report as report_command
 from afd_jax.reports.analysis import analyse
 from afd_jax.reports.grad_cam import NoPathError
-from afd_jax.reports.page import figures, tables
+from afd_jax.reports.page import figures, series, tables
 from afd_jax.reports.page.html import page
 from afd_jax.reports.page.records import RunRecords, Sights
 from afd_jax.reports.page.series import Panel, Series
@@ -215,6 +215,16 @@ def test_compares_runs_seed_by_seed():
     assert table.rows[0] == ["second", "a", "+5.00", "1"]
     assert "seeds" in text and "first" in text and "second" in text
     assert tables.settings_between(runs).rows == [["seed", "0", "1"]]
+
+
+def test_a_single_student_is_no_ensemble():
+    runs = [records("pair"), records("single")]
+    nodes = [node for node in runs[1].facts["nodes"] if node["name"] in ("a", "a alone")]
+    runs[1].facts["nodes"][:] = nodes
+    panels = {panel.title: panel for panel in series.comparison_panels(runs)}
+    (line,) = panels["Test accuracy of the ensemble, %"].series
+    assert line.name == "pair"
+    assert len(panels["Test accuracy of a, %"].series) == 2
 
 
 def test_runs_that_do_not_compare_say_so():

@@ -88,6 +88,24 @@ def test_the_compiler_counts_as_many_operations_in_a_step(method):
     assert 0.9 < own / theirs < 1.01, (own, theirs)
 
 
+def test_heads_are_not_taken_off_what_a_network_keeps():
+    """What AFD's discriminator holds is no part of the network's backward pass."""
+    found = {}
+    for method in ("dml", "afd"):
+        words = [*SMALL, f"--config.method.name={method}"]
+        config = read_config(f"{ROOT}/tests/digits_config.py:resnet8,resnet8", words)
+        run = assemble(config, outlined=True)
+        found[method] = [
+            cost.activation_bytes(run.plan, network, state_shapes(run.plan).networks[name], size)
+            for name, network in run.plan.networks.items()
+            for size in (1, 9)
+        ]
+    assert found["dml"] == found["afd"]
+    one, nine = found["dml"][:2]
+    images = (nine - one) / 8
+    assert 8 * 8 * 16 * 4 * 5 < images < nine / 9  # at least five maps of the first stage
+
+
 def test_all_runs_are_listed_in_order_without_data(without_data, capsys, tmp_path):
     words = [*KD, "--config.teachers=('tests.tiny:Wider','tests.tiny:Tiny')"]
     assert main([f"--config={ALONE}", "--dry-run", f"--workdir={tmp_path}", *words]) == 0

@@ -143,6 +143,14 @@ def test_a_summary_that_says_otherwise(examples, code, copied, monkeypatch, caps
     assert f" ({examples} of 192 examples; " in words and words.count("Tiny: ") == 1
 
 
+def test_what_the_summary_does_not_hold_is_not_called_equal(copied, capsys):
+    summary = json.loads((copied / "summary.json").read_text())
+    del summary["ensemble_test_accuracy"]
+    (copied / "summary.json").write_text(json.dumps(summary))
+    assert main([str(copied), "--network=ensemble"]) == 0
+    assert "not compared: summary.json has no test accuracy of" in capsys.readouterr().out
+
+
 def test_an_older_checkpoint_is_not_compared(copied, capsys):
     damage(copied / "checkpoints" / "24")
     assert main([str(copied)]) == 1

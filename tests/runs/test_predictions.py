@@ -55,7 +55,7 @@ def test_the_other_splits(finished):
         predict(finished, batch_size=0)
 
 
-def test_files_of_images_are_predicted_as_the_arrays_are(finished, tmp_path):
+def test_files_of_images_are_predicted_as_the_arrays_are(finished, tmp_path, monkeypatch):
     image = pytest.importorskip("PIL.Image")
     test = data.load("digits", limit=192).test
     (tmp_path / "below").mkdir()
@@ -68,6 +68,8 @@ def test_files_of_images_are_predicted_as_the_arrays_are(finished, tmp_path):
     assert found.examples == ["0.png", "1.png", "2.png", "below/3.PNG", "below/4.PNG"]
     for node, p in found.probabilities.items():
         np.testing.assert_allclose(p, whole.probabilities[node][:5], rtol=1e-4)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert predict(finished, images=f"~/{tmp_path.name}").examples == found.examples
     # Another size, and colours: the same picture, twice as large.
     image.open(tmp_path / "0.png").convert("RGB").resize((16, 16), 0).save(tmp_path / "0.png")
     larger = predict(finished, images=tmp_path).probabilities["Tiny"][0]

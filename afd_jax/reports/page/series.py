@@ -250,7 +250,7 @@ def comparison_panels(runs: Sequence[RunRecords]) -> list[Panel]:
     for name in names:
         panels += _over(runs, f"Test accuracy of {name}, %", _test("accuracy", name), 2, 100)
     title = "Test accuracy of the ensemble, %"
-    panels += _over(runs, title, _test("ensemble_accuracy"), 2, 100)
+    panels += _over(runs, title, _ensemble, 2, 100)
     terms = sorted({key for run in runs for key in _keys(run, "loss/")})
     for term in terms:
         title = f"Training loss: {words(term)}, mean over networks"
@@ -281,6 +281,12 @@ def _over(
 
 def _test(*path: str) -> Callable[[RunRecords], Curve]:
     return lambda run: curve(run.metrics, "test", *path)
+
+
+def _ensemble(run: RunRecords) -> Curve:
+    if len(with_role(run.facts, "student")) < 2:  # then it is the student
+        return [], np.zeros((0, 0))
+    return _test("ensemble_accuracy")(run)
 
 
 def _mean_of_term(term: str) -> Callable[[RunRecords], Curve]:
