@@ -52,8 +52,9 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
         ", ".join(f"{name} {version}" for name, version in facts[field].items())
         for field in ("versions", "exported_with")
     )
+    role = "twin: it learned alone" if facts["role"] == "twin" else facts["role"]
     lines += [
-        f"A `{facts['network']}` ({facts['role']}) trained with afd_jax. It maps images "
+        f"A `{facts['network']}` ({role}) trained with afd_jax. It maps images "
         f"[batch, {shape}] uint8 to probabilities of {facts['classes']} classes.",
         "",
         "| | |",

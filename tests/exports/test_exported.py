@@ -213,6 +213,11 @@ def test_a_network_that_no_program_can_hold_is_a_clear_error(tmp_path):
         write(own(Own(10, looks=True)), tmp_path, ["stablehlo"], {})
 
 
+def test_the_card_of_a_twin_says_that_it_learned_alone(finished, tmp_path):
+    export(finished, tmp_path, node="Tiny alone", trust=True, formats=["safetensors"])
+    assert "A `Tiny` (twin: it learned alone) trained" in (tmp_path / "README.md").read_text()
+
+
 def test_an_unknown_format_leaves_no_folder(finished, tmp_path):
     with pytest.raises(SettingError, match="onnx"):
         export(finished, tmp_path / "new", node="Tiny", trust=True, formats=["onyx"])
