@@ -5,8 +5,8 @@
 
 The first name is the student, the others are its teachers: networks, each trained first by the same
 recipe in WORKDIR/teacher_0, ..., or folders of finished runs (`:resnet32,runs/teacher`).
-A VGG's first stage is left out in the public code: `'--config.method.stages=(2,3,4,5)'` for two
-VGGs; for a VGG and another network also the other's stages, as for `mobilenet_v2,vgg13`
+The public code skips a VGG's first stage: for two VGGs, `'--config.method.stages=(2,3,4,5)'`. If
+only one network is a VGG, set both, as for `mobilenet_v2,vgg13`:
 `'--config.method.stages=(1,2,3,4)' '--config.method.teacher_stages=(2,3,4,5)'`.
 
 What to expect (top-1, RepDistiller's public table, last epoch):

@@ -3,9 +3,9 @@
   afd-train --config=cifar100_ban:resnet32 --workdir=runs/ban \
       --config.data.data_dir=DIR --config.generations=3
 
-The first generation learns from labels, the later ones from the predictions of the generation
-before alone; with `--config.method.label_weight=1` also from labels (the paper's BAN+L). They lie
-in WORKDIR/generation_1, ...; the last lies in WORKDIR.
+The first generation learns from labels. Each later one learns only from the predictions of the one
+before; `--config.method.label_weight=1` adds the labels (BAN+L in the paper). They lie in
+WORKDIR/generation_1, ...; the last one lies in WORKDIR.
 
 What to expect: we know of no figures for this recipe.
 """

@@ -5,7 +5,8 @@
 
 The first name is the student, the others are its teachers, as in cifar100_kd.
 
-What to expect (top-1, the authors' README, means of several runs; best or last epoch is not said):
+What to expect (top-1, the authors' README, means of several runs; it does not say whether of the
+best or of the last epoch):
 
   student, teacher             DIST
   resnet20,resnet56            71.75

@@ -5,8 +5,8 @@
 
 The first name is the student, the others are its teachers, as in cifar100_kd.
 
-What to expect (top-1, best epoch; from LSKD's README, which repeats DKD's figures and adds that of
-resnet20,resnet110; those of shufflenet_v1 from the authors' own):
+What to expect (top-1, best epoch; from LSKD's README, which repeats DKD's figures and adds
+resnet20,resnet110; shufflenet_v1 from DKD's own README):
 
   student, teacher             alone  teacher     KD    DKD
   resnet32,resnet110           71.14    74.31  73.08  74.11

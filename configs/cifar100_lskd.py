@@ -5,9 +5,10 @@
 
 The first name is the student, the others are its teachers, as in cifar100_kd.
 
-Any method with a divergence from logits takes `--config.method.standardize=True`; this config is
-KD's with the weights and T that go with it, 9 and 2. Seven pairs have others in the authors' logs
-(`_PUBLISHED` below). They are looked up by names; where a teacher is a folder, set both:
+Any method with a divergence from logits takes `--config.method.standardize=True`. This config is KD
+with the matching weight and T, 9 and 2. For seven pairs the authors' logs have other values
+(`_PUBLISHED` below), which are looked up by name. Where a teacher is a folder, set both yourself,
+for `mobilenet_v2,cifar_resnet50`:
 `--config.method.temperature=3 --config.method.distillation_weight=1`.
 
 What to expect (top-1, the authors' README, best epoch):

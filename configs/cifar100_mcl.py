@@ -3,9 +3,9 @@
   afd-train --config=cifar100_mcl:resnet32,resnet32 --workdir=runs/mcl \
       --config.data.data_dir=DIR
 
-What to expect (top-1, the authors' README, best network in the best epoch): ResNet-32 alone
-70.91 %, two 72.96 %; WRN-16-2 alone 72.55 %, two 74.56 %. Their four (74.04 and 75.79 %) share stem
-and first stage; networks of this config share nothing.
+What to expect (top-1, the authors' README, the best network at its best epoch): ResNet-32 70.91 %
+alone, 72.96 % in a pair; WRN-16-2 72.55 % alone, 74.56 % in a pair. Their groups of four (74.04 and
+75.79 %) share the stem and the first stage; here, networks share nothing.
 """
 
 import ml_collections

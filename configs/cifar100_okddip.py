@@ -3,8 +3,7 @@
   afd-train --config=cifar100_okddip:resnet32 --workdir=runs/okddip \
       --config.data.data_dir=DIR
 
-What to expect (top-1, of the leader; the authors' code reports the best test epoch), and which of
-our networks is the paper's:
+What to expect (top-1, of the leader), and which of our networks is the paper's:
 
   ResNet-32       73.25 %  resnet32
   ResNet-110      78.91 %  okddip_resnet110 (bottleneck blocks, 1,170,868 parameters)
@@ -12,8 +11,9 @@ our networks is the paper's:
   VGG-16          74.68 %  okddip_vgg16 (three linear layers, 15,299,748)
   WRN-20-8        78.83 %  okddip_wrn-20-8 (bottleneck blocks, 6,871,220)
 
-ResNet-110 as in the paper, the others as measured for PCL (AAAI 2021). The authors' VGG-16 and
-DenseNet differ from ours when they are cut into branches, see docs/assumptions.md.
+ResNet-110 is from the paper, whose code reports the best test epoch; the others were measured for
+PCL (AAAI 2021). Cut into branches, the authors' VGG-16 and DenseNet differ from ours: see
+docs/assumptions.md.
 """
 
 import ml_collections

@@ -3,10 +3,10 @@
   afd-train --config=cifar100_one:resnet32 --workdir=runs/one \
       --config.data.data_dir=DIR
 
-What to expect (top-1, of a branch; the authors' code reports the best test epoch): ResNet-110
-78.38 % (alone 74.67 %; the paper); ResNet-32 73.79 % (as measured for PCL, AAAI 2021). The paper's
-ResNet-110 has 18 bottleneck blocks in a stage, which none of ours is: `resnet110` has 18 basic
-ones, `okddip_resnet110`, with 78.40 % in PCL's table, 12 bottlenecks.
+What to expect (top-1, of a branch): ResNet-110 78.38 %, 74.67 % alone (the paper, whose code
+reports the best test epoch); ResNet-32 73.79 % (measured for PCL, AAAI 2021). The paper's
+ResNet-110 has 18 bottleneck blocks a stage; none of our networks does. `resnet110` has 18 basic
+blocks; `okddip_resnet110` has 12 bottleneck blocks (78.40 % in PCL's table).
 """
 
 import ml_collections

@@ -3,8 +3,8 @@
   afd-train --config=cifar100_pcl:resnet32 --workdir=runs/pcl \
       --config.data.data_dir=DIR
 
-What to expect (top-1, the paper, means; as we read its Algorithm 1, of the average over time of the
-first branch, here "average of branch 0"), and which of our networks is the paper's:
+What to expect (top-1, the paper, means), and which of our networks is the paper's. As we read its
+Algorithm 1, the figures are of the first branch's average over time, here "average of branch 0":
 
   ResNet-32       74.14 %  resnet32 (deviation 0.16)
   ResNet-110      79.98 %  okddip_resnet110 (bottleneck blocks, 1,170,868 parameters)

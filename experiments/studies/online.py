@@ -4,16 +4,17 @@
 
 The published figures are top-1 accuracy on CIFAR-100 from PCL's paper (Wu and Gong, AAAI 2021). All
 methods share one recipe: 300 epochs, batch size 128, SGD 0.1 with Nesterov momentum and weight
-decay 5e-4, the rate multiplied by 0.1 at epochs 150 and 225. We do not know how many
-networks DML and KDCL have there and assume pairs. Our tables show the mean over a network's
-branches; apart from them OKDDip's leader, whose accuracy its figures are, and the averages over
-time of PCL's branches: as we read its Algorithm 1, its figures are of the first one's.
+decay 5e-4, the rate multiplied by 0.1 at epochs 150 and 225. We do not know how many networks DML
+and KDCL have there and assume pairs. Our tables show the mean over a network's branches. OKDDip's
+leader and the averages over time of PCL's branches have rows of their own, because the published
+figures are theirs: the leader's for OKDDip and, as we read Algorithm 1, that of the first branch's
+average for PCL. Our row for PCL is the mean over all branches' averages.
 
-Where the figures may differ for other reasons: the authors of ONE and OKDDip report the best test
-epoch, PCL's do not say, and ours is the last. If PCL's authors used OKDDip's code, as the sizes of
-the networks suggest, then the branches of a VGG-16 had dropout of 0.5 in its linear layers, those
-of a DenseNet shared their last block, and OKDDip's DenseNet leader had no last BatchNorm and ReLU;
-ours have none of that.
+Figures may differ for other reasons. The authors of ONE and OKDDip report the best test epoch,
+PCL's do not say which, and we report the last. The sizes of the networks suggest that PCL's authors
+used OKDDip's code. If so, the branches of VGG-16 had dropout of 0.5 in the linear layers, those of
+DenseNet shared the last block, and the leader of OKDDip's DenseNet lacked the last BatchNorm and
+ReLU. Our networks differ in all three.
 """
 
 import ml_collections
@@ -40,7 +41,7 @@ _PUBLISHED = {
     "okddip_vgg16": (75.52, 75.67, 74.37, 74.68, 76.89),
     "okddip_wrn-20-8": (79.77, 79.37, 79.10, 78.83, 80.51),
 }
-_NODE = {"OKDDip": "{} leader", "PCL": "average of {}"}  # that the figure is of
+_NODE = {"OKDDip": "{} leader", "PCL": "average of {}"}  # which row a figure is of
 
 
 def _block(network: str, published: tuple[float, ...]) -> Block:

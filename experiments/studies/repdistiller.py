@@ -2,11 +2,12 @@
 
   python -m experiments.study repdistiller --hours 48 --seeds-at-once 3 --data-dir DIR
 
-The published figures come from RepDistiller's README and, for DKD, of the best epoch, from LSKD's
-and (shufflenet_v1) mdistiller's. They use one teacher for all runs; here each seed has its own.
-Some lines are no reproductions: FT, because RepDistiller's differs from the authors' method, which
-we implement; FitNet where sizes differ, which it brings together by a transposed convolution and we
-by bilinear resize; and CRD, whose negatives we draw from all images.
+The published figures come from RepDistiller's README. Those of DKD are of the best epoch and come
+from LSKD's README or, for shufflenet_v1, from mdistiller's. All published runs share one teacher;
+here each seed has its own. Three columns do not reproduce the table exactly. FT: RepDistiller's
+differs from the authors' method, which we implement. FitNet, where the sizes of maps differ:
+RepDistiller uses a transposed convolution, we resize bilinearly. CRD: we draw negatives from all
+images.
 
 Several GPUs wait for each other's teachers. Train the teachers first: `--only '^teachers'`.
 """
