@@ -171,7 +171,7 @@ def _compared(
         lines += [before + line for line in differing]
         rounding = rounding and small
     if not compared:
-        print(f"not compared: summary.json has no {known.split} accuracy of what was chosen")
+        print(f"not compared: summary.json has no {known.split} accuracy for the chosen networks")
     elif not lines:
         print("accuracies: equal to summary.json")
     elif rounding:

@@ -52,7 +52,7 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
         ", ".join(f"{name} {version}" for name, version in facts[field].items())
         for field in ("versions", "exported_with")
     )
-    role = "twin: it learned alone" if facts["role"] == "twin" else facts["role"]
+    role = "a twin, which learned alone" if facts["role"] == "twin" else facts["role"]
     lines += [
         f"A `{facts['network']}` ({role}) trained with afd_jax. It maps images "
         f"[batch, {shape}] uint8 to probabilities of {facts['classes']} classes.",
@@ -75,7 +75,7 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
     ]
     for kind, file in files.items():
         lines += [f"## {file['file']}", "", _INTRODUCE[kind].format(shape=shape), ""]
-        lines += [f"Read in a fresh process: {_compared(kind, file['difference'])}.", ""]
+        lines += [f"Checked in a fresh process: {_compared(kind, file['difference'])}.", ""]
     lines += [
         "`reference.npz` holds 8 random images with this network's features and probabilities."
     ]
@@ -84,6 +84,6 @@ def card(description: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]])
 
 def _compared(kind: str, difference: float | None) -> str:
     if difference is None:
-        return "names, shapes and the digest of the tensors are right; no output was computed"
-    what = "its last layer gives" if kind == "safetensors" else "it gives"
-    return f"{what} the probabilities in `reference.npz`, to {difference:.0e}"
+        return "names, shapes and the digest of the tensors match; no outputs were compared"
+    what = "its last layer" if kind == "safetensors" else "it"
+    return f"{what} reproduces the probabilities in `reference.npz` to within {difference:.0e}"

@@ -156,8 +156,8 @@ def _stablehlo(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
     try:
         return bytes(jax.export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize())
-    except Exception as error:  # of many kinds: a shape that depends on the batch, a callback
-        remedy = f"JAX cannot export this network ({first_line(error)[:200]}); leave stablehlo out"
+    except Exception as error:  # of many kinds: a shape that depends on the batch, ...
+        remedy = f"JAX cannot export this network ({first_line(error)[:200]}); leave out stablehlo"
         raise SettingError("--formats", "stablehlo", remedy) from error
 
 
@@ -173,7 +173,7 @@ def _onnx(function: Callable[[Any], Any], shape: Sequence[int]) -> bytes:
             warnings.simplefilter("ignore")
             model: Any = to_onnx(function, [images], model_name="network", **names)
     except Exception as error:  # the converter has errors of every type
-        remedy = f"jax2onnx cannot convert this network ({first_line(error)}); leave onnx out"
+        remedy = f"jax2onnx cannot convert this network ({first_line(error)}); leave out onnx"
         raise SettingError("--formats", "onnx", remedy) from error
     # Notes on shapes between the layers, some of them wrong; whoever loads the model infers them.
     del model.graph.value_info[:]

@@ -7,8 +7,8 @@ With its own Q = softmax(z / T) and Pearson's correlation r:
   CE(y, softmax(z)) + T² [b (1 - mean over examples of r(Q_i:, P_i:))
                         + g (1 - mean over classes of r(Q_:j, P_:j))]
 
-The second runs over the whole batch, on all devices. T = b = g = 1 are the defaults of the authors'
-code, 4, 2, 2 its values for CIFAR-100.
+The second runs over the whole batch, on all devices. The authors' code has T = b = g = 1 by
+default; for CIFAR-100 it sets T = 4, b = g = 2.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ Hinton, Vinyals, Dean; 2015; arXiv 1503.02531. For a student with logits z and t
   a CE(y, softmax(z)) + b T² mean over j of KL(softmax(z_j / T) || softmax(z / T))
 
 a = 0.1, b = 0.9, T = 4 are widespread. A born-again network (BAN; Furlanello et al., ICML 2018)
-learns from a teacher like itself, with b = T = 1 and a = 0; or a = 1, which they call BAN+L.
+learns from a teacher like itself, with b = T = 1 and a = 0; with a = 1 it is their BAN+L.
 """
 
 import dataclasses

@@ -178,7 +178,7 @@ def activation_bytes(plan: Plan, network: Network, state: NetworkState, batch_si
 
         return jax.vjp(run, params, has_aux=True)[1]
 
-    # A parameter that is kept as it is takes no memory of its own.
+    # A parameter that is stored unchanged takes no extra memory.
     jaxpr = jax.make_jaxpr(residuals)(state.params, state.statistics, images).jaxpr
     params = {id(x) for x in jaxpr.invars[: len(jax.tree.leaves(state.params))]}
     kept = {id(x): x.aval for x in jaxpr.outvars if id(x) not in params}

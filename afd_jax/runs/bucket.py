@@ -73,7 +73,8 @@ def mirrored(url: str) -> Iterator[pathlib.Path]:
     Raises:
       SettingError: for an address of another kind, a bucket that cannot be reached, one that
         another program trains in, or several processes.
-      StorageError: if the last copy fails; the folder stays. It says what else ended the block.
+      StorageError: if the last copy fails; the folder stays. The message also says why the block
+        ended, if that was an error.
     """
     if jax.process_count() > 1:
         remedy = f"a bucket takes one process, this run has {jax.process_count()}; give a folder "
@@ -89,7 +90,7 @@ def mirrored(url: str) -> Iterator[pathlib.Path]:
         try:
             yield local
         except BaseException as error:
-            ended = f"; the run had ended: {first_line(error)[:200]}"
+            ended = f"; before that, the run ended: {first_line(error)[:200]}"
             raise
         finally:
             copier.finish(ended)
@@ -190,7 +191,7 @@ class _Copier:
         """Copies what is missing.
 
         Args:
-          ended: for the message, why the run has ended.
+          ended: why the run ended, for the message.
 
         Raises:
           StorageError: if that fails.

@@ -76,7 +76,9 @@ def test_the_snippets_of_the_card_run_where_afd_jax_is_not(written):
     card = (written / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 2 and "test accuracy of the same alone" in card
-    assert "process: its last layer gives the prob" in card and f"jax {jax.__version__}" in card
+    assert (
+        "process: its last layer reproduces the prob" in card and f"jax {jax.__version__}" in card
+    )
     for code in blocks:
         code += "\nimport sys; assert 'afd_jax' not in sys.modules"
         subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=written)
@@ -209,13 +211,13 @@ def test_half_precision_and_scalars_are_written_as_they_are(tmp_path):
 
 
 def test_a_network_that_no_program_can_hold_is_a_clear_error(tmp_path):
-    with pytest.raises(SettingError, match=r"cannot export this network .*; leave stablehlo out"):
+    with pytest.raises(SettingError, match=r"cannot export this network .*; leave out stablehlo"):
         write(own(Own(10, looks=True)), tmp_path, ["stablehlo"], {})
 
 
 def test_the_card_of_a_twin_says_that_it_learned_alone(finished, tmp_path):
     export(finished, tmp_path, node="Tiny alone", trust=True, formats=["safetensors"])
-    assert "A `Tiny` (twin: it learned alone) trained" in (tmp_path / "README.md").read_text()
+    assert "A `Tiny` (a twin, which learned alone) trained" in (tmp_path / "README.md").read_text()
 
 
 def test_an_unknown_format_leaves_no_folder(finished, tmp_path):

@@ -218,7 +218,7 @@ def test_the_next_run_continues_from_what_could_not_be_copied(in_memory, monkeyp
 
 
 def test_a_failed_copy_does_not_hide_why_the_run_ended(in_memory, monkeypatch):
-    ended = r"cannot be written \(gone\); .*; the run had ended: not finite at step 4$"
+    ended = r"cannot be written \(gone\); .*; before that, the run ended: not finite at step 4$"
     with pytest.raises(StorageError, match=ended):
         with monkeypatch.context() as patched, mirrored(in_memory) as folder:
             (folder / "metrics").write_text("1")

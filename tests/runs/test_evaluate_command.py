@@ -148,7 +148,7 @@ def test_what_the_summary_does_not_hold_is_not_called_equal(copied, capsys):
     del summary["ensemble_test_accuracy"]
     (copied / "summary.json").write_text(json.dumps(summary))
     assert main([str(copied), "--network=ensemble"]) == 0
-    assert "not compared: summary.json has no test accuracy of" in capsys.readouterr().out
+    assert "not compared: summary.json has no test accuracy for the" in capsys.readouterr().out
 
 
 def test_an_older_checkpoint_is_not_compared(copied, capsys):

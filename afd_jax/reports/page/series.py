@@ -284,7 +284,7 @@ def _test(*path: str) -> Callable[[RunRecords], Curve]:
 
 
 def _ensemble(run: RunRecords) -> Curve:
-    if len(with_role(run.facts, "student")) < 2:  # then it is the student
+    if len(with_role(run.facts, "student")) < 2:  # then the ensemble is that student
         return [], np.zeros((0, 0))
     return _test("ensemble_accuracy")(run)
 
