@@ -86,4 +86,5 @@ def _compared(kind: str, difference: float | None) -> str:
     if difference is None:
         return "names, shapes and the digest of the tensors match; no outputs were compared"
     what = "its last layer" if kind == "safetensors" else "it"
-    return f"{what} reproduces the probabilities in `reference.npz` to within {difference:.0e}"
+    how = f"to within {difference:.1e}" if difference else "exactly"
+    return f"{what} reproduces the probabilities in `reference.npz` {how}"

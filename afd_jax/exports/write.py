@@ -62,7 +62,8 @@ def write(
         reference: dict[str, Any] = {
             "images": images,
             "features": np.asarray(outputs.features, np.float32),
-            "probabilities": np.asarray(jax.nn.softmax(outputs.logits.astype(np.float32))),
+            # As the program computes them: in half precision, another one may round otherwise.
+            "probabilities": np.asarray(jax.jit(probabilities)(images)),
         }
     np.savez_compressed(folder / check.REFERENCE, **reference)
     tensors = named(network.variables)

@@ -97,9 +97,9 @@ def test_a_changed_tensor_is_found(written, tmp_path):
 
 def test_a_file_with_other_numbers_fails(finished, tmp_path, monkeypatch):
     network = load(finished, "Tiny", trust=True)
-    forward, _ = write_module._functions(network)
-    functions = (forward, lambda x: jnp.full((x.shape[0], 10), 0.1))
-    monkeypatch.setattr(write_module, "_functions", lambda _: functions)
+    right = write_module._stablehlo
+    wrong = functools.partial(right, lambda x: jnp.full((x.shape[0], 10), 0.1))
+    monkeypatch.setattr(write_module, "_stablehlo", lambda _, shape: wrong(shape))
     with pytest.raises(WrongOutputsError, match="other probabilities"):
         write(network, tmp_path / "x", ["stablehlo"], {})
 
