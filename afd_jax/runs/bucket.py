@@ -187,7 +187,7 @@ class _Copier:
         self._thread = threading.Thread(target=self._watch, name="bucket", daemon=True)
         self._thread.start()
 
-    def finish(self, ended: str = "") -> None:
+    def finish(self, ended: str) -> None:
         """Copies what is missing.
 
         Args:

@@ -195,13 +195,13 @@ class Own(nn.Module):
         return Outputs(nn.Dense(self.classes, **kind)(features.mean((1, 2))), features)
 
 
-def own(module):
+def trained(module):
     variables = functional(module).init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     return TrainedNetwork("own", module, variables, Recipe([0.5], [0.25]), image_shape=(8, 8, 1))
 
 
 def test_half_precision_and_scalars_are_written_as_they_are(tmp_path):
-    found = write(own(Own(10, half=True)), tmp_path, ["safetensors", "stablehlo"], {})
+    found = write(trained(Own(10, half=True)), tmp_path, ["safetensors", "stablehlo"], {})
     assert found["stablehlo"]["difference"] < 1e-5
     with np.load(tmp_path / "reference.npz") as reference:
         assert reference["probabilities"].dtype == np.float32
@@ -212,7 +212,7 @@ def test_half_precision_and_scalars_are_written_as_they_are(tmp_path):
 
 def test_a_network_that_no_program_can_hold_is_a_clear_error(tmp_path):
     with pytest.raises(SettingError, match=r"cannot export this network .*; leave out stablehlo"):
-        write(own(Own(10, looks=True)), tmp_path, ["stablehlo"], {})
+        write(trained(Own(10, looks=True)), tmp_path, ["stablehlo"], {})
 
 
 def test_the_card_of_a_twin_says_that_it_learned_alone(finished, tmp_path):
