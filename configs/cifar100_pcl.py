@@ -3,8 +3,9 @@
   afd-train --config=cifar100_pcl:resnet32 --workdir=runs/pcl \
       --config.data.data_dir=DIR
 
-What to expect (top-1, the paper, means), and which of our networks is the paper's. As we read its
-Algorithm 1, the figures are of the first branch's average over time, here "average of branch 0":
+What to expect (top-1, the paper, means), and which of our networks is the paper's. We take the
+figures to be of the first branch's average over time, here "average of branch 0" (assumed; from a
+summary of the paper's Algorithm 1):
 
   ResNet-32       74.14 %  resnet32 (deviation 0.16)
   ResNet-110      79.98 %  okddip_resnet110 (bottleneck blocks, 1,170,868 parameters)

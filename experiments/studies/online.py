@@ -7,8 +7,8 @@ methods share one recipe: 300 epochs, batch size 128, SGD 0.1 with Nesterov mome
 decay 5e-4, the rate multiplied by 0.1 at epochs 150 and 225. We do not know how many networks DML
 and KDCL have there and assume pairs. Our tables show the mean over a network's branches. OKDDip's
 leader and the averages over time of PCL's branches have rows of their own, because the published
-figures are theirs: the leader's for OKDDip and, as we read Algorithm 1, that of the first branch's
-average for PCL. Our row for PCL is the mean over all branches' averages.
+figures are theirs: the leader's for OKDDip and, we assume from a summary of Algorithm 1, the first
+branch's average for PCL. Our row for PCL is the mean over all branches' averages.
 
 Figures may differ for other reasons. The authors of ONE and OKDDip report the best test epoch,
 PCL's do not say which, and we report the last. The sizes of the networks suggest that PCL's authors
