@@ -100,7 +100,18 @@ class Recipe:
         return self.normalise(batch["image"])
 
     def normalise(self, images: jax.Array) -> jax.Array:
-        """uint8 to float32 with the recipe's mean and deviation taken out, per channel."""
+        """uint8 to float32 with the recipe's mean and deviation taken out, per channel.
+
+        Raises:
+          TypeError: for floats, which may be normalised already.
+        """
+        if images.dtype != jnp.uint8:
+            words = f"images must be uint8, from 0 to 255, not {images.dtype}; `Examples.batch` "
+            raise TypeError(words + "returns normalised ones, `Examples.images` has the bytes")
+        return self.normalise_pixels(images)
+
+    def normalise_pixels(self, images: jax.Array) -> jax.Array:
+        """The same of any numbers from 0 to 255."""
         mean, std = (
             jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
             for values in (self.mean, self.std)

@@ -294,6 +294,10 @@ def _arrays(path: str | None) -> _Loaded:
             raise SettingError(
                 field, path, f"{prefix}images must be uint8 [n, h, w, c], not {found}"
             )
+        if _channels_first(images.shape):
+            remedy = f"{prefix}images must be [n, h, w, c]; {images.shape} seems to have the "
+            remedy += "channels first, turn them: images.transpose(0, 2, 3, 1)"
+            raise SettingError(field, path, remedy)
         if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
             found = f"{labels.dtype} {labels.shape}"
             remedy = f"{prefix}labels must be integers [{len(images)}], not {found}"
@@ -320,6 +324,18 @@ def _arrays(path: str | None) -> _Loaded:
         remedy += "two classes from 0"
         raise SettingError(field, path, remedy)
     return train, test, names or _numbers(largest + 1)
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether only that explains a shape; rows of one pixel may have many channels.
+
+    >>> _channels_first((100, 3, 24, 32)), _channels_first((100, 1, 28, 28))
+    (True, True)
+    >>> _channels_first((100, 1, 500, 12)), _channels_first((100, 3, 3, 3))
+    (False, False)
+    """
+    _, height, width, channels = shape
+    return channels > 4 and (height == 3 or (height == 1 and width == channels))
 
 
 def _tfds(name: str, data_dir: str | None, download: bool) -> _Loaded:

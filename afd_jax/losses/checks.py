@@ -73,7 +73,8 @@ def number(
       batch: where one number per example is allowed, too: their number.
 
     Returns:
-      The value; one number per example as [batch, 1], for rows.
+      The value, in float32 if it is an array of a narrower type or of integers; one number per
+      example as [batch, 1], for rows.
 
     Raises:
       ValueError: for another shape, or a number that is not finite or out of bounds.
@@ -93,7 +94,12 @@ def number(
             raise ValueError(f"{name}={bad} must be {_bounds(above, least, below, most)}")
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not shape):
         return value.item()  # NumPy's float64 would set the type of the result
-    return jnp.asarray(value)[:, None] if shape else value
+    if not shape and not isinstance(value, jax.Array):
+        return value
+    value = jnp.asarray(value)
+    # In a narrow type its square might overflow.
+    value = value if value.dtype == jnp.float64 else value.astype(jnp.float32)
+    return value[:, None] if shape else value
 
 
 def _bounds(above: float, least: float, below: float, most: float) -> str:

@@ -124,7 +124,7 @@ def label_distribution(
       [batch, classes] float32, of sum 1.
 
     Raises:
-      ValueError: if `classes`, `correct` or a label is out of range.
+      ValueError: if `classes`, `correct` or a label is out of range, or labels have another shape.
       TypeError: if labels are neither integers nor floating point.
 
     >>> import jax.numpy as jnp
@@ -133,6 +133,8 @@ def label_distribution(
     """
     labels = checks.as_labels(labels)
     soft = jnp.issubdtype(labels.dtype, jnp.floating)
+    if not soft and labels.ndim != 1:
+        raise ValueError(f"labels need shape [batch], got {labels.shape}")
     if classes < 2:
         raise ValueError(f"classes={classes!r} must be at least 2")
     correct = checks.number("correct", correct, least=0, most=1)
@@ -141,6 +143,7 @@ def label_distribution(
         raise ValueError(f"soft labels need shape {wanted}, got {labels.shape}")
     others = (1 - correct) / (classes - 1)
     if soft:
+        (labels,) = checks.as_floats(labels)
         return (labels * correct + (1 - labels) * others).astype(jnp.float32)
     labels, factor = checks.hard_labels(labels, classes)
     one_hot = jax.nn.one_hot(labels, classes, dtype=jnp.float32)

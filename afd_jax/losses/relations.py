@@ -18,8 +18,12 @@ def _pair(
     rows: jax.typing.ArrayLike | None,
     stop_target_gradient: bool,
     where: jax.typing.ArrayLike | None,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Both flattened, the rows, and 1 for examples that count."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Both flattened; the rows; 1 for examples that count; of each row, 1 if it counts.
+
+    A traced row cannot be checked. One that is out of range would silently give another example's
+    value; it gives NaN.
+    """
     features, target_features = checks.as_floats(features, target_features)
     flat = []
     for name, own in (("features", features), ("target_features", target_features)):
@@ -36,7 +40,9 @@ def _pair(
         for wrong in at_hand[(at_hand < 0) | (at_hand >= len(own))][:1]:
             raise ValueError(f"rows must be in [0, {len(own)}), got {wrong}")
     other = jax.lax.stop_gradient(other) if stop_target_gradient else other
-    return own, other, every, kept.astype(own.dtype)
+    there, kept = (every >= 0) & (every < len(own)), kept.astype(own.dtype)
+    every = jnp.where(there, every, 0)
+    return own, other, every, kept, jnp.where(there, kept[every], jnp.nan)
 
 
 def _mean(values: jax.Array, kept: jax.Array) -> jax.Array:
@@ -77,9 +83,11 @@ def similarity_preserving(
     >>> print(similarity_preserving(a, b).round(4))
     [0.2929 0.2929]
     """
-    own, other, rows, kept = _pair(features, target_features, rows, stop_target_gradient, where)
+    own, other, rows, kept, counts = _pair(
+        features, target_features, rows, stop_target_gradient, where
+    )
     a, b = (direction(x[rows] @ x.T) for x in (own, other))
-    return kept[rows] * _mean(jnp.square(a - b), kept)
+    return counts * _mean(jnp.square(a - b), kept)
 
 
 def relational_distance(
@@ -105,9 +113,11 @@ def relational_distance(
     >>> print(relational_distance(a, b).round(4))
     [0.0337 0.0675 0.0338]
     """
-    own, other, rows, kept = _pair(features, target_features, rows, stop_target_gradient, where)
+    own, other, rows, kept, counts = _pair(
+        features, target_features, rows, stop_target_gradient, where
+    )
     a, b = (_distances(x, kept)[rows] for x in (own, other))
-    return kept[rows] * _mean(_huber(a - b), kept)
+    return counts * _mean(_huber(a - b), kept)
 
 
 def relational_angle(
@@ -129,10 +139,12 @@ def relational_angle(
     >>> print(relational_angle(a, a[:, :1]).round(4))
     [0.0556 0.0095 0.1111]
     """
-    own, other, rows, kept = _pair(features, target_features, rows, stop_target_gradient, where)
+    own, other, rows, kept, counts = _pair(
+        features, target_features, rows, stop_target_gradient, where
+    )
     ways = [direction(x[None] - x[rows][:, None]) for x in (own, other)]
     a, b = (jnp.einsum("ijd,ikd->ijk", way, way) for way in ways)
-    return kept[rows] * _mean(_mean(_huber(a - b), kept), kept)
+    return counts * _mean(_mean(_huber(a - b), kept), kept)
 
 
 def probabilistic_transfer(
@@ -155,9 +167,11 @@ def probabilistic_transfer(
     >>> print(probabilistic_transfer(a, b).round(4))
     [0.0294 0.0294]
     """
-    own, other, rows, kept = _pair(features, target_features, rows, stop_target_gradient, where)
+    own, other, rows, kept, counts = _pair(
+        features, target_features, rows, stop_target_gradient, where
+    )
     p, q = (_neighbours(direction(x), rows, kept) for x in (own, other))
-    return kept[rows] * _mean(q * (jnp.log(q + 1e-7) - jnp.log(p + 1e-7)), kept)
+    return counts * _mean(q * (jnp.log(q + 1e-7) - jnp.log(p + 1e-7)), kept)
 
 
 def supervised_contrastive(
@@ -199,11 +213,11 @@ def supervised_contrastive(
     [0.6931 0.6931 0.    ]
     """
     temperature = checks.number("temperature", temperature, above=0)
-    own, other, every, kept = _pair(
+    own, other, every, kept, counts = _pair(
         embeddings, embeddings if others is None else others, rows, False, where
     )
     checks.require_same_shape(embeddings=own, others=other)
-    labels = jnp.asarray(labels)
+    labels = checks.as_labels(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != own.shape[:1]:
         wanted = f"labels must be integers of shape {own.shape[:1]}"
         error = ValueError if jnp.issubdtype(labels.dtype, jnp.integer) else TypeError
@@ -216,7 +230,7 @@ def supervised_contrastive(
     same = partners & (labels[every][:, None] == labels[None])
     count = jnp.sum(same.astype(own.dtype), axis=1)
     total = jnp.sum(jnp.where(same, -log_probs, 0), axis=1)
-    return kept[every] * total / jnp.maximum(count, 1)
+    return counts * total / jnp.maximum(count, 1)
 
 
 def _distances(x: jax.Array, kept: jax.Array) -> jax.Array:

@@ -75,7 +75,7 @@ def linear_cka(
     Arguments and errors as in `linear_hsic`.
 
     Returns:
-      [], 0 if one of the two maps is the same for all examples.
+      [], 0 if one of the two maps is the same for all examples; NaN if a kept one is not finite.
 
     >>> import jax
     >>> x = jax.random.normal(jax.random.key(0), (32, 8))
@@ -89,12 +89,15 @@ def linear_cka(
 
 
 def cka_ratio(between: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
-    """CKA from three values of HSIC, or from their sums over batches; 0 where one is not positive.
+    """CKA from three values of HSIC, or from their sums over batches.
 
     Args:
       between: of both maps, of any shape.
       own: of the first with itself, likewise.
       other: of the second with itself, likewise.
+
+    Returns:
+      Of their shape; 0 where `own` or `other` is not positive, NaN where one is NaN.
 
     Raises:
       ValueError: if shapes differ or are empty. TypeError: if an input is not floating point.
@@ -104,4 +107,5 @@ def cka_ratio(between: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array
     checks.require_same_shape(between=between, own=own, other=other)
     there = (own > 0) & (other > 0)  # their product might over- or underflow
     length = jnp.sqrt(jnp.where(there, own, 1)) * jnp.sqrt(jnp.where(there, other, 1))
-    return jnp.where(there, between / length, 0)
+    nothing = jnp.where(jnp.isnan(own + other), jnp.nan, 0)
+    return jnp.where(there, between / length, nothing)

@@ -60,7 +60,7 @@ class TrainedNetwork:
           SettingError: for images of another type, shape or range.
         """
         pixels = as_pixels(images, self.image_shape, images_range)
-        return self._run(self.variables, self.recipe.normalise(pixels))
+        return self._run(self.variables, self.recipe.normalise_pixels(pixels))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is compiled, for copies."""
@@ -204,7 +204,8 @@ def _require_trust(field: str, setting: Any, trust: Trust) -> None:
         return
     remedy = "the folder of this run asks for code of yours or of others, which runs when it is "
     remedy += "imported; if you trust the folder, say trust=True (--trust on a command line, "
-    remedy += "--config.trust=True for teachers and init_from), or give the networks as modules="
+    remedy += "--config.trust=True for teachers and init_from)"
+    remedy += ", or give this network in modules=" if field == "networks" else ""
     raise SettingError(field, name, remedy)
 
 

@@ -199,6 +199,8 @@ def test_evaluation_only_normalises():
     batch = uint8_batch()
     expected = (np.asarray(batch["image"], np.float64) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(RECIPE.test(jax.random.key(0), batch), expected, atol=1e-5)
+    with pytest.raises(TypeError, match="images must be uint8, from 0 to 255, not float32"):
+        RECIPE.normalise(RECIPE.normalise(batch["image"]))
 
 
 @pytest.fixture
@@ -242,6 +244,11 @@ def test_arrays_of_ones_own(npz):
             "one for each label 0 to 4294967297",
         ),
         ({"test_images": np.zeros((6, 4, 8, 1), np.uint8)}, "differ in shape"),
+        ({"images": np.zeros((12, 1, 8, 8), np.uint8)}, r"images.transpose\(0, 2, 3, 1\)"),
+        (
+            {"test_images": np.zeros((6, 3, 8, 9), np.uint8)},
+            "test_images must be .*channels first",
+        ),
         ({"class_names": ["ant", "bee"]}, "different names, one for each label 0 to 2"),
         ({"class_names": ["ant", "bee", "ant"]}, "different names, one for each label"),
     ],

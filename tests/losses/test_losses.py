@@ -173,6 +173,13 @@ def test_a_label_out_of_range_is_an_error_or_nan_never_another_class(label):
     np.testing.assert_allclose(masked, [np.log(3), 0], rtol=1e-6)
 
 
+def test_soft_labels_in_half_precision_keep_their_digits():
+    soft = jax.nn.softmax(jnp.arange(100.0)[None] / 50).astype(jnp.bfloat16)
+    found = losses.label_distribution(soft, 100, correct=0.9)
+    expected = np.asarray(soft, np.float64) * 0.9 + (1 - np.asarray(soft, np.float64)) * 0.1 / 99
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_a_temperature_for_each_example_is_not_one_for_each_class():
     z = jnp.array([[1.0, 0, -1], [2.0, 1, 0], [0.0, 3, 1]])
     each = jnp.array([1.0, 2.0, 4.0])
@@ -183,6 +190,17 @@ def test_a_temperature_for_each_example_is_not_one_for_each_class():
     np.testing.assert_allclose(found, alone, rtol=1e-6)
     unscaled = losses.distillation_kl(z, z[::-1], temperature=each, scale_by_t_squared=False)
     np.testing.assert_allclose(found, unscaled * each**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [jnp.int8, jnp.int32, jnp.float16])
+def test_a_narrow_temperature_has_a_square(kind):
+    z = jnp.array([[1.0, 0, -1], [2.0, 1, 0]])
+    expected = losses.distillation_kl(z, z[::-1], temperature=100.0)
+    with jax.numpy_dtype_promotion("strict"):
+        for temperature in (kind(100), np.full(2, 100, kind)):
+            found = losses.distillation_kl(z, z[::-1], temperature=temperature)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+            assert found.dtype == jnp.float32
 
 
 def test_t_squared_keeps_the_gradient_size():
@@ -256,6 +274,11 @@ Z = jnp.zeros((2, 3))
         (lambda: losses.attention_alignment(Z, Z), ValueError, "at least 4 dimensions"),
         (lambda: losses.label_distribution(Z > 0, 3, correct=0.5), TypeError, "must be integers"),
         (lambda: losses.label_distribution(Z, 4, correct=0.5), ValueError, r"need shape \(2, 4\)"),
+        (
+            lambda: losses.label_distribution(jnp.eye(3, dtype=int), 3, correct=0.5),
+            ValueError,
+            r"labels need shape \[batch\], got \(3, 3\)",
+        ),
         (
             lambda: losses.label_distribution(jnp.zeros(1, int), 3, correct=2),
             ValueError,

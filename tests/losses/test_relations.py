@@ -147,6 +147,8 @@ def test_bad_input_is_named():
         losses.supervised_contrastive(a, jnp.zeros(3, int))
     with pytest.raises(TypeError, match="labels must be integers"):
         losses.supervised_contrastive(a, labels > 0)
+    with pytest.raises(ValueError, match="labels must fit into 32 bits, got 4294967303"):
+        losses.supervised_contrastive(a, np.array([7, 7 + 2**32]))
 
 
 def test_opposite_examples_are_no_neighbours():
@@ -172,3 +174,11 @@ def test_distances_far_from_the_origin():
 def test_a_row_that_is_not_there_is_refused(row):
     with pytest.raises(ValueError, match=rf"rows must be in \[0, 5\), got {row}"):
         losses.similarity_preserving(A, B, rows=np.array([2, row]))
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_traced_row_that_is_not_there_is_nan(name):
+    loss = getattr(losses, name)
+    found = jax.jit(lambda rows: loss(A, B, rows=rows))(jnp.array([4, -1, 5, 0]))
+    own = np.asarray(loss(A, B))
+    np.testing.assert_allclose(found, [own[4], np.nan, np.nan, own[0]], rtol=1e-5)

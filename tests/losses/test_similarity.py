@@ -129,6 +129,16 @@ def test_a_constant_map_is_like_no_other(value):
             assert losses.linear_cka(*pair, where=where) == 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_zero(value):
+    x = jnp.asarray(maps(13)[0], jnp.float32)
+    wrong = x.at[3, 1].set(value)
+    for pair in ((wrong, x), (x, wrong), (wrong, wrong)):
+        assert np.isnan(losses.linear_cka(*pair))
+        assert losses.linear_cka(*pair, where=jnp.arange(13) != 3) > 0
+    assert np.isnan(losses.cka_ratio(*jnp.array([1.0, np.nan, 1.0])))
+
+
 def test_float32_survives_an_offset_and_jit():
     x, y = (a + 3000 for a in maps(32))
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
