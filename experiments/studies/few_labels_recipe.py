@@ -22,12 +22,14 @@ def base(config: ml_collections.ConfigDict) -> None:
     both networks.
     """
     config.data.pad, config.data.pad_mode, config.data.flip = 1, "zero", False
+    config.data.rotate = 0.0
     config.batch_size = 64
     config.eval_batch_size = 400
     config.duration = "600 steps"
     config.log_every = config.eval_every = config.checkpoint_every = "150 steps"
     logit = config.optimizers.logit
     logit.learning_rate, logit.momentum, logit.weight_decay = 0.1, 0.9, 2e-3
+    logit.nesterov = False
     logit.schedule = {"name": "cosine"}
 
 
