@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -24,7 +25,7 @@ SUFFIXES = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
 _TESTS = ("test", "validation", "val")
-_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+_PART = re.compile(r"(train|training|test|testing|val|valid|validation)([-_ ]?(set|data|images))?")
 _FIELD = "data.data_dir"
 
 
@@ -111,7 +112,7 @@ def _part(
     if len(names) < 2:
         remedy = f"{folder} must hold a folder of images for each of at least two classes, and "
         raise SettingError(_FIELD, data_dir, remedy + f"holds {', '.join(names) or 'no folder'}")
-    if {name.lower() for name in names} <= _PARTS:
+    if all(_PART.fullmatch(name.lower()) for name in names):
         remedy = f"{folder} holds {', '.join(names)}, which look like parts of a data set, not "
         remedy += f"like classes; call them train and {', '.join(_TESTS)}"
         raise SettingError(_FIELD, data_dir, remedy)
@@ -154,7 +155,10 @@ def _folders(folder: pathlib.Path) -> list[str]:
     """Names of the folders in a folder, if it is one, sorted."""
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    below = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    if lost := next((p for p in sorted(below) if p.is_symlink() and not p.exists()), None):
+        raise SettingError(_FIELD, str(folder), f"{lost} is a link to what is not there")
+    return sorted(p.name for p in below if p.is_dir())
 
 
 def images_below(

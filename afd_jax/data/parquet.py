@@ -2,10 +2,10 @@
 
 `DIR/train*.parquet` and `DIR/test*.parquet` (or `validation*`, or else `val*`, for `test*`); or a
 folder of `DatasetDict.save_to_disk`, with Arrow files in `DIR/train` and `DIR/test`, or one of
-`Dataset.save_to_disk`. Without a test part, a fifth of each class is kept for the test, the same as
-long as the files stay as they are. The column "image", or the only one of its kind, holds encoded
-files, as bytes or as {"bytes": ...}; "label", or the only column of whole numbers, the classes from
-0, named in the metadata of `datasets` if there are any.
+`Dataset.save_to_disk`, of which state.json names the files. Without a test part, a fifth of each
+class is kept for the test, the same as long as the files stay as they are. The column "image", or
+the only one of its kind, holds encoded files, as bytes or as {"bytes": ...}; "label", or the only
+column of whole numbers, the classes from 0, named in the metadata of `datasets` if there are any.
 """
 
 import dataclasses
@@ -44,8 +44,11 @@ class Table:
         images, labels = self._columns
         image = images[row].as_py()
         content = image["bytes"] if isinstance(image, dict) else image
-        name = f"row {row} of {pathlib.Path(self.files[0]).parent}"
-        return {"image": content or b"", "label": labels[row].as_py(), "file": name}
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        name = f"row {row} of {self.files[0]}{more}"
+        if not content:
+            raise ValueError(f"{name} (holds no bytes of an image)")
+        return {"image": content, "label": labels[row].as_py(), "file": name}
 
     @property
     def labels(self) -> np.ndarray:
@@ -54,10 +57,20 @@ class Table:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """From the metadata of `datasets`; none if it says nothing."""
-        metadata = (self._table.schema.metadata or {}).get(b"huggingface", b"{}")
-        features = json.loads(metadata).get("info", {}).get("features", {})
-        return tuple(features.get(self._names[1], {}).get("names") or ())
+        """From the metadata of `datasets`; none if it says nothing.
+
+        Raises:
+          ValueError: if files name the classes differently.
+        """
+        each = {}
+        for file, table in zip(self.files, self._tables, strict=True):
+            metadata = (table.schema.metadata or {}).get(b"huggingface", b"{}")
+            features = json.loads(metadata).get("info", {}).get("features", {})
+            each[tuple(features.get(self._names[1], {}).get("names") or ())] = file
+        if len(each) > 1:
+            raise ValueError(f"{' and '.join(each.values())} name the classes differently")
+        (names,) = each
+        return names
 
     @property
     def _columns(self) -> tuple[Any, Any]:
@@ -84,22 +97,35 @@ class Table:
             else:
                 kind = "encoded images" if wanted == "image" else "whole numbers"
                 remedy = f"must have a column {wanted!r} of {kind}; its columns are "
-                remedy += ", ".join(f"{f.name} ({f.type})" for f in self._table.schema)
-                raise ValueError(remedy)
+                raise ValueError(remedy + _columns(self._table))
         return found[0], found[1]
 
     @functools.cached_property
     def _table(self) -> Any:
+        return need("pyarrow", "data.name", "parquet", "parquet").concat_tables(self._tables)
+
+    @functools.cached_property
+    def _tables(self) -> list[Any]:
+        """Of each file."""
         pa = need("pyarrow", "data.name", "parquet", "parquet")
         if self.files[0].endswith(".parquet"):
             parquet = need("pyarrow.parquet", "data.name", "parquet", "parquet")
-            return pa.concat_tables([parquet.ParquetFile(file).read() for file in self.files])
-        ipc = need("pyarrow.ipc", "data.name", "parquet", "parquet")
-        opened = [ipc.open_stream(pa.memory_map(file)).read_all() for file in self.files]
-        return pa.concat_tables(opened)
+            tables = [parquet.ParquetFile(file).read() for file in self.files]
+        else:
+            ipc = need("pyarrow.ipc", "data.name", "parquet", "parquet")
+            tables = [ipc.open_stream(pa.memory_map(file)).read_all() for file in self.files]
+        for file, table in zip(self.files, tables, strict=True):
+            if not table.schema.equals(tables[0].schema):
+                own, first = map(_columns, (table, tables[0]))
+                raise ValueError(f"{file} has the columns {own}, not {first}")
+        return tables
 
     def __reduce__(self) -> Any:
         return Table, (self.files,)  # what is open stays here
+
+
+def _columns(table: Any) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in table.schema)
 
 
 def open_parquet(data_dir: str | None, stream: bool) -> tuple[Encoded, Encoded, tuple[str, ...]]:
@@ -150,8 +176,20 @@ def open_parquet(data_dir: str | None, stream: bool) -> tuple[Encoded, Encoded, 
 def _files(root: pathlib.Path, split: str) -> list[pathlib.Path]:
     """Of one split: Parquet, or Arrow as `save_to_disk` has it; a set without splits is `train`."""
     arrow = [root / split, *([root] if split == "train" else [])]
-    found = [root.glob(f"{split}*.parquet"), *(folder.glob("data-*.arrow") for folder in arrow)]
-    return next((files for files in map(sorted, found) if files), [])
+    found = [sorted(root.glob(f"{split}*.parquet")), *map(_saved, arrow)]
+    return next((files for files in found if files), [])
+
+
+def _saved(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What `save_to_disk` wrote last; files of an earlier set may lie beside it."""
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        return [folder / file["filename"] for file in state["_data_files"]]
+    except FileNotFoundError:
+        return sorted(folder.glob("data-*.arrow"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = f"{folder / 'state.json'} cannot be read ({first_line(error)}); save the set again"
+        raise SettingError(_FIELD, str(folder), remedy) from error
 
 
 def _part(files: Sequence[pathlib.Path], data_dir: str) -> tuple[Encoded, tuple[str, ...]]:
@@ -165,6 +203,9 @@ def _part(files: Sequence[pathlib.Path], data_dir: str) -> tuple[Encoded, tuple[
         raise SettingError(_FIELD, data_dir, f"{name}: {first_line(error)}") from error
     if not len(labels):
         raise SettingError(_FIELD, data_dir, f"{name}: holds no rows")
+    if count := int(np.sum(labels == -1)):
+        remedy = f"{name}: {count} of {len(labels)} rows have no label; leave them out, or label "
+        raise SettingError(_FIELD, data_dir, remedy + "them from 0")
     if labels.max() > np.iinfo(np.int32).max:
         raise SettingError(_FIELD, data_dir, f"{name}: the label {labels.max()} is too large")
     sizes = "".join(f"{file.name}\0{file.stat().st_size}\0" for file in files)

@@ -314,7 +314,11 @@ def _arrays(path: str | None) -> _Loaded:
     largest = max(int(arrays[key].max()) for key in ("labels", "test_labels"))
     names: tuple[str, ...] = ()
     if "class_names" in arrays:
-        names = tuple(np.atleast_1d(arrays["class_names"]).astype(str).tolist())
+        given = arrays["class_names"]
+        if given.ndim != 1 or given.dtype.kind != "U":
+            remedy = f"class_names must be a list of texts, not {given.dtype} {given.shape}"
+            raise SettingError(field, path, remedy)
+        names = tuple(given.tolist())
         if len({*names}) != len(names) or len(names) <= largest:
             remedy = f"class_names must be different names, one for each label 0 to {largest}"
             raise SettingError(field, path, remedy)

@@ -18,7 +18,7 @@ from afd_jax.engine.evaluate import as_floats, eval_logits
 from afd_jax.engine.plan import Plan
 from afd_jax.engine.state import TrainState
 from afd_jax.engine.step import Metrics, train_step
-from afd_jax.errors import SettingError
+from afd_jax.errors import SettingError, one_of
 from afd_jax.graph import Graph
 from afd_jax.methods.method import Method, Terms
 from afd_jax.networks import create
@@ -139,8 +139,19 @@ class Cohort:
         return {name: self.__dict__[name] for name in ("_given", "plan")}
 
     def _checked(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        if self.plan.own_augmentation:
+            remedy = "a cohort augments nothing, only a run does: afd.train; leave it out"
+            raise SettingError("own_augmentation", True, remedy)
         arrays = _checked(self.plan, batch)
-        return {**arrays, "image": self._checked_images(arrays["image"], "batch.image")}
+        image = self._checked_images(arrays["image"], "batch.image")
+        if "partner_image" not in arrays:
+            return {**arrays, "image": image}
+        partner = self._checked_images(arrays["partner_image"], "batch.partner_image")
+        wanted = (image.dtype, len(image))
+        if (partner.dtype, len(partner)) != wanted:
+            remedy = f"must be {len(image)} images of type {image.dtype}, as batch.image"
+            raise SettingError("batch.partner_image", f"{len(partner)} {partner.dtype}", remedy)
+        return {**arrays, "image": image, "partner_image": partner}
 
     def _checked_images(self, images: jax.Array, field: str) -> jax.Array:
         """Raises SettingError for another shape, or for bytes that no teacher has learned from."""
@@ -195,6 +206,9 @@ class Cohort:
         return self._compiled(eval_logits)
 
 
+_FIELDS = ("image", "label", "index", "soft_label", "partner_image", "partner")
+
+
 def _seeds(rng: Any) -> tuple[int, ...]:
     """The axis of seeds of a key, if it has one; raw keys have an axis of their own."""
     if not isinstance(rng, jax.Array):
@@ -212,6 +226,9 @@ def _checked(plan: Plan, batch: Mapping[str, Any]) -> dict[str, Any]:
         if field not in batch:
             remedy = f'give "{field}" in the batch; it has {", ".join(batch) or "nothing"}'
             raise SettingError(f"batch.{field}", None, remedy)
+    for field in batch:
+        if field not in _FIELDS:
+            raise SettingError("batch", field, f"unknown field; {one_of(field, _FIELDS)}")
     arrays = {name: jnp.asarray(value) for name, value in batch.items()}
     given, size = batch["label"], arrays["image"].shape[:1]
     if arrays["label"].shape != size or not jnp.issubdtype(arrays["label"].dtype, jnp.integer):

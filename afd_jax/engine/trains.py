@@ -190,11 +190,14 @@ def held(paused: jax.Array, before: Any, after: Any) -> Any:
 
     What a learning rate's schedule counts goes on: schedules go by the time of the run.
     """
+    injected = optax.schedules.InjectStatefulHyperparamsState
 
-    def schedule(tree: Any) -> bool:
-        return isinstance(tree, optax.ScaleByScheduleState)
+    def counts(tree: Any) -> bool:
+        return isinstance(tree, optax.ScaleByScheduleState | injected)
 
     def one(old: Any, new: Any) -> Any:
-        return new if schedule(old) else jnp.where(paused, old, new)
+        if isinstance(old, injected):
+            return new._replace(inner_state=held(paused, old.inner_state, new.inner_state))
+        return new if counts(old) else jnp.where(paused, old, new)
 
-    return jax.tree.map(one, before, after, is_leaf=schedule)
+    return jax.tree.map(one, before, after, is_leaf=counts)

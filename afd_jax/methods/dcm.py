@@ -87,4 +87,4 @@ class DCM(Method):
 def _classifiers(node: View) -> list[Any]:
     """The logits of a node's own classifier and of the auxiliary ones."""
     low, middle = stage(node, -3, "networks"), stage(node, -2, "networks")
-    return [node.logits, node.heads["auxiliary1"](low), node.heads["auxiliary2"](middle)]
+    return [node.logits, node.head("auxiliary1")(low), node.head("auxiliary2")(middle)]

@@ -107,4 +107,4 @@ class MCL(Method):
 
 def _everyones(node: View, batch: Batch) -> jax.Array:
     """The embeddings of the whole batch, [all examples, size]."""
-    return batch.whole(direction(node.heads["embedding"](node.pooled)))
+    return batch.whole(direction(node.head("embedding")(node.pooled)))

@@ -190,6 +190,17 @@ class View:
             raise SettingError("networks", self.name, remedy)
         return self.run_after(maps, stages)
 
+    def head(self, name: str) -> Any:
+        """A head of the node, `heads[name]`.
+
+        Raises:
+          SettingError: if it has none, as twins and averages, which only teach.
+        """
+        if name not in self.heads:
+            remedy = f"has no head {name!r}, which only students have; take it out of the edges"
+            raise SettingError("graph", self.name, remedy)
+        return self.heads[name]
+
     @property
     def partner(self) -> Outputs:
         """What the network says of another image of the same class, for each image; a constant."""

@@ -35,29 +35,35 @@ def claimed(folder: Workdir, config: ml_collections.ConfigDict, run: Run) -> Ite
         is in use.
     """
     with contextlib.ExitStack() as stack:
-        problem = None
-        try:
-            _claim(folder, config, run, stack)
-        except SettingError as error:
-            problem = error
-        except OSError as error:
-            remedy = f"cannot be written ({first_line(error)})"
-            problem = SettingError("--workdir", str(folder.path), remedy)
-        if jax.process_count() > 1:  # all go on, or none
-            refused = multihost_utils.process_allgather(problem is not None).any()
-            if refused and problem is None:
-                remedy = "another process of this run could not use it; see its message"
+        # Process 0 first: the others compare their settings and data with what it has written.
+        for writes in (True, False):
+            problem = None
+            try:
+                if writes == (jax.process_index() == 0):
+                    _claim(folder, config, run, stack, writes)
+            except SettingError as error:
+                problem = error
+            except OSError as error:
+                remedy = f"cannot be written ({first_line(error)})"
                 problem = SettingError("--workdir", str(folder.path), remedy)
-        if problem:
-            raise problem
+            if jax.process_count() > 1:  # all go on, or none
+                refused = multihost_utils.process_allgather(problem is not None).any()
+                if refused and problem is None:
+                    remedy = "another process of this run could not use it; see its message"
+                    problem = SettingError("--workdir", str(folder.path), remedy)
+            if problem:
+                raise problem
         yield
 
 
 def _claim(
-    folder: Workdir, config: ml_collections.ConfigDict, run: Run, stack: contextlib.ExitStack
+    folder: Workdir,
+    config: ml_collections.ConfigDict,
+    run: Run,
+    stack: contextlib.ExitStack,
+    writes: bool,
 ) -> None:
     settings, facts = as_json(config), _facts(run)
-    writes = jax.process_index() == 0
     folder.path.mkdir(parents=True, exist_ok=True)
     if writes:
         _lock(folder, stack)

@@ -41,6 +41,9 @@ while true; do
     if [ "$status" -eq 0 ]; then
       "$(dirname "$0")/tpu_vm.sh" "$tpu" "$zone" "$@" || status=$?
     fi
+    case $status in
+    75 | 130 | 255) sleep "$every" ;; # hosts that leave may be seen before the slice's own state
+    esac
     # Still there: it was not the slice that failed.
     if [ "$(state)" = ACTIVE ]; then
       give_back

@@ -251,6 +251,8 @@ def test_arrays_of_ones_own(npz):
         ),
         ({"class_names": ["ant", "bee"]}, "different names, one for each label 0 to 2"),
         ({"class_names": ["ant", "bee", "ant"]}, "different names, one for each label"),
+        ({"class_names": [["ant", "bee", "cow"]]}, r"a list of texts, not <U3 \(1, 3\)"),
+        ({"class_names": [b"ant"] * 3}, r"a list of texts, not .S3 \(3,\)"),
     ],
 )
 def test_bad_arrays_are_named(npz, changes, words):

@@ -338,6 +338,16 @@ def parts(root):
     return root
 
 
+def lost_class(root):
+    classes(root, "a", "b")
+    (root / "c").symlink_to(root / "nowhere")
+    return root
+
+
+def sets(root):
+    return classes(root, "training_set", "test-data")
+
+
 def latin(root):
     classes(root, "cat", "dog")
     (root / "dog").rename(root / os.fsdecode("stra\u00dfe".encode("latin-1")))
@@ -355,6 +365,8 @@ def latin(root):
         (no_test, "has a folder train, but none called test, validation, val; .*train itself"),
         (empty_test, "test holds no folder of any class"),
         (loop, "a/again is a link to a folder that it lies in"),
+        (lost_class, "c is a link to what is not there"),
+        (sets, "test-data, training_set, which look like parts of a data set"),
         (parts, "Test, Training, which look like parts of a data set, .* call them train and test"),
         (latin, r"the name of the class 'stra.*e' is not UTF-8; rename its folder"),
         (few, "no test part, and a fifth of the images cannot be kept for it: .*only 1 member"),

@@ -113,6 +113,20 @@ def test_a_set_without_splits(tmp_path):
     assert (len(splits.train), len(splits.test)) == (12, 3)
 
 
+def test_a_set_that_was_saved_again_with_fewer_files(tmp_path):
+    """`save_to_disk` leaves the old ones, and state.json says which are the set's."""
+    arrow(tmp_path, train=table(15), test=table(3))
+    (tmp_path / "train" / "data-00000-of-00001.arrow").write_bytes(
+        (tmp_path / "train" / "data-00001-of-00002.arrow").read_bytes()
+    )
+    state = tmp_path / "train" / "state.json"
+    state.write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    assert len(load("parquet", data_dir=str(tmp_path)).train) == 7
+    state.write_text("{}")
+    with pytest.raises(SettingError, match=r"state\.json cannot be read .*; save the set again"):
+        load("parquet", data_dir=str(tmp_path))
+
+
 def without_bytes(content):
     images = content["image"].to_pylist()
     images[3] = {"bytes": None, "path": "elsewhere.png"}
@@ -140,13 +154,25 @@ def without_bytes(content):
             {"train": table(6, labels=[0, 1, 3] * 2), "test": table(3)},
             "are 0 to 3, those of 3 clas",
         ),
-        ({"train": table(6), "test": table(3, labels=[-1] * 3)}, "are -1 to -1, those of 3"),
+        ({"train": table(6), "test": table(3, labels=[-1] * 3)}, "3 of 3 rows have no label"),
+        ({"train": table(6, labels=[0, 1, None] * 2)}, r"train.parquet: 2 of 6 rows have no label"),
+        (
+            {"train-0": table(6), "train-1": table(6, names=NAMES[::-1])},
+            "train-0.parquet and .*train-1.parquet name the classes differently",
+        ),
+        (
+            {"train-0": table(6), "train-1": table(6).select(["label", "image", "note"])},
+            "train-1.parquet has the columns label .int64., image .*, not image",
+        ),
         ({"train": table(6, labels=[0] * 6, names=None)}, "needs at least two classes"),
         (
             {"train": table(6, labels=[0, 1] * 3, names=None), "test": table(3, names=None)},
             "0 to 1$",
         ),
-        ({"train": without_bytes(table(6)), "test": table(3)}, "1 of 9 images cannot .*row 3 of"),
+        (
+            {"train": without_bytes(table(6)), "test": table(3)},
+            "1 of 9 images cannot .*row 3 of .*train.parquet .holds no bytes",
+        ),
         ({"train": table(3)}, "no test part, and a fifth of the images cannot be kept"),
     ],
 )

@@ -16,7 +16,21 @@ from afd_jax.engine.cohort import Cohort
 from afd_jax.engine.step import train_step
 from afd_jax.errors import SettingError
 from afd_jax.graph import Node
-from afd_jax.methods import AFD, AIKD, CSKD, DML, FT, KD, KDCL, ONE, PCL, PSKD, Independent
+from afd_jax.methods import (
+    AFD,
+    AIKD,
+    CSKD,
+    DCM,
+    DML,
+    FT,
+    KD,
+    KDCL,
+    MCL,
+    ONE,
+    PCL,
+    PSKD,
+    Independent,
+)
 from afd_jax.methods.method import UPDATES
 from afd_jax.networks.outputs import Outputs
 from afd_jax.runs.trained import TrainedNetwork
@@ -168,6 +182,31 @@ def test_a_trained_teacher_gets_the_images_that_it_learned_from():
     )
     with pytest.raises(SettingError, match=r"teachers = 'teacher': was trained on images \(4, 4"):
         Cohort([tiny.Tiny(5)], KD(), teachers=[trained((4, 4, 2))], **small.SHAPES)
+
+
+def test_a_batch_says_nothing_that_is_not_heard():
+    cohort = small.cohort(method=DML())
+    state, batch = small.begin(cohort), small.batch(4)
+    image = batch["image"]
+    for more, words in (
+        ({"mask": np.arange(4) < 2}, "batch = 'mask': unknown field"),
+        ({"soft_labels": np.zeros((4, 5))}, "did you mean 'soft_label'"),
+        ({"partner_image": image[:, :4]}, r"batch.partner_image = .*: must be \[batch, 8, 8, 2"),
+        ({"partner_image": image[:3]}, "must be 4 images of type float32"),
+        ({"partner_image": image.astype(jnp.uint8)}, "4 uint8': must be 4 images of type float32"),
+    ):
+        with pytest.raises(SettingError, match=words):
+            cohort.step(state, batch | more)
+    cohort = small.cohort(method=DML(), own_augmentation=True)
+    with pytest.raises(SettingError, match="own_augmentation = True: a cohort augments nothing"):
+        cohort.step(small.begin(cohort), batch)
+
+
+@pytest.mark.parametrize("method", [MCL(), DCM()])
+def test_a_source_without_the_heads_of_a_method_is_named(method):
+    graph = (("average of a", "b"), ("b", "a"))
+    with pytest.raises(SettingError, match="graph = 'average of a': has no head '"):
+        small.cohort(method=method, averages=True, graph=graph, **{"total_steps": 4})
 
 
 def test_what_was_used_can_still_be_copied():

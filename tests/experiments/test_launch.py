@@ -125,10 +125,26 @@ def test_a_queued_tpu_whose_request_fails_is_not_asked_for_for_ever(tmp_path):
     assert (tmp_path / "notes").read_text().count("create") == 1
 
 
+@pytest.mark.parametrize("status", ["75", "130", "255"])
+def test_a_slice_whose_loss_is_seen_late_is_asked_for_again(status, tmp_path):
+    lost = 'echo SUSPENDED >"$NOTES.state"'
+    slow = GCLOUD.replace(f"{lost} && exit 255", f"(sleep 1; {lost}) & exit {status}")
+    assert slow != GCLOUD
+    (tmp_path / "gcloud").write_text(slow)
+    (tmp_path / "gcloud").chmod(0o755)
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
+    own |= {"SETUP": "mount it", "EVERY": "3"}
+    command = [FOLDER / "tpu_queue.sh", "mine", "zone-a", "v5litepod-16", "digits_afd", "/b/run"]
+    subprocess.run(command, env=os.environ | own, check=True, timeout=60)
+    assert (tmp_path / "notes").read_text().count("create") == 2
+
+
 STAND_IN = """#!/usr/bin/env bash
 trap 'echo "$JAX_PROCESS_ID INT" >> "$LOG"' INT
 trap 'echo "$JAX_PROCESS_ID TERM" >> "$LOG"; exit 130' TERM
 echo begun >> "$LOG"
+[ -n "${CUDA_VISIBLE_DEVICES:-}" ] && [ "${FAILS:-}" = 2 ] &&
+  echo "$JAX_PROCESS_ID has gpu $CUDA_VISIBLE_DEVICES at $JAX_COORDINATOR_ADDRESS" >> "$LOG"
 [ "${FAILS:-}" = "$JAX_PROCESS_ID" ] && exit 3
 [ -n "${FAILS:-}" ] && { sleep 0.5; exit 0; }
 while :; do sleep 0.1; done
@@ -164,6 +180,20 @@ def two_processes(tmp_path):
 @pytest.mark.parametrize("process", ["0", "1"])
 def test_a_process_that_fails_gives_its_exit_code(process, two_processes):
     assert two_processes(FAILS=process)[0].wait(timeout=60) == 3
+
+
+def test_processes_take_the_gpus_that_are_given_and_a_port_of_their_own(two_processes):
+    seen = []
+    for _ in range(2):
+        run, log = two_processes(FAILS="2", CUDA_VISIBLE_DEVICES="4,5,6")
+        assert run.wait(timeout=60) == 0
+        seen.append({line for line in log.read_text().splitlines() if "gpu" in line})
+        log.unlink()
+    gpus = [{line.split(" at ")[0] for line in each} for each in seen]
+    assert gpus == [{"0 has gpu 4", "1 has gpu 5"}] * 2
+    assert len({line.split(" at ")[1] for each in seen for line in each}) == 2
+    run, log = two_processes(CUDA_VISIBLE_DEVICES="4")
+    assert run.wait(timeout=60) == 2 and not log.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

@@ -201,6 +201,23 @@ def test_a_pause_stops_momentum_but_not_the_schedule(optimizer):
     assert len(moved) == 1 and all(name.endswith("count") for name in moved), moved
 
 
+def test_a_pause_does_not_stop_a_schedule_that_is_injected():
+    schedule = optax.linear_schedule(0.1, 0.0, 100)
+    opt = {"logit": optax.inject_hyperparams(optax.sgd)(learning_rate=schedule, momentum=0.9)}
+    own, (_, state) = cohort(SwitOKD(pausing=("b",)), opt=opt), ahead()
+    networks = {
+        name: old.replace(params=state.networks[name].params)
+        for name, old in small.begin(own).networks.items()
+    }
+    begun = state.replace(networks=networks)
+    found, metrics = small.update(own, state=begun)
+    assert metrics["b"]["paused"] == 1
+    before, after = begun.networks["b"], found.networks["b"]
+    assert not changed(before.params, after.params)
+    moved = changed(before.optimizers, after.optimizers)
+    assert moved and all("count" in name or "learning_rate" in name for name in moved), moved
+
+
 def test_a_pause_is_that_of_the_whole_network():
     """It is said by any node; terms are added up."""
     yes, no = (Terms(paused=jnp.bool_(truth)) for truth in (True, False))

@@ -12,11 +12,12 @@ import pytest
 
 from afd_jax import data
 from afd_jax.errors import SettingError
-from afd_jax.runs import trained, trainer
+from afd_jax.runs import lock, trained, trainer
 from afd_jax.runs.overrides import read_config
 from afd_jax.runs.predictions import predict
 from afd_jax.runs.report import gather
 from afd_jax.runs.trainer import train
+from afd_jax.runs.workdir import Workdir
 from tests.running import CONFIG, SETTINGS, command, final_state, lines, one_line
 
 
@@ -276,3 +277,19 @@ def test_a_crash_while_reporting_leaves_the_run_to_be_finished(copied, monkeypat
     monkeypatch.undo()
     assert command(copied) == 0
     assert (copied / "curves.png").is_file() and (copied / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_other_processes_compare_with_what_process_0_has_written(index, monkeypatch, tmp_path):
+    events = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(lock, "_claim", lambda *_: events.append("claim"))
+
+    def gathered(refused):
+        events.append("wait")
+        return np.array([refused, False])
+
+    monkeypatch.setattr(lock.multihost_utils, "process_allgather", gathered)
+    with lock.claimed(Workdir(tmp_path), None, None):
+        assert events == [["claim", "wait", "wait"], ["wait", "claim", "wait"]][index]
