@@ -17,7 +17,8 @@ from afd_jax.engine.build import numbered
 from afd_jax.errors import Diverged, Interrupted, SettingError
 from afd_jax.reports.terminal import Progress
 from experiments.study import plan, runner
-from experiments.study.plan import Block, Job, Setting, Study, settings, stated
+from experiments.study.gather import _recipe
+from experiments.study.plan import Block, Job, Setting, Study, load, settings, stated
 from experiments.study.records import Results
 from experiments.study.runner import missing
 from tests.experiments.small_study import names, recipe, record, study, text_of, trained_in
@@ -373,3 +374,16 @@ def test_every_study_is_whole(name):
 def test_an_unknown_study_is_named():
     with pytest.raises(SettingError, match="NAME = 'few_label': did you mean 'few_labels'"):
         plan.load("few_label")
+
+
+@pytest.mark.parametrize("name", ["few_labels", "few_labels_claims", "cifar100_small"])
+def test_the_settings_of_a_block_share_one_recipe(name):
+    for block in load(name).blocks:
+        found = {
+            setting.name: _recipe(settings(block, setting, block.seeds[0]))
+            for setting in block.settings
+        }
+        for own in found.values():
+            own["data"].pop("class_pairs")  # which MCL needs
+        first = found[block.baseline]
+        assert {setting for setting, own in found.items() if own != first} == set()
