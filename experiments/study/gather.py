@@ -30,7 +30,7 @@ def gather(name: str, groups: dict[str, list[Workdir]]) -> tuple[Block, Records,
     seeds = {group: _seeds(folders) for group, folders in groups.items()}
     first, *_ = groups
     for group in groups:
-        ours, theirs = ({**_recipe(settings[g]), "seeds": seeds[g]} for g in (group, first))
+        ours, theirs = ({**shared_recipe(settings[g]), "seeds": seeds[g]} for g in (group, first))
         for field, value in ours.items():
             if value != theirs[field]:
                 remedy = f"differs from {first}'s, {theirs[field]!r}; train all alike"
@@ -77,7 +77,7 @@ def _seeds(folders: list[Workdir]) -> list[int]:
     return seeds
 
 
-def _recipe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def shared_recipe(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The settings that all groups must share; methods and what their losses need may differ."""
     data = {k: v for k, v in config.data.items() if k not in ("data_dir", "download", "workers")}
     own = {field: config[field] for field in ("batch_size", "duration")}

@@ -206,7 +206,7 @@ def test_a_batch_says_nothing_that_is_not_heard():
 def test_a_source_without_the_heads_of_a_method_is_named(method):
     graph = (("average of a", "b"), ("b", "a"))
     with pytest.raises(SettingError, match="graph = 'average of a': has no head '"):
-        small.cohort(method=method, averages=True, graph=graph, **{"total_steps": 4})
+        small.cohort(method=method, averages=True, graph=graph, total_steps=4)
 
 
 def test_what_was_used_can_still_be_copied():

@@ -17,7 +17,7 @@ from afd_jax.engine.build import numbered
 from afd_jax.errors import Diverged, Interrupted, SettingError
 from afd_jax.reports.terminal import Progress
 from experiments.study import plan, runner
-from experiments.study.gather import _recipe
+from experiments.study.gather import shared_recipe
 from experiments.study.plan import Block, Job, Setting, Study, load, settings, stated
 from experiments.study.records import Results
 from experiments.study.runner import missing
@@ -380,7 +380,7 @@ def test_an_unknown_study_is_named():
 def test_the_settings_of_a_block_share_one_recipe(name):
     for block in load(name).blocks:
         found = {
-            setting.name: _recipe(settings(block, setting, block.seeds[0]))
+            setting.name: shared_recipe(settings(block, setting, block.seeds[0]))
             for setting in block.settings
         }
         for own in found.values():
